@@ -1,0 +1,311 @@
+"""VideoChatFlash: the one object that users meet. See a video once, ask about it as often as you like."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal, overload
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+
+from . import weights
+from .config import Plan, check_plan
+from .generate import Decoding, decode, prefill
+from .model import VideoChatFlashModel
+from .prompt import Prompt, Turn, render
+from .sight import Sight
+from .video import Frames, Sampling, VideoInfo, decode as decode_video, normalise, plan as plan_frames, probe
+
+CLIP_BATCH = 4  # clips that pass the tower at once
+MAX_QUESTION = 50_000  # characters
+
+
+@dataclass
+class Stopwatch:
+    """Seconds spent in each stage; handed in by whoever wants to know."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the time of a block to a stage."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer and what it took.
+
+    Attributes:
+        text: the answer.
+        tokens: generated tokens.
+        rows: text and visual rows of the prompt.
+        visual: visual rows that entered each layer of the decoder.
+    """
+
+    text: str
+    tokens: int
+    rows: int
+    visual: tuple[int, ...]
+
+
+class VideoChatFlash:
+    """A model with its tokenizer. It remembers no video and no conversation: those are values that you hold."""
+
+    def __init__(self, model: VideoChatFlashModel, tokenizer: Tokenizer, decoding: Decoding) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.decoding = decoding
+        self.made_by = model.fingerprint()
+
+    @staticmethod
+    def from_pretrained(
+        name_or_path: str | Path = weights.EMBEDDED,
+        *,
+        revision: str | None = None,
+        dtype: torch.dtype | None = None,
+        device: str = "cpu",
+    ) -> VideoChatFlash:
+        """Load a model: ``flash-tiny`` (built in), a released name, or a folder in the released layout.
+
+        Args:
+            name_or_path: which model.
+            revision: of a released name, a branch, tag or commit.
+            dtype: of the weights; None takes float32 on a CPU and the stored one elsewhere.
+            device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+
+        Raises:
+            FileNotFoundError: no such model, or a part of it is missing.
+            ValueError: weights or config that do not fit, or a device that is not there.
+        """
+        check_device(device)
+        folder = weights.find(name_or_path, revision)
+        config = weights.read_config(folder)
+        if dtype is None and device == "cpu":
+            dtype = torch.float32
+        model = weights.load_model(folder, config, dtype, device)
+        return VideoChatFlash(model, weights.read_tokenizer(folder), weights.read_decoding(folder))
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the released layout: what this writes the authors' hosted code can read, and so can we."""
+        weights.save_model(Path(folder), self.model, self.tokenizer, self.decoding)
+
+    # -- seeing --------------------------------------------------------------------------------------------------------
+
+    def see(
+        self,
+        video: str | Path | VideoInfo | Frames,
+        sampling: Sampling | None = None,
+        *,
+        watch: Stopwatch | None = None,
+        on_frames: Callable[[int, int], None] | None = None,
+    ) -> Sight:
+        """Decode, encode and compress a video or an image. Frames flow: only the compressed tokens are kept.
+
+        Args:
+            video: a file, a folder of frames, what ``probe`` said of one, or frames that are in memory already.
+            sampling: which frames; None is the paper's, about one a second.
+            watch: gathers the seconds of ``decode`` and ``encode``.
+            on_frames: told frames done and frames in all.
+
+        Raises:
+            VideoError: a source that cannot be read.
+            ValueError: a window outside the video.
+        """
+        watch = watch or Stopwatch()
+        size = self.model.config.vision.image_size
+        if isinstance(video, Frames):
+            chunks: Iterator[Frames] = iter([_resized(video, size)])
+            total, duration, source, image = len(video.seconds), video.duration, "frames in memory", False
+        else:
+            with watch.stage("decode"):
+                info = video if isinstance(video, VideoInfo) else probe(video)
+                wanted = plan_frames(info, sampling or Sampling())
+            image = info.kind == "image"
+            total, duration, source = len(wanted.frames), wanted.duration, info.fingerprint
+            chunks = decode_video(info, wanted, size)
+        clip_frames = 1 if image else self.model.config.vision.clip_frames
+        tokens, seconds, done = [], [], 0
+        while True:
+            with watch.stage("decode"):
+                chunk = next(chunks, None)
+            if chunk is None:
+                break
+            with watch.stage("encode"):
+                for part in _clips(chunk, clip_frames):
+                    tokens.append(self._encode(part.pixels, clip_frames))
+                    seconds.append(part.seconds.reshape(-1, clip_frames)[:, [0, -1]])
+            done += len(chunk.seconds)
+            if on_frames is not None:
+                on_frames(done, total)
+        return Sight(
+            torch.cat(tokens), torch.from_numpy(np.concatenate(seconds)), 0.0 if image else duration, clip_frames, source, self.made_by
+        )
+
+    @torch.inference_mode()
+    def _encode(self, pixels: np.ndarray, clip_frames: int) -> torch.Tensor:
+        values = torch.from_numpy(normalise(pixels)).unflatten(0, (-1, clip_frames))
+        return self.model.see(values.to(self.model.device, self.model.dtype)).cpu()
+
+    # -- answering -----------------------------------------------------------------------------------------------------
+
+    @overload
+    def answer(
+        self, sight: Sight | Sequence[Sight] | None, question: str, *, history: Sequence[Turn] = ..., stream: Literal[False] = ...,
+        keep: Plan | None = ..., decoding: Decoding | None = ..., stop: Sequence[str] = ...,
+    ) -> str: ...  # fmt: skip
+
+    @overload
+    def answer(
+        self, sight: Sight | Sequence[Sight] | None, question: str, *, history: Sequence[Turn] = ..., stream: Literal[True],
+        keep: Plan | None = ..., decoding: Decoding | None = ..., stop: Sequence[str] = ...,
+    ) -> Iterator[str]: ...  # fmt: skip
+
+    def answer(
+        self,
+        sight: Sight | Sequence[Sight] | None,
+        question: str,
+        *,
+        history: Sequence[Turn] = (),
+        stream: bool = False,
+        keep: Plan | None = None,
+        decoding: Decoding | None = None,
+        stop: Sequence[str] = (),
+    ) -> str | Iterator[str]:
+        """Answer a question about what was seen. Never decodes or encodes anything again.
+
+        Args:
+            sight: what was seen; several for several videos or images; None for text alone.
+            question: any text; control tokens in it are plain text.
+            history: earlier turns about the same sight, user first.
+            stream: return an iterator over pieces of the answer instead of the whole.
+            keep: dropout of visual tokens; None is the model's own, () drops nothing.
+            decoding: how tokens are chosen; None is the model's generation_config.json.
+            stop: texts that end the answer; they are not part of it.
+
+        Raises:
+            ValueError: an empty or overlong question, a sight of another model, a plan beyond the decoder.
+        """
+        pieces = self.reply(sight, question, history=history, keep=keep, decoding=decoding, stop=stop)
+        if stream:
+            return pieces
+        return "".join(pieces)
+
+    def ask(self, video: str | Path | Frames, question: str, sampling: Sampling | None = None) -> str:
+        """See and answer in one call."""
+        return self.answer(self.see(video, sampling), question)
+
+    def reply(
+        self,
+        sight: Sight | Sequence[Sight] | None,
+        question: str,
+        *,
+        history: Sequence[Turn] = (),
+        keep: Plan | None = None,
+        decoding: Decoding | None = None,
+        stop: Sequence[str] = (),
+        watch: Stopwatch | None = None,
+        on_layer: Callable[[int], None] | None = None,
+    ) -> Generator[str, None, Reply]:
+        """``answer`` with everything: a generator of pieces that returns a Reply. Arguments are checked at once."""
+        sights = [] if sight is None else [sight] if isinstance(sight, Sight) else list(sight)
+        plan = self.model.config.keep if keep is None else keep
+        check_plan(plan, self.model.config.llm)
+        self._check(sights, question)
+        prompt = render(self.tokenizer, [*history, Turn("user", question)], sights)
+        rows = len(prompt.ids) + sum(s.tokens.shape[0] * s.tokens.shape[1] for s in sights)
+        limit = self.model.config.llm.max_positions
+        if rows > limit:
+            warnings.warn(f"{rows} rows are beyond the {limit} positions that the model was made for", stacklevel=2)
+        how = decoding or self.decoding
+        return self._generate(prompt, sights, plan, how, stop, rows, watch or Stopwatch(), on_layer)
+
+    def _check(self, sights: Sequence[Sight], question: str) -> None:
+        if not question.strip():
+            raise ValueError("the question is empty: ask something")
+        if len(question) > MAX_QUESTION:
+            raise ValueError(f"the question has {len(question)} characters, more than {MAX_QUESTION}: shorten it")
+        for one in sights:
+            if one.made_by != self.made_by:
+                raise ValueError(
+                    f"this sight was made by model {one.made_by}, not by this one ({self.made_by}): see the video again"
+                )
+
+    def _generate(
+        self,
+        prompt: Prompt,
+        sights: Sequence[Sight],
+        plan: Plan,
+        how: Decoding,
+        stop: Sequence[str],
+        rows: int,
+        watch: Stopwatch,
+        on_layer: Callable[[int], None] | None,
+    ) -> Generator[str, None, Reply]:
+        videos = [one.tokens.to(self.model.device, self.model.dtype) for one in sights]
+        with watch.stage("prefill"):
+            begun = prefill(self.model, [prompt], [videos], plan, min(how.max_new_tokens, 256), on_layer)
+        made: list[int] = []
+        told = ""
+        steps = decode(self.model, begun, how)
+        while True:
+            with watch.stage("decode tokens"):
+                step = next(steps, None)
+            if step is None or step[0] is None:
+                break
+            made.append(step[0])
+            text, ended = cut_at(self.tokenizer.decode(made, skip_special_tokens=True), stop)
+            # a character may need several tokens, and a stop text several more: hold back what may still change
+            ready = text if ended else text[: len(text) - held_back(text, stop)]
+            if len(ready) > len(told):
+                yield ready[len(told) :]
+                told = ready
+            if ended:
+                break
+        text = cut_at(self.tokenizer.decode(made, skip_special_tokens=True), stop)[0]
+        if len(text) > len(told):
+            yield text[len(told) :]
+        return Reply(text, len(made), rows, begun.visual)
+
+
+def cut_at(text: str, stop: Sequence[str]) -> tuple[str, bool]:
+    """The text up to the first stop text, and whether there was one."""
+    places = [place for place in (text.find(words) for words in stop if words) if place >= 0]
+    return (text[: min(places)], True) if places else (text, False)
+
+
+def held_back(text: str, stop: Sequence[str]) -> int:
+    """Characters at the end that may still become another character or the beginning of a stop text."""
+    unfinished = len(text) - len(text.rstrip("\N{REPLACEMENT CHARACTER}"))
+    begun = (n for words in stop for n in range(1, len(words)) if text.endswith(words[:n]))
+    return max(unfinished, max(begun, default=0))
+
+
+def check_device(device: str) -> None:
+    """Raises ValueError for a device that this machine does not have."""
+    try:
+        wanted = torch.device(device)
+    except RuntimeError:
+        raise ValueError(f"device {device!r} is not known: use cpu, cuda, cuda:N or mps") from None
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there.get(wanted.type, False):
+        raise ValueError(f"device {device} is not there: this machine has {', '.join(k for k, v in there.items() if v)}")
+    if wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device {device} is not there: this machine has {torch.cuda.device_count()} GPUs")
+
+
+def _clips(frames: Frames, clip_frames: int) -> Iterator[Frames]:
+    """Cut into batches of a few whole clips."""
+    step = CLIP_BATCH * clip_frames
+    for at in range(0, len(frames.seconds), step):
+        yield replace(frames, pixels=frames.pixels[at : at + step], seconds=frames.seconds[at : at + step])

@@ -1,0 +1,275 @@
+"""The Qwen2 decoder on a packed row axis, with visual rows dropped between layers (paper section 3.2).
+
+No padding and no mask: attention is a causal square over each conversation (prefill, training) or one row against its
+cache (decoding). The position of a new row in a layer is the length of that layer's cache, so layers of unequal length
+need no bookkeeping. Nothing is remembered on a module: caches belong to the caller.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from .config import LLMConfig, Plan
+from .dropout import Segment, choose
+
+ROW_CHUNK = 8192  # rows that pass the MLP at once: its intermediate is the largest tensor of a long prefill
+Tables = tuple[Tensor, Tensor]
+
+
+class LayerCache:
+    """Keys and values of one conversation in one layer; its length is the number of rows held.
+
+    Args:
+        room: rows to reserve beyond the first ones, for the tokens to come.
+    """
+
+    def __init__(self, room: int = 0) -> None:
+        self._room, self._length = room, 0
+        self._keys: Tensor | None = None
+        self._values: Tensor | None = None
+
+    def __len__(self) -> int:
+        return self._length
+
+    def extend(
+        self, keys: Float[Tensor, "K n H"], values: Float[Tensor, "K n H"]
+    ) -> tuple[Float[Tensor, "K m H"], Float[Tensor, "K m H"]]:
+        """Append rows and return all that are held."""
+        end = self._length + keys.shape[1]
+        if self._keys is None or self._values is None or end > self._keys.shape[1]:
+            self._keys, self._values = (self._grow(old, new) for old, new in ((self._keys, keys), (self._values, values)))
+        self._keys[:, self._length : end] = keys
+        self._values[:, self._length : end] = values
+        self._length = end
+        return self._keys[:, :end], self._values[:, :end]
+
+    def _grow(self, held: Tensor | None, new: Tensor) -> Tensor:
+        capacity = self._length + new.shape[1] + max(self._room, self._length // 2)
+        grown = new.new_empty(new.shape[0], capacity, new.shape[2])
+        if held is not None:
+            grown[:, : self._length] = held[:, : self._length]
+        return grown
+
+
+Caches = Sequence[Sequence[LayerCache]]  # [layer][conversation]
+
+
+def rotary_frequencies(config: LLMConfig) -> tuple[Float[Tensor, " half"], float]:
+    """Radians per position of each pair of channels, in float64, and the factor on cosine and sine.
+
+    With YaRN (arXiv 2309.00071, section 3.2) slow channels are interpolated, fast ones are kept, and those between are
+    blended on a ramp; the factor sharpens attention.
+    """
+    width = config.head_width
+    frequencies = config.rope_theta ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
+    yarn = config.yarn
+    if yarn is None:
+        return frequencies, 1.0
+
+    def channel(rotations: float) -> float:  # the channel that turns so often over the original context
+        turns = yarn.original_max_positions / (rotations * 2 * math.pi)
+        return width * math.log(turns) / (2 * math.log(config.rope_theta))
+
+    low = max(math.floor(channel(yarn.beta_fast)), 0)
+    high = min(math.ceil(channel(yarn.beta_slow)), width - 1)
+    ramp = (torch.arange(width // 2, dtype=torch.float64) - low) / max(high - low, 0.001)
+    interpolate = ramp.clamp(0, 1)
+    blended = frequencies / yarn.factor * interpolate + frequencies * (1 - interpolate)
+    return blended, 0.1 * math.log(yarn.factor) + 1.0
+
+
+def rotary_tables(config: LLMConfig, positions: Int[Tensor, " T"]) -> Tables:
+    """Cosine and sine for each row, float32 "T H", from float64 angles: exact to the last position."""
+    frequencies, factor = rotary_frequencies(config)
+    angles = positions.double()[:, None] * frequencies.to(positions.device)
+    angles = torch.cat([angles, angles], dim=-1)
+    return (angles.cos() * factor).float(), (angles.sin() * factor).float()
+
+
+def rotate(x: Float[Tensor, "n T H"], tables: Tables) -> Float[Tensor, "n T H"]:
+    """Rotary position embedding in float32: each channel of the first half turns with one of the second."""
+    first, second = x.float().chunk(2, dim=-1)
+    turned = torch.cat([-second, first], dim=-1)
+    return (x.float() * tables[0] + turned * tables[1]).to(x.dtype)
+
+
+class Attention(nn.Module):
+    """Grouped-query attention: biases on query, key and value, none on the output."""
+
+    def __init__(self, config: LLMConfig) -> None:
+        super().__init__()
+        self.heads, self.kv_heads, self.head_width = config.heads, config.kv_heads, config.head_width
+        inner, kv_inner = config.heads * config.head_width, config.kv_heads * config.head_width
+        self.q_proj = nn.Linear(config.width, inner)
+        self.k_proj = nn.Linear(config.width, kv_inner)
+        self.v_proj = nn.Linear(config.width, kv_inner)
+        self.o_proj = nn.Linear(inner, config.width, bias=False)
+
+    def forward(
+        self, x: Float[Tensor, "T E"], lengths: Sequence[int], tables: Tables, caches: Sequence[LayerCache] | None
+    ) -> Float[Tensor, "T E"]:
+        """Each conversation attends to itself: ``lengths`` rows of it are new, ``caches`` hold the rows before."""
+        q = rotate(self._split(self.q_proj(x)), tables)
+        k = rotate(self._split(self.k_proj(x)), tables)
+        v = self._split(self.v_proj(x))
+        mixed = []
+        parts = zip(q.split(list(lengths), 1), k.split(list(lengths), 1), v.split(list(lengths), 1), strict=True)
+        for i, (query, key, value) in enumerate(parts):
+            if caches is not None:
+                key, value = caches[i].extend(key, value)
+            rows, held = query.shape[1], key.shape[1]
+            assert rows in (1, held), f"attention is square or one row, not {rows} x {held}"
+            mixed.append(
+                F.scaled_dot_product_attention(query[None], key[None], value[None], is_causal=rows > 1, enable_gqa=True)[0]
+            )
+        return self.o_proj(torch.cat(mixed, dim=1).transpose(0, 1).flatten(1))
+
+    def _split(self, x: Float[Tensor, "T inner"]) -> Float[Tensor, "n T H"]:
+        return x.unflatten(-1, (-1, self.head_width)).transpose(0, 1)
+
+    def scores(
+        self, x: Float[Tensor, "n E"], queries: Sequence[int], tables: Tables
+    ) -> Float[Tensor, " n"]:
+        """Attention that rows ``queries`` of one conversation pay to each of its rows, averaged over heads and queries.
+
+        Only those rows are scored, in float32: memory grows with n, never n * n.
+        """
+        rows = torch.tensor(queries, device=x.device)
+        keys = rotate(self._split(self.k_proj(x)), tables).float()
+        q = rotate(self._split(self.q_proj(x[rows])), (tables[0][rows], tables[1][rows])).float()
+        groups = q.unflatten(0, (self.kv_heads, -1)).flatten(1, 2)  # "K (heads per key head * queries) H"
+        logits = (groups @ keys.transpose(1, 2)) / math.sqrt(self.head_width)
+        logits = logits.unflatten(1, (-1, len(queries)))
+        ahead = torch.arange(x.shape[0], device=x.device) > rows[:, None]
+        return logits.masked_fill(ahead, -math.inf).softmax(dim=-1).mean(dim=(0, 1, 2))
+
+
+class GatedMlp(nn.Module):
+    """SwiGLU: down(silu(gate(x)) * up(x))."""
+
+    def __init__(self, config: LLMConfig) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(config.width, config.ffn, bias=False)
+        self.up_proj = nn.Linear(config.width, config.ffn, bias=False)
+        self.down_proj = nn.Linear(config.ffn, config.width, bias=False)
+
+    def forward(self, x: Float[Tensor, "T E"]) -> Float[Tensor, "T E"]:
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class Block(nn.Module):
+    """One decoder layer."""
+
+    def __init__(self, config: LLMConfig) -> None:
+        super().__init__()
+        self.input_layernorm = nn.RMSNorm(config.width, config.rms_eps)
+        self.self_attn = Attention(config)
+        self.post_attention_layernorm = nn.RMSNorm(config.width, config.rms_eps)
+        self.mlp = GatedMlp(config)
+
+    def forward(
+        self,
+        rows: Float[Tensor, "T E"],
+        lengths: Sequence[int],
+        tables: Tables,
+        caches: Sequence[LayerCache] | None,
+        row_chunk: int,
+    ) -> Float[Tensor, "T E"]:
+        rows = rows + self.self_attn(self.input_layernorm(rows), lengths, tables, caches)
+        chunks = [part + self.mlp(self.post_attention_layernorm(part)) for part in rows.split(row_chunk)]
+        return chunks[0] if len(chunks) == 1 else torch.cat(chunks)
+
+    @torch.no_grad()
+    def rank(
+        self, rows: Float[Tensor, "T E"], segments: Sequence[Segment], tables: Tables
+    ) -> list[Float[Tensor, " _"] | None]:
+        """For each conversation a score for each row, as this layer's own attention would pay it; None without a query."""
+        scores: list[Tensor | None] = []
+        start = 0
+        for segment in segments:
+            part = slice(start, start + segment.length)
+            start += segment.length
+            if not segment.runs or not segment.queries:
+                scores.append(None)
+                continue
+            own = (tables[0][part], tables[1][part])
+            scores.append(self.self_attn.scores(self.input_layernorm(rows[part]), segment.queries, own))
+        return scores
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """What leaves the decoder: normalised rows, the conversations as they ended, and where each row came from."""
+
+    rows: Float[Tensor, "T E"]
+    segments: tuple[Segment, ...]
+    kept: Int[Tensor, " T"]
+    visual: tuple[int, ...]  # visual rows that entered each layer, over all conversations
+
+
+class Decoder(nn.Module):
+    """Qwen2 without its head. Module names are those of the released checkpoints."""
+
+    def __init__(self, config: LLMConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed_tokens = nn.Embedding(config.vocab, config.width)
+        self.layers = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.norm = nn.RMSNorm(config.width, config.rms_eps)
+
+    def forward(
+        self,
+        rows: Float[Tensor, "T E"],
+        segments: Sequence[Segment],
+        plan: Plan = (),
+        caches: Caches | None = None,
+        row_chunk: int = ROW_CHUNK,
+        on_layer: Callable[[int], None] | None = None,
+    ) -> Hidden:
+        """Run packed conversations through all layers.
+
+        Args:
+            rows: embeddings of all conversations, one behind the other.
+            segments: how long each one is, where its visual rows lie, which rows rank them.
+            plan: the drops; they apply to segments that have runs.
+            caches: one LayerCache per layer and conversation, extended in place; None keeps nothing.
+            row_chunk: rows that pass an MLP at once; any number gives the same rows.
+            on_layer: told the number of layers done, after each.
+
+        Raises:
+            ValueError: segments that do not add up to the rows.
+        """
+        if sum(s.length for s in segments) != rows.shape[0]:
+            raise ValueError(f"segments hold {sum(s.length for s in segments)} rows, but {rows.shape[0]} were given")
+        segments = tuple(segments)
+        drops = {drop.layer: drop for drop in plan}
+        kept = torch.arange(rows.shape[0], device=rows.device)
+        spans: list[tuple[int, int]] = []
+        visual = []
+        for index, block in enumerate(self.layers):
+            held = [len(cache) for cache in caches[index]] if caches is not None else [0] * len(segments)
+            if index in drops and any(s.runs for s in segments):
+                drop = drops[index]
+                tables = self._tables([(0, s.length) for s in segments], rows.device)
+                ranked = block.rank(rows, segments, tables) if drop.by == "attention" else [None] * len(segments)
+                keep, segments = choose(segments, drop, ranked)
+                keep = keep.to(rows.device)
+                rows, kept = rows[keep], kept[keep]
+            if spans != (spans := [(n, s.length) for n, s in zip(held, segments, strict=True)]):
+                tables = self._tables(spans, rows.device)
+            visual.append(sum(run.length for s in segments for run in s.runs))
+            rows = block(rows, [s.length for s in segments], tables, caches[index] if caches else None, row_chunk)
+            if on_layer is not None:
+                on_layer(index + 1)
+        return Hidden(self.norm(rows), segments, kept, tuple(visual))
+
+    def _tables(self, spans: Sequence[tuple[int, int]], device: torch.device) -> Tables:
+        """Rotary tables for rows that follow ``held`` earlier ones in each conversation."""
+        return rotary_tables(self.config, torch.cat([torch.arange(n, n + m, device=device) for n, m in spans]))

@@ -1,0 +1,211 @@
+"""The released ``config.json``, read strictly and written back. Its keys are facts; what they mean here is in this file."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, TypeVar
+
+from .config import TOWERS, Config, LLMConfig, Plan, VisionConfig, Yarn, drop_plan
+
+Value = TypeVar("Value")
+ARCHITECTURES = (
+    "VideoChatFlashQwenForCausalLM",  # the releases
+    "LlavaQwenForCausalLM_Flash",  # checkpoints of the training stages
+    "LlavaQwenForCausalLM",
+)
+PROJECTORS = {"tome16_mlp_hd64": 16}  # tokens per frame
+
+# Keys that say something we hold fixed: any other value is refused.
+_FIXED: dict[str, tuple[Any, ...]] = {
+    "hidden_act": ("silu",),
+    "mm_vision_select_layer": (-2,),
+    "mm_vision_select_feature": ("patch",),
+    "vision_encode_type": ("video_image",),
+    "mm_patch_merge_type": ("spatial_nopad", "flat"),
+    "mm_use_im_start_end": (False,),
+    "mm_use_im_patch_token": (False,),
+    "attention_dropout": (0.0, 0),
+    "use_sliding_window": (False,),  # full attention, whatever sliding_window says
+}
+# Keys of the releases and of every transformers config that change nothing here.
+_IGNORED = frozenset(
+    """_name_or_path add_faster_video auto_map bos_token_id dtype dual_chunk_attention_config eos_token_id
+    faster_token_stride force_sample frame_aspect_ratio frame_grid_pinpoints image_aspect_ratio image_crop_resolution
+    image_grid_pinpoints image_split_resolution initializer_range max_num_pixels max_window_layers min_slow_num_frames
+    mm_close_init mm_num_compress_latents mm_num_compress_query_type mm_pos_num_frames mm_projector_lr mm_resampler_type
+    mm_spatial_pool_mode mm_spatial_pool_stride mm_spatial_pool_out_channels mm_tunable_parts mm_vision_tower_lr
+    mm_compress_type model_type pad_token_id pos_skipping_range sliding_window tokenizer_model_max_length
+    tokenizer_padding_side torch_dtype transformers_version use_cache use_mm_proj use_pos_skipping
+    vision_tower_pretrained layer_types""".split()
+)
+_READ = frozenset(
+    """architectures hidden_size num_hidden_layers num_attention_heads num_key_value_heads intermediate_size vocab_size
+    rope_theta rms_norm_eps max_position_embeddings tie_word_embeddings rope_scaling mm_vision_tower mm_hidden_size
+    mm_projector_type mm_local_num_frames mm_newline_position mm_llm_compress llm_compress_type llm_compress_layer_list
+    llm_image_token_ratio_list vision_config""".split()
+)
+
+
+def config_from_json(values: Mapping[str, Any]) -> Config:
+    """Read the released ``config.json``. What the model is comes from here alone, never from a name or a path.
+
+    ``vision_config`` is our addition: the sizes of a tower that is none of the released ones.
+
+    Raises:
+        ValueError: an unknown key (with its nearest known one), a missing key, or a value that we cannot honour.
+    """
+    _check_keys(values)
+    if "vision_config" in values:
+        vision = _tower(values["vision_config"])
+    else:
+        vision = _one_of(TOWERS, values, "mm_vision_tower")
+    if values.get("mm_local_num_frames", 4) != vision.clip_frames:
+        raise ValueError(f"mm_local_num_frames is {values['mm_local_num_frames']}, the tower's {vision.clip_frames}")
+    if values["mm_hidden_size"] != vision.width:
+        raise ValueError(f"mm_hidden_size is {values['mm_hidden_size']}, but the tower's width is {vision.width}")
+    newline = values.get("mm_newline_position", "nothing")
+    if newline not in ("nothing", "one_token"):
+        raise ValueError(f"mm_newline_position {newline!r} is not supported: 'nothing' or 'one_token'")
+    return Config(
+        vision=vision,
+        llm=LLMConfig(
+            vocab=values["vocab_size"],
+            width=values["hidden_size"],
+            layers=values["num_hidden_layers"],
+            heads=values["num_attention_heads"],
+            kv_heads=values["num_key_value_heads"],
+            ffn=values["intermediate_size"],
+            rope_theta=float(values["rope_theta"]),
+            rms_eps=values["rms_norm_eps"],
+            max_positions=values["max_position_embeddings"],
+            tied=values["tie_word_embeddings"],
+            yarn=_yarn(values.get("rope_scaling")),
+        ),
+        tokens_per_frame=_one_of(PROJECTORS, values, "mm_projector_type"),
+        newline=newline,
+        keep=_keep(values),
+    )
+
+
+def config_to_json(config: Config) -> dict[str, Any]:
+    """The released ``config.json`` of a model; ``config_from_json`` reads it back to an equal Config."""
+    llm, vision = config.llm, config.vision
+    tower = next((name for name, released in TOWERS.items() if released == vision), None)
+    kind, layers, ratios = plan_parts(config.keep)
+    values: dict[str, Any] = {
+        "architectures": [ARCHITECTURES[0]],
+        "auto_map": {
+            "AutoConfig": "modeling_videochat_flash.VideoChatFlashQwenConfig",
+            "AutoModel": "modeling_videochat_flash.VideoChatFlashQwenForCausalLM",
+        },
+        "model_type": "videochat_flash_qwen",
+        "hidden_act": "silu",
+        "hidden_size": llm.width,
+        "intermediate_size": llm.ffn,
+        "num_hidden_layers": llm.layers,
+        "num_attention_heads": llm.heads,
+        "num_key_value_heads": llm.kv_heads,
+        "vocab_size": llm.vocab,
+        "rope_theta": llm.rope_theta,
+        "rms_norm_eps": llm.rms_eps,
+        "max_position_embeddings": llm.max_positions,
+        "tie_word_embeddings": llm.tied,
+        "rope_scaling": None,
+        "mm_vision_tower": tower or vision.kind,
+        "mm_hidden_size": vision.width,
+        "mm_vision_select_layer": -2,
+        "mm_vision_select_feature": "patch",
+        "mm_projector_type": next(name for name, tokens in PROJECTORS.items() if tokens == config.tokens_per_frame),
+        "mm_local_num_frames": vision.clip_frames,
+        "mm_patch_merge_type": "spatial_nopad",
+        "mm_newline_position": config.newline,
+        "vision_encode_type": "video_image",
+        "mm_llm_compress": bool(config.keep),
+        "llm_compress_type": kind,
+        "llm_compress_layer_list": list(layers),
+        "llm_image_token_ratio_list": [1.0, *ratios],
+    }
+    if llm.yarn is not None:
+        values["rope_scaling"] = {
+            "rope_type": "yarn",
+            "factor": llm.yarn.factor,
+            "original_max_position_embeddings": llm.yarn.original_max_positions,
+            "beta_fast": llm.yarn.beta_fast,
+            "beta_slow": llm.yarn.beta_slow,
+        }
+    if tower is None:
+        values["vision_config"] = asdict(vision)
+    return values
+
+
+def plan_parts(plan: Plan) -> tuple[str, tuple[int, ...], tuple[float, ...]]:
+    """Kind, layers and ratios of a plan: the inverse of ``drop_plan``.
+
+    Raises:
+        ValueError: a plan that no published kind describes.
+    """
+    layers, ratios = tuple(drop.layer for drop in plan), tuple(drop.ratio for drop in plan)
+    for kind in ("attention", "uniform", "uniform0_attention", "uniform1_attention"):
+        if drop_plan(kind, layers, ratios) == plan:
+            return kind, layers, ratios
+    raise ValueError(f"no published kind of dropout describes {plan}: uniform drops come first, at most two, or all")
+
+
+def _check_keys(values: Mapping[str, Any]) -> None:
+    known = _READ | _IGNORED | _FIXED.keys()
+    for key, value in values.items():
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            raise ValueError(f"unknown key {key!r} in config.json" + (f": did you mean {near[0]!r}?" if near else ""))
+        if key in _FIXED and value not in _FIXED[key]:
+            raise ValueError(f"{key} is {value!r}, but only {' or '.join(map(repr, _FIXED[key]))} is supported")
+    optional = {
+        "rope_scaling", "mm_local_num_frames", "mm_newline_position", "mm_llm_compress", "llm_compress_type",
+        "llm_compress_layer_list", "llm_image_token_ratio_list", "vision_config",
+    }  # fmt: skip
+    missing = sorted(_READ - optional - values.keys())
+    if missing:
+        raise ValueError(f"config.json lacks {', '.join(missing)}: it is not the config of a VideoChat-Flash model")
+    if not set(values["architectures"]) & set(ARCHITECTURES):
+        raise ValueError(f"architectures is {values['architectures']}, not one of {', '.join(ARCHITECTURES)}")
+
+
+def _one_of(table: Mapping[str, Value], values: Mapping[str, Any], key: str) -> Value:
+    if values[key] not in table:
+        raise ValueError(f"{key} {values[key]!r} is not known: use one of {', '.join(table)}")
+    return table[values[key]]
+
+
+def _tower(values: Mapping[str, Any]) -> VisionConfig:
+    known = VisionConfig.__dataclass_fields__.keys()
+    unknown = sorted(values.keys() - known)
+    if unknown:
+        raise ValueError(f"unknown key {unknown[0]!r} in vision_config: its keys are {', '.join(known)}")
+    return VisionConfig(**values)
+
+
+def _yarn(values: Mapping[str, Any] | None) -> Yarn | None:
+    if values is None:
+        return None
+    kind = values.get("rope_type", values.get("type"))
+    known = {"rope_type", "type", "factor", "original_max_position_embeddings", "beta_fast", "beta_slow"}
+    if kind != "yarn" or not known >= values.keys() or "factor" not in values:
+        raise ValueError(f"rope_scaling {dict(values)} is not supported: only yarn with {', '.join(sorted(known))}")
+    return Yarn(
+        float(values["factor"]),
+        int(values.get("original_max_position_embeddings", 32768)),
+        float(values.get("beta_fast", 32.0)),
+        float(values.get("beta_slow", 1.0)),
+    )
+
+
+def _keep(values: Mapping[str, Any]) -> Plan:
+    if not values.get("mm_llm_compress", False):
+        return ()
+    layers = values.get("llm_compress_layer_list", (8, 16, 24))
+    ratios = values.get("llm_image_token_ratio_list", (1.0, 0.5, 0.25, 0.125))
+    if ratios[0] != 1.0:
+        raise ValueError(f"llm_image_token_ratio_list must begin with 1.0, not {ratios[0]}")
+    return drop_plan(values.get("llm_compress_type", "attention"), tuple(layers), tuple(ratios[1:]))

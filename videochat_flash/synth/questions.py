@@ -1,0 +1,193 @@
+"""Questions about a scene whose answers follow from what it shows, and from nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from videochat_flash.synth.scene import Event, Scene
+from videochat_flash.synth.world import COLOURS, DIGITS, SHAPES, Card, Item, Mover, Rng, pick
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question, its one right answer, and from when to when the video has to be seen to know it."""
+
+    question: str
+    answer: str
+    kind: str
+    seconds: tuple[float, float]
+
+
+TEMPLATES: dict[str, tuple[str, ...]] = {
+    "character": (
+        "What {sort} is on the {thing}?",
+        "Which {sort} does the {thing} show?",
+        "Read the {sort} on the {thing}.",
+        "There is a {sort} on the {thing}. Which one?",
+    ),
+    "colour": (
+        "What colour is the shape with {a_sign}?",
+        "Which colour is the card with the {sign}?",
+        "Name the colour of the shape that has the {sign} on it.",
+        "What is the colour of the shape showing {a_sign}?",
+    ),
+    "shape": (
+        "What shape has the {sign} on it?",
+        "Which shape is the card with {a_sign}?",
+        "On what shape is the {sign}?",
+        "What is the shape of the card showing the {sign}?",
+    ),
+    "presence": (
+        "Is there {a_thing}?",
+        "Does {a_thing} appear in the video?",
+        "Can {a_thing} be seen at any time?",
+        "Does the video show {a_thing}?",
+    ),
+    "motion": (
+        "Which way does the {thing} move?",
+        "In which direction does the {thing} move?",
+        "Where is the {thing} heading: left, right, up or down?",
+        "The {thing} moves across the frame. Which way?",
+    ),
+    "speed": (
+        "Does the {thing} move slowly or fast?",
+        "How does the {thing} move, slowly or fast?",
+        "Is the {thing} moving slowly or fast?",
+    ),
+    "order": (
+        "Which came first, the {thing} or the {other}?",
+        "Which was shown earlier, the {thing} or the {other}?",
+        "What appeared first: the {thing} or the {other}?",
+    ),
+    "description": (
+        "Describe the card with the {sign}.",
+        "Describe the shape that shows {a_sign}.",
+        "What does the card with {a_sign} look like?",
+    ),
+}
+KINDS = tuple(TEMPLATES)
+ATTRIBUTES = ("character", "colour", "shape")
+
+
+def ask(rng: Rng, scene: Scene, kinds: Sequence[str], count: int) -> list[Question]:
+    """Up to ``count`` different questions, taking the kinds in turn; fewer where the scene has no more to ask."""
+    unknown = [kind for kind in kinds if kind not in MAKERS]
+    if unknown:
+        raise ValueError(f"kinds {unknown} are not known: use some of {', '.join(KINDS)}")
+    piles = [_shuffled(rng, MAKERS[kind](rng, scene)) for kind in _shuffled(rng, dict.fromkeys(kinds))]
+    asked: list[Question] = []
+    while any(piles) and len(asked) < count:
+        asked += [pile.pop() for pile in piles if pile]
+    return asked[:count]
+
+
+def ask_attributes(rng: Rng, scene: Scene) -> list[Question]:
+    """Character, colour and shape of every card of the scene, in random order."""
+    return _shuffled(rng, [one for kind in ATTRIBUTES for one in MAKERS[kind](rng, scene)])
+
+
+def thing(colour: str, shape: str) -> str:
+    """What a card or mover is called."""
+    return f"{colour} {shape}"
+
+
+def with_article(words: str) -> str:
+    """``an orange star``, ``a 7``, ``an 8``, ``an F``: the article as the words are spoken."""
+    spoken = words[0] in "8AEFHLM" if len(words) == 1 else words[0] in "aeiou"
+    return f"{'an' if spoken else 'a'} {words}"
+
+
+def sort_of(character: str) -> str:
+    """Whether a character is a digit or a letter."""
+    return "digit" if character in DIGITS else "letter"
+
+
+def _shuffled(rng: Rng, items: Iterable[Item]) -> list[Item]:
+    listed = list(items)
+    return [listed[i] for i in rng.permutation(len(listed)).tolist()]
+
+
+def _say(rng: Rng, kind: str, event: Event, other: Event | None = None) -> str:
+    """One of the kind's templates, filled in for an event (and a second one)."""
+    what = event.what
+    name = thing(what.colour, what.shape)
+    words = {"thing": name, "a_thing": with_article(name)}
+    if isinstance(what, Card):
+        words |= {"sort": sort_of(what.character), "sign": what.character, "a_sign": with_article(what.character)}
+    if other is not None:
+        words["other"] = thing(other.what.colour, other.what.shape)
+    return pick(rng, TEMPLATES[kind]).format(**words)
+
+
+def _of_cards(kind: str, answer: Callable[[Card], str]) -> Callable[[Rng, Scene], list[Question]]:
+    """A maker of one question about every card."""
+
+    def make(rng: Rng, scene: Scene) -> list[Question]:
+        return [
+            Question(_say(rng, kind, event), answer(event.what), kind, (event.start, event.end))
+            for event in scene.events
+            if isinstance(event.what, Card)
+        ]
+
+    return make
+
+
+def _of_movers(kind: str, answer: Callable[[Mover], str]) -> Callable[[Rng, Scene], list[Question]]:
+    """A maker of one question about every mover."""
+
+    def make(rng: Rng, scene: Scene) -> list[Question]:
+        return [
+            Question(_say(rng, kind, event), answer(event.what), kind, (event.start, event.end))
+            for event in scene.events
+            if isinstance(event.what, Mover)
+        ]
+
+    return make
+
+
+def _describe(card: Card) -> str:
+    sort = sort_of(card.character)
+    return f"{with_article(thing(card.colour, card.shape)).capitalize()} with the {sort} {card.character}."
+
+
+def _presence(rng: Rng, scene: Scene) -> list[Question]:
+    """As many yes as no: each no shares its colour or its shape with something shown, the rest is not there."""
+    shown = {(event.what.colour, event.what.shape) for event in scene.events}
+    absent: set[tuple[str, str]] = set()
+    questions: list[Question] = []
+    for event in scene.events:
+        questions.append(Question(_say(rng, "presence", event), "yes", "presence", (event.start, event.end)))
+        colour, shape = event.what.colour, event.what.shape
+        near = [(colour, one) for one in SHAPES] if rng.random() < 0.5 else [(one, shape) for one in COLOURS]
+        free = [pair for pair in near if pair not in shown | absent]
+        if not free:
+            continue
+        pair = pick(rng, free)
+        absent.add(pair)
+        text = pick(rng, TEMPLATES["presence"]).format(a_thing=with_article(thing(*pair)))
+        questions.append(Question(text, "no", "presence", (0.0, scene.duration)))
+    return questions
+
+
+def _order(rng: Rng, scene: Scene) -> list[Question]:
+    """One question about every two events; which of them is named first says nothing."""
+    questions = []
+    for i, early in enumerate(scene.events):
+        for late in scene.events[i + 1 :]:
+            named = (early, late) if rng.random() < 0.5 else (late, early)
+            answer = f"the {thing(early.what.colour, early.what.shape)}"
+            questions.append(Question(_say(rng, "order", *named), answer, "order", (early.start, late.end)))
+    return questions
+
+
+MAKERS: dict[str, Callable[[Rng, Scene], list[Question]]] = {
+    "character": _of_cards("character", lambda card: card.character),
+    "colour": _of_cards("colour", lambda card: card.colour),
+    "shape": _of_cards("shape", lambda card: card.shape),
+    "presence": _presence,
+    "motion": _of_movers("motion", lambda mover: mover.direction),
+    "speed": _of_movers("speed", lambda mover: mover.speed),
+    "order": _order,
+    "description": _of_cards("description", _describe),
+}

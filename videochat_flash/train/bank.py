@@ -1,0 +1,153 @@
+"""A bank of short scenes as the trained tower sees them, so that finding can be learned without drawing or seeing.
+
+The tower never looks across clips, so whole videos are put together from pieces of the bank, as Sights are spliced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from ..config import Config
+from ..connector import Connector
+from ..synth import Card, Event, Mover, Scene, random_style, random_what, scene_frames
+from ..vision import Umt
+from .see import SIZES, to_clips
+
+CLIP_SECONDS = 4.0  # at one frame a second
+SHARE = {"empty": 0.2, "card": 0.4, "pair": 0.2, "mover": 0.2}  # of the bank's scenes
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A few clips in a row: which rows of the bank they are, and what they show from when to when."""
+
+    first: int
+    clips: int
+    events: tuple[Event, ...]
+
+
+def small_scene(seed: int, index: int) -> Scene:
+    """Scene ``index`` of a bank: nothing, a card, two cards in a row, or a mover, cut to whole clips."""
+    rng = np.random.default_rng((seed, index))
+    kind = str(rng.choice(list(SHARE), p=list(SHARE.values())))
+    spans: list[float] = {
+        "empty": [],
+        "card": [rng.uniform(1, 4)],
+        "pair": [rng.uniform(1, 4), rng.uniform(1, 4)],
+        "mover": [rng.uniform(6, 8)],
+    }[kind]
+    at, taken, events = float(rng.uniform(0, CLIP_SECONDS)), [], []
+    for length in spans:
+        what = random_what(rng, kind == "mover", taken)
+        taken.append(what)
+        events.append(Event(round(at, 3), round(length, 3), what, random_style(rng, what, length)))
+        at += length + float(rng.uniform(0, 1.5)) + 0.002
+    clips = max(1, int(np.ceil((events[-1].end if events else 0) / CLIP_SECONDS)))
+    return Scene(clips * CLIP_SECONDS, 1.0, tuple(events))
+
+
+class Scenes(Dataset[np.ndarray]):
+    """Frames of the bank's scenes, each drawn from (seed, index) alone."""
+
+    def __init__(self, seed: int, count: int) -> None:
+        self.seed, self.count = seed, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return scene_frames(np.random.default_rng((self.seed, index, 1)), small_scene(self.seed, index))
+
+
+@torch.inference_mode()
+def fill_bank(config: Config, tower: Umt, head: nn.Linear, path: Path, seed: int, count: int) -> None:
+    """Render ``count`` scenes and keep the merged tokens of their clips, bfloat16 "clips M D".
+
+    Beside them stands which tokens show something, as the head that the tower learned with tells.
+    """
+    if path.exists():
+        return
+    merge = Connector(config).merge
+    tower.eval()
+    kept, shows = [], []
+    loader = DataLoader(Scenes(seed, count), None, num_workers=1, prefetch_factor=64)
+    for frames in loader:
+        clips = to_clips(torch.as_tensor(frames).unflatten(0, (-1, 4)))
+        with torch.autocast("cpu", torch.bfloat16):
+            tokens = merge(tower(clips).float(), 4).bfloat16()
+            colour = head(tokens)[..., : SIZES[0]]
+        kept.append(tokens)
+        shows.append(colour.argmax(dim=-1) > 0)
+    beside = path.with_suffix(".part")
+    save_file({"tokens": torch.cat(kept), "shows": torch.cat(shows)}, beside)
+    beside.replace(path)
+
+
+class Bank:
+    """Pieces by what they show, and whole videos made of them."""
+
+    def __init__(self, path: Path, seed: int, count: int) -> None:
+        stored = load_file(path)
+        self.tokens, self.shows = stored["tokens"], stored["shows"]
+        self.empty: list[Piece] = []
+        self.cards: list[Piece] = []
+        self.movers: list[Piece] = []
+        first = 0
+        for index in range(count):
+            scene = small_scene(seed, index)
+            piece = Piece(first, round(scene.duration / CLIP_SECONDS), scene.events)
+            first += piece.clips
+            shelf = self.movers if scene.movers else self.cards if scene.cards else self.empty
+            shelf.append(piece)
+
+    def video(
+        self, rng: np.random.Generator, clips: int, cards: int, movers: int, tokens: int
+    ) -> tuple[Float[Tensor, "C k D"], Scene]:
+        """A video of ``clips`` clips with pieces that show up to ``cards`` cards and ``movers`` movers, all different.
+
+        Only ``tokens`` tokens of each clip are there: those that show something and random others.
+        """
+        chosen: list[Piece] = []
+        shown: list[Card | Mover] = []
+        room = clips
+        for shelf, wanted in ((self.movers, movers), (self.cards, cards)):
+            have = 0
+            for _ in range(20 * wanted):
+                piece = shelf[int(rng.integers(len(shelf)))]
+                whats = [event.what for event in piece.events]
+                if have + len(whats) > wanted or piece.clips > room or clashes(whats, shown):
+                    continue
+                chosen.append(piece)
+                shown += whats
+                have += len(whats)
+                room -= piece.clips
+                if have == wanted:
+                    break
+        for _ in range(room):
+            chosen.append(self.empty[int(rng.integers(len(self.empty)))])
+        rows, events, at = [], [], 0
+        for index in rng.permutation(len(chosen)).tolist():
+            piece = chosen[index]
+            rows += range(piece.first, piece.first + piece.clips)
+            events += [replace(event, start=round(event.start + at * CLIP_SECONDS, 3)) for event in piece.events]
+            at += piece.clips
+        order = torch.from_numpy(rng.random((len(rows), self.tokens.shape[1]))) + self.shows[rows]
+        some = order.argsort(dim=1, descending=True)[:, :tokens].sort(dim=1).values
+        picked = self.tokens[rows].gather(1, some[..., None].expand(-1, -1, self.tokens.shape[2]))
+        return picked.float(), Scene(at * CLIP_SECONDS, 1.0, tuple(events))
+
+
+def clashes(new: Sequence[Card | Mover], shown: Sequence[Card | Mover]) -> bool:
+    """Whether a question could no longer tell a new thing from one that is shown already."""
+    pairs = {(one.colour, one.shape) for one in shown}
+    characters = {one.character for one in shown if isinstance(one, Card)}
+    return any((one.colour, one.shape) in pairs or (isinstance(one, Card) and one.character in characters) for one in new)

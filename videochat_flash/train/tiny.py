@@ -1,0 +1,99 @@
+"""Trains flash-tiny from nothing: python -m videochat_flash.train.tiny --out runs/tiny
+
+Lessons in order: see single cards, see clips, fill the bank, find in short, in longer, in long videos; then the model is
+packed. Every lesson is seeded, writes a checkpoint as it goes, and goes on from there when it is started again.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from torch import nn
+
+from ..config import FLASH_TINY
+from ..generate import Decoding
+from ..model import VideoChatFlashModel
+from ..prompt import END_OF_TEXT, IM_END, IM_START, SYSTEM, plain_text
+from ..synth import CHARACTERS, COLOURS, KINDS, SHAPES, ask, make_scene
+from ..vision import Umt
+from ..weights import byte_level, save_model
+from .bank import Bank, fill_bank
+from .find import Lesson, train_decoder
+from .see import SIZES, Sightings, train_tower
+
+SEED = 1
+BANK_SCENES = 14000
+SEE = (
+    Sightings("images", steps=2000, batch=64, frames=1, patches=80, rate=2e-3, fall=0),
+    Sightings("clips", steps=2000, batch=16, frames=4, patches=320, rate=1.5e-3),
+)
+FIND = (
+    Lesson("short", steps=900, videos=24, clips=(3, 8), cards=(2, 4), movers=(0, 1), tokens=20, rate=1.5e-3),
+    Lesson("longer", steps=450, videos=10, clips=(8, 20), cards=(3, 6), movers=(0, 1), tokens=64, rate=1e-3),
+    Lesson("long", steps=350, videos=4, clips=(16, 72), cards=(4, 8), movers=(1, 2), tokens=64, rate=7e-4),
+)
+
+
+def train_tokenizer(size: int, seed: int) -> Tokenizer:
+    """A byte-level BPE tokenizer with Qwen's control tokens, trained on the questions and answers of the small world."""
+    rng = np.random.default_rng(seed)
+    texts = [f"system\n{SYSTEM}", "user\n", "assistant\n", *(f"{c} {s}" for c, s in product(COLOURS, SHAPES)), *CHARACTERS]
+    for _ in range(300):
+        scene = make_scene(rng, 64, cards=4, movers=2)
+        texts += [words for one in ask(rng, scene, KINDS, 24) for words in (one.question, one.answer)]
+    texts += [
+        f"\nThe video lasts for {n:.2f} seconds, and {n} frames are uniformly sampled from it. " for n in range(4, 512, 4)
+    ]
+    tokenizer = byte_level(Tokenizer(models.BPE()))
+    trainer = trainers.BpeTrainer(
+        vocab_size=size - 3, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.add_special_tokens([END_OF_TEXT, IM_START, IM_END])
+    return plain_text(tokenizer)
+
+
+def initialise(model: VideoChatFlashModel, seed: int) -> None:
+    """Small random weights for the decoder: tied embeddings of unit size would drown its first logits."""
+    draw = torch.Generator().manual_seed(seed)
+    for parameter in model.decoder.parameters():
+        if parameter.ndim == 2:
+            torch.nn.init.normal_(parameter, std=0.02, generator=draw)
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Checkpoints, logs and the packed model.")] = Path("runs/tiny"),
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
+) -> None:
+    """Train flash-tiny, going on where an earlier run stopped."""
+    torch.set_num_threads(threads)
+    out.mkdir(parents=True, exist_ok=True)
+    before = None
+    for sightings in SEE:
+        train_tower(FLASH_TINY.vision, out, sightings, seed=SEED, start_from=before)
+        before = out / f"{sightings.name}.pt"
+    model = VideoChatFlashModel(FLASH_TINY)
+    initialise(model, SEED)
+    assert before is not None and isinstance(model.vision, Umt)
+    head = nn.Linear(FLASH_TINY.vision.width, sum(SIZES))
+    seen = nn.ModuleDict({"tower": model.vision, "head": head})
+    seen.load_state_dict(torch.load(before, weights_only=True)["model"])
+    fill_bank(FLASH_TINY, model.vision, head, out / "bank.safetensors", SEED, BANK_SCENES)
+    bank = Bank(out / "bank.safetensors", SEED, BANK_SCENES)
+    tokenizer = train_tokenizer(FLASH_TINY.llm.vocab, SEED)
+    before = None
+    for lesson in FIND:
+        train_decoder(model, tokenizer, bank, lesson, out, seed=SEED, start_from=before)
+        before = out / f"{lesson.name}.pt"
+    end = (tokenizer.token_to_id(IM_END), tokenizer.token_to_id(END_OF_TEXT))
+    save_model(out / "flash-tiny", model.bfloat16(), tokenizer, Decoding(max_new_tokens=64, eos=end))
+
+
+if __name__ == "__main__":
+    typer.run(main)

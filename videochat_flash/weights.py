@@ -1,0 +1,406 @@
+"""Checkpoints in the released layout: where they are, what is in them, strict reading and writing. No code of theirs runs."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import pickle
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from torch import Tensor
+
+from .config import RELEASE_OWNER, RELEASES, Config
+from .generate import Decoding
+from .model import VideoChatFlashModel
+from .prompt import plain_text
+from .released import config_from_json, config_to_json
+
+EMBEDDED = "flash-tiny"
+ASSETS = Path(__file__).parent / "assets"
+PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+SHARD_BYTES = 5_000_000_000
+INDEX = "model.safetensors.index.json"
+WANTED = ("*.json", "*.txt", "*.safetensors")
+
+# Our names -> released names, by prefix. The longest prefix wins.
+PREFIXES = {
+    "vision.": "model.vision_tower.vision_tower.",
+    "connector.": "model.mm_projector.",
+    "decoder.": "model.",
+    "head.": "lm_head.",
+    "newline": "model.frame_newline",
+}
+UMT_PREFIX = "model.vision_tower.vision_tower.encoder."  # UMT's wrapper adds a level
+
+# The Qwen2 way of cutting text before byte-level BPE.
+QWEN_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+# -- places ------------------------------------------------------------------------------------------------------------
+
+
+def find(name_or_path: str | Path, revision: str | None = None) -> Path:
+    """The folder of a model: the embedded one, a folder, or a released name fetched through huggingface_hub.
+
+    Raises:
+        FileNotFoundError: neither a folder nor a known name, or a name that cannot be fetched.
+        ValueError: a file instead of a folder.
+    """
+    name = str(name_or_path)
+    if name == EMBEDDED:
+        return ASSETS / EMBEDDED
+    path = Path(name_or_path).expanduser()
+    if path.is_dir():
+        return path
+    if path.suffix in PICKLES:
+        raise ValueError(f"{path} is a pickle, which could run code: make a safe copy with 'vcflash convert {path} OUT'")
+    if path.is_file():
+        raise ValueError(f"{path} is a file: give the folder that holds config.json and the weights")
+    short = name.removeprefix(f"{RELEASE_OWNER}/")
+    if short not in RELEASES and name.count("/") != 1:
+        near = difflib.get_close_matches(short, [EMBEDDED, *RELEASES], n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}?" if near else f"use {EMBEDDED}, a folder, or one of {', '.join(RELEASES)}"
+        raise FileNotFoundError(f"no model {name!r}: {hint}")
+    repository = f"{RELEASE_OWNER}/{short}" if short in RELEASES else name
+    try:
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=list(WANTED)))
+    except LocalEntryNotFoundError:
+        raise FileNotFoundError(f"{repository} is not in the local cache and could not be fetched: check the network") from None
+    except HfHubHTTPError as error:
+        status = error.response.status_code
+        raise FileNotFoundError(f"{repository} (revision {revision or 'main'}) could not be fetched: HTTP {status}") from None
+
+
+def read_config(folder: Path) -> Config:
+    """The Config of a model folder.
+
+    Raises:
+        FileNotFoundError: no config.json.
+        ValueError: a config.json that does not describe a model of ours.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} has no config.json: it is not a model folder")
+    return config_from_json(_read_json(path))
+
+
+def read_decoding(folder: Path) -> Decoding:
+    """How a model's generation_config.json wants tokens chosen; greedy where there is none or it does not sample."""
+    path = folder / "generation_config.json"
+    values = _read_json(path) if path.is_file() else {}
+    eos = values.get("eos_token_id", ())
+    sampled = values.get("do_sample", False)
+    return Decoding(
+        max_new_tokens=values.get("max_new_tokens", 1024),
+        temperature=values.get("temperature", 1.0) if sampled else 0.0,
+        top_p=values.get("top_p", 1.0) if sampled else 1.0,
+        top_k=values.get("top_k", 0) if sampled else 0,
+        repetition_penalty=values.get("repetition_penalty", 1.0),
+        eos=tuple(eos) if isinstance(eos, list) else (eos,) if isinstance(eos, int) else (),
+    )
+
+
+def read_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer of a model folder: tokenizer.json, or Qwen's vocab.json and merges.txt with its added tokens."""
+    whole = folder / "tokenizer.json"
+    if whole.is_file():
+        return plain_text(Tokenizer.from_file(str(whole)))
+    vocabulary, merges = folder / "vocab.json", folder / "merges.txt"
+    if not (vocabulary.is_file() and merges.is_file()):
+        raise FileNotFoundError(f"{folder} has no tokenizer: tokenizer.json, or vocab.json and merges.txt, are needed")
+    tokenizer = byte_level(Tokenizer(models.BPE.from_file(str(vocabulary), str(merges))))
+    settings = folder / "tokenizer_config.json"
+    added = _read_json(settings).get("added_tokens_decoder", {}) if settings.is_file() else {}
+    for _, token in sorted(added.items(), key=lambda item: int(item[0])):
+        tokenizer.add_special_tokens([AddedToken(token["content"], normalized=False, special=True)])
+    return plain_text(tokenizer)
+
+
+def byte_level(tokenizer: Tokenizer) -> Tokenizer:
+    """Give a BPE model Qwen2's normaliser, cutting and byte alphabet."""
+    tokenizer.normalizer = normalizers.NFC()
+    split = pre_tokenizers.Split(Regex(QWEN_SPLIT), behavior="isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+# -- names -------------------------------------------------------------------------------------------------------------
+
+
+def released_name(ours: str, config: Config) -> str:
+    """The released key of one of our parameters."""
+    for prefix, released in PREFIXES.items():
+        if ours.startswith(prefix):
+            if prefix == "vision." and config.vision.kind == "umt":
+                released = UMT_PREFIX
+            return released + ours[len(prefix) :]
+    raise AssertionError(f"{ours} has no released name")
+
+
+def skeleton(config: Config) -> VideoChatFlashModel:
+    """The full-size model without memory: shapes only."""
+    with torch.device("meta"):
+        return VideoChatFlashModel(config)
+
+
+def manifest(config: Config) -> dict[str, tuple[int, ...]]:
+    """Every released key of a model with its shape."""
+    return {released_name(name, config): tuple(p.shape) for name, p in skeleton(config).state_dict().items()}
+
+
+# -- reading -----------------------------------------------------------------------------------------------------------
+
+
+def load_model(
+    folder: Path, config: Config, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
+) -> VideoChatFlashModel:
+    """Build the model and stream its tensors to ``dtype`` (None: as stored) and ``device``, one at a time.
+
+    Raises:
+        FileNotFoundError: no weights, or a missing shard.
+        ValueError: missing, unexpected or misshapen keys (the first ten are listed), or values that are no numbers.
+    """
+    model = skeleton(config)
+    ours = {released_name(name, config): name for name in model.state_dict()}
+    shapes = {key: tuple(model.state_dict()[name].shape) for key, name in ours.items()}
+    files = _weight_files(folder)
+    _check_keys(folder, files, shapes, config)
+    loaded: dict[str, Tensor] = {}
+    for key, tensor in _stream(files):
+        if key in ours:  # lm_head of a tied model may be stored and is not needed
+            if not bool(torch.isfinite(tensor).all()):
+                raise ValueError(f"{key} in {folder} holds values that are not finite: the checkpoint is damaged")
+            loaded[ours[key]] = tensor.to(device=device, dtype=dtype or tensor.dtype, copy=True)
+    model.load_state_dict(loaded, assign=True)
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    return model.eval()
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    index, single = folder / INDEX, folder / "model.safetensors"
+    if index.is_file():
+        files = [folder / name for name in sorted(set(_read_json(index)["weight_map"].values()))]
+        absent = [file.name for file in files if not file.is_file()]
+        if absent:
+            raise FileNotFoundError(f"{folder} lacks {', '.join(absent)}: fetch the model again")
+        return files
+    if single.is_file():
+        return [single]
+    pickles = sorted(file.name for file in folder.iterdir() if file.suffix in PICKLES)
+    if pickles:
+        raise ValueError(
+            f"{folder} holds {pickles[0]}, a pickle, which could run code: "
+            f"make a safe copy with 'vcflash convert {folder / pickles[0]} OUT'"
+        )
+    raise FileNotFoundError(f"{folder} has no model.safetensors: it holds no weights")
+
+
+def _rename(key: str) -> str:
+    """LayerScale is spelled gamma in some copies."""
+    return key.replace(".ls1.gamma", ".ls1.weight").replace(".ls2.gamma", ".ls2.weight")
+
+
+def _open(path: Path) -> Any:
+    try:
+        return safe_open(path, framework="pt")
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a readable safetensors file: {error}") from None
+
+
+def _check_keys(folder: Path, files: Sequence[Path], shapes: Mapping[str, tuple[int, ...]], config: Config) -> None:
+    found = {}
+    for path in files:
+        with _open(path) as file:
+            found.update({_rename(key): tuple(file.get_slice(key).get_shape()) for key in file.keys()})  # noqa: SIM118
+    if config.llm.tied:
+        found.pop("lm_head.weight", None)
+    problems = {
+        "missing": sorted(shapes.keys() - found.keys()),
+        "unexpected": sorted(found.keys() - shapes.keys()),
+        "misshapen": [
+            f"{key} {found[key]} instead of {shapes[key]}"
+            for key in sorted(shapes.keys() & found.keys())
+            if found[key] != shapes[key]
+        ],
+    }
+    told = [
+        f"{len(keys)} {what}: {', '.join(keys[:10])}{', ...' if len(keys) > 10 else ''}" for what, keys in problems.items() if keys
+    ]
+    if told:
+        raise ValueError(f"the weights in {folder} do not fit its config.json ({'; '.join(told)}): check that both belong together")
+
+
+def _stream(files: Sequence[Path]) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor of every file. Each is read through its own mapping, so that pages read before do not pile up."""
+    for path in files:
+        with _open(path) as file:
+            keys = list(file.keys())
+        for key in keys:
+            with _open(path) as file:
+                yield _rename(key), file.get_tensor(key)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} holds no JSON object")
+    return values
+
+
+# -- writing -----------------------------------------------------------------------------------------------------------
+
+
+def save_model(
+    folder: Path, model: VideoChatFlashModel, tokenizer: Tokenizer, decoding: Decoding, shard_bytes: int = SHARD_BYTES
+) -> None:
+    """Write the released layout into a new folder: beside it first, then renamed.
+
+    Raises:
+        FileExistsError: the folder exists and is not empty.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise FileExistsError(f"{folder} exists and is not empty: choose another folder")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
+        beside = Path(scratch) / "model"
+        beside.mkdir()
+        _write_weights(beside, model, shard_bytes)
+        _write_json(beside / "config.json", config_to_json(model.config) | {"torch_dtype": str(model.dtype)[len("torch.") :]})
+        _write_json(beside / "generation_config.json", _decoding_to_json(decoding))
+        tokenizer.save(str(beside / "tokenizer.json"))
+        if folder.exists():
+            folder.rmdir()
+        os.rename(beside, folder)
+
+
+def _write_weights(folder: Path, model: VideoChatFlashModel, shard_bytes: int) -> None:
+    tensors = {released_name(name, model.config): t.detach().contiguous().cpu() for name, t in model.state_dict().items()}
+    shards: list[dict[str, Tensor]] = [{}]
+    size = 0
+    for key, tensor in tensors.items():
+        if shards[-1] and size + tensor.nbytes > shard_bytes:
+            shards.append({})
+            size = 0
+        shards[-1][key] = tensor
+        size += tensor.nbytes
+    if len(shards) == 1:
+        save_file(shards[0], folder / "model.safetensors", metadata={"format": "pt"})
+        return
+    names = [f"model-{i:05d}-of-{len(shards):05d}.safetensors" for i in range(1, len(shards) + 1)]
+    for name, shard in zip(names, shards, strict=True):
+        save_file(shard, folder / name, metadata={"format": "pt"})
+    places = {key: name for name, shard in zip(names, shards, strict=True) for key in shard}
+    total = sum(t.nbytes for t in tensors.values())
+    _write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": places})
+
+
+def _decoding_to_json(decoding: Decoding) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "do_sample": decoding.temperature > 0,
+        "eos_token_id": list(decoding.eos),
+        "max_new_tokens": decoding.max_new_tokens,
+        "repetition_penalty": decoding.repetition_penalty,
+    }
+    if decoding.temperature > 0:
+        values |= {"temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": decoding.top_k}
+    return values
+
+
+def _write_json(path: Path, values: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+# -- converting --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What ``convert`` wrote."""
+
+    path: Path
+    tensors: int
+    dropped: tuple[str, ...]
+
+
+def convert(source: Path, target: Path) -> Converted:
+    """A pickled checkpoint -> safetensors, read with ``weights_only=True`` so that nothing in it runs.
+
+    Raw towers of the first training stage (``UMT-L_f4_vision.pt``, ``InternVideo2-1B_f4_vision.pt``) get released
+    key names; a stage-1 connector (``mm_projector.bin``) and whole models keep theirs.
+
+    Raises:
+        FileNotFoundError: no such file.
+        FileExistsError: the target is there already.
+        ValueError: not a pickle of tensors, or one that would need code to load.
+    """
+    if not source.is_file():
+        raise FileNotFoundError(f"no file {source}")
+    if target.exists():
+        raise FileExistsError(f"{target} exists: choose another name")
+    tensors, dropped = _released_keys(_unpickle(source))
+    beside = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        save_file({key: tensor.contiguous().clone() for key, tensor in tensors.items()}, beside, metadata={"format": "pt"})
+        beside.replace(target)
+    finally:
+        beside.unlink(missing_ok=True)
+    return Converted(target, len(tensors), dropped)
+
+
+def _unpickle(path: Path) -> dict[str, Tensor]:
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{path} cannot be read as plain tensors, and nothing else is ever loaded: {reason}") from None
+    for wrapper in ("state_dict", "model", "module"):
+        if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
+            loaded = loaded[wrapper]
+    if not isinstance(loaded, dict) or not loaded or not all(isinstance(v, Tensor) for v in loaded.values()):
+        raise ValueError(f"{path} holds no dictionary of tensors: it is not a checkpoint")
+    return loaded
+
+
+def _released_keys(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Raw towers get the released prefix (and UMT's last norm its released name); everything else keeps its keys."""
+    if any(key.startswith("model.") or key.startswith("lm_head.") for key in tensors):
+        return dict(tensors), ()
+    if any(key.startswith("encoder.") for key in tensors):  # UMT: other parts of its pretraining are dropped
+        names = {
+            key: UMT_PREFIX + key.removeprefix("encoder.").replace("norm.", "vision_layernorm.", 1)
+            if key.startswith("encoder.norm.")
+            else UMT_PREFIX + key.removeprefix("encoder.")
+            for key in tensors
+            if key.startswith("encoder.")
+        }
+    elif "cls_token" in tensors:  # InternVideo2: its pooling head is not part of the model
+        names = {
+            key: PREFIXES["vision."] + _rename(key)
+            for key in tensors
+            if key.split(".")[0] in ("cls_token", "pos_embed", "img_pos_embed", "patch_embed", "blocks")
+        }
+    else:
+        return dict(tensors), ()
+    return {new: tensors[old] for old, new in names.items()}, tuple(sorted(tensors.keys() - names.keys()))
