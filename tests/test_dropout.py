@@ -87,9 +87,7 @@ def test_the_highest_stay_in_order_and_the_earlier_wins_a_tie(scores: list[float
 
 
 @given(st.lists(conversations, min_size=1, max_size=3), ratios, st.sampled_from(["uniform", "attention"]))
-def test_a_drop_keeps_all_text_the_chosen_rows_and_their_order(
-    segments: list[Segment], ratio: float, by: By
-) -> None:
+def test_a_drop_keeps_all_text_the_chosen_rows_and_their_order(segments: list[Segment], ratio: float, by: By) -> None:
     scores = score_of(segments, 0)
     kept, after = choose(segments, Drop(1, ratio, by), scores)
     assert (kept.diff() > 0).all()

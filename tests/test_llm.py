@@ -137,8 +137,8 @@ def test_packed_conversations_equal_each_one_alone(plan: Plan) -> None:
         torch.testing.assert_close(together.rows[parts[i]], alone.rows, rtol=0, atol=1e-5)
         assert (together.kept[parts[i]] - where.start).tolist() == alone.kept.tolist()
         assert together.segments[i] == alone.segments[0]
-        assert [len(layer[i]) for layer in held] == [len(layer[0]) for layer in own]
         next_row = forward(text([5 + i]), [Segment(1)], (), own).rows
+        assert [len(layer[i]) for layer in held] == [len(layer[0]) for layer in own]
         torch.testing.assert_close(step.rows[i : i + 1], next_row, rtol=0, atol=1e-5)
 
 
@@ -294,8 +294,8 @@ YARN = LLMConfig(rope_theta=1e6, max_positions=131_072, yarn=Yarn(factor=4.0, or
 def test_yarn_keeps_fast_channels_interpolates_slow_ones_and_blends_between() -> None:
     """arXiv 2309.00071: r = L / wavelength; above beta_fast nothing changes, below beta_slow all is divided by s.
 
-    Between the two the paper's ramp is linear in r and the released implementations' in the channel: like Qwen's, ours is
-    the latter.
+    Between the two the paper's ramp is linear in r; that of the released implementations, which models like Qwen's are
+    run with, is linear in the channel, and so is ours.
     """
     ours, factor = rotary_frequencies(YARN)
     rotations = [32_768 / (2 * math.pi * 1e6 ** (2 * i / 128)) for i in range(64)]

@@ -170,28 +170,81 @@ def test_umt_takes_other_numbers_of_frames() -> None:
         assert tower(replace(VISION, clip_frames=8))(draw(1, 8, 3, 32, 32)).shape == (1, 32, 48)
 
 
-def test_umt_attention_has_no_bias_on_keys() -> None:
-    """Adding a constant to all keys changes no attention; the effective bias is [q_bias, 0, v_bias]."""
-    attention = tower(VISION).blocks[0].attn
-    x = draw(1, 5, 48)
-    weight, bias = attention.qkv.weight, torch.cat([attention.q_bias, torch.zeros(48), attention.v_bias])
-    q, k, v = (t.view(5, 3, 16).transpose(0, 1) for t in F.linear(x[0], weight, bias).chunk(3, dim=-1))
-    mixed = (q @ k.transpose(1, 2) / 4).softmax(dim=-1) @ v
-    torch.testing.assert_close(attention(x)[0], attention.proj(mixed.transpose(0, 1).reshape(5, 48)))
+# The towers once more, the plain way and in float64.
 
 
-def test_internvideo2_normalises_queries_and_keys_over_all_heads_together() -> None:
-    attention = tower(SMALL["internvideo2"]).blocks[0].attn
-    x = draw(1, 5, 48)
-    q, k, v = attention.qkv(x[0]).chunk(3, dim=-1)
-    q, k = (rms(t) * norm.weight for t, norm in ((q, attention.q_norm), (k, attention.k_norm)))
-    q, k, v = (t.view(5, 3, 16).transpose(0, 1) for t in (q, k, v))
-    mixed = (q @ k.transpose(1, 2) / 4).softmax(dim=-1) @ v
-    torch.testing.assert_close(attention(x)[0], attention.proj(mixed.transpose(0, 1).reshape(5, 48)))
+def plain_tower(net: Umt | InternVideo2, config: VisionConfig, clip: Tensor) -> Tensor:
+    """Tokens of one clip, from the sentences of spec section 2.2 and 2.3."""
+    w = {name: tensor.double() for name, tensor in net.state_dict().items()}
+    p, grid = config.patch, config.grid
+    weight, bias = w["patch_embed.proj.weight"].flatten(1), w["patch_embed.proj.bias"]
+    cut = [
+        frame[:, i * p : (i + 1) * p, j * p : (j + 1) * p].reshape(-1)
+        for frame, i, j in product(clip.double(), range(grid), range(grid))
+    ]
+    x = torch.stack(cut) @ weight.T + bias
+    if config.kind == "umt":
+        x = x + umt_positions(len(clip), grid, config.width, CPU).double()
+    else:
+        x = torch.cat([w["cls_token"][0], x]) + w["img_pos_embed" if len(clip) == 1 else "pos_embed"][0]
+    for i in range(config.depth):
+        x = plain_block({k.split(".", 2)[2]: t for k, t in w.items() if k.startswith(f"blocks.{i}.")}, config, x)
+    if config.kind == "umt":
+        return layer_norm(x, 1e-12) * w["vision_layernorm.weight"] + w["vision_layernorm.bias"]
+    return x[1:]
+
+
+def plain_block(w: dict[str, Tensor], config: VisionConfig, x: Tensor) -> Tensor:
+    """Pre-norm attention and MLP; UMT's keys have no bias, InternVideo2's queries and keys are normalised whole."""
+    umt, heads, width = config.kind == "umt", config.heads, config.width
+
+    def norm(y: Tensor, name: str) -> Tensor:
+        return layer_norm(y, 1e-6) * w[f"{name}.weight"] + w[f"{name}.bias"] if umt else rms(y) * w[f"{name}.weight"]
+
+    q, k, v = (norm(x, "norm1") @ w["attn.qkv.weight"].T).chunk(3, dim=-1)
+    if umt:
+        q, v = q + w["attn.q_bias"], v + w["attn.v_bias"]
+    else:
+        q, k = norm(q, "attn.q_norm"), norm(k, "attn.k_norm")
+    mixed = torch.empty_like(x)
+    for h in range(heads):
+        part = slice(h * width // heads, (h + 1) * width // heads)
+        mixed[:, part] = (q[:, part] @ k[:, part].T / (width // heads) ** 0.5).softmax(dim=-1) @ v[:, part]
+    mixed = mixed @ w["attn.proj.weight"].T + w["attn.proj.bias"]
+    x = x + (mixed if umt else mixed * w["ls1.weight"])
+    hidden = norm(x, "norm2") @ w["mlp.fc1.weight"].T + w["mlp.fc1.bias"]
+    out = hidden * (1 + torch.erf(hidden / 2**0.5)) / 2 @ w["mlp.fc2.weight"].T + w["mlp.fc2.bias"]
+    return x + (out if umt else out * w["ls2.weight"])
+
+
+def layer_norm(x: Tensor, eps: float) -> Tensor:
+    centred = x - x.mean(dim=-1, keepdim=True)
+    return centred / (centred.square().mean(dim=-1, keepdim=True) + eps).sqrt()
 
 
 def rms(x: Tensor) -> Tensor:
     return x / (x.square().mean(dim=-1, keepdim=True) + 1e-6).sqrt()
+
+
+@pytest.mark.parametrize(("kind", "frames"), list(product(SMALL, [4, 1])))
+def test_the_towers_equal_plain_ones(kind: str, frames: int) -> None:
+    net, clips = tower(SMALL[kind]), draw(1, frames, 3, 32, 32)
+    with torch.no_grad():
+        expected = plain_tower(net, SMALL[kind], clips[0])
+        torch.testing.assert_close(net(clips)[0], expected.float(), rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_small_numbers_are_normalised_with_the_right_epsilon(kind: str) -> None:
+    """With weights and tokens of a thousandth, the epsilon is as large as the variance."""
+    block, x = tower(SMALL[kind]).blocks[0], draw(1, 5, 48) / 1000
+    with torch.no_grad():
+        for name, weight in block.named_parameters():
+            if "norm" not in name:
+                weight /= 1000
+        weights = {name: tensor.double() for name, tensor in block.state_dict().items()}
+        ours, expected = block(x)[0] - x[0], plain_block(weights, SMALL[kind], x[0].double()) - x[0].double()
+    assert (ours - expected).abs().max() < 1e-3 * expected.abs().max()
 
 
 def test_norms_and_scales_calculate_in_float32() -> None:
@@ -209,13 +262,20 @@ def test_half_precision_stays_near_and_finite(kind: str) -> None:
     assert (rough.float() - exact).abs().max() < 0.1 * exact.abs().max()
 
 
-def test_the_last_norm_of_umt_survives_a_constant_token_in_half_precision() -> None:
-    net = tower(VISION).bfloat16()
-    with torch.no_grad():
-        for weight in net.parameters():
-            weight.zero_()
-        umt_positions(4, 2, 48, CPU)
-        assert net(draw(1, 4, 3, 32, 32)).isfinite().all()
+def test_the_last_norm_of_umt_has_an_epsilon_that_half_precision_cannot_hold_and_runs_in_float32() -> None:
+    net = tower(VISION)
+    assert net.vision_layernorm.eps == 1e-12
+    seen: list[torch.dtype] = []
+    real = F.layer_norm
+
+    def watched(x: Tensor, *rest: object) -> Tensor:
+        seen.append(x.dtype)
+        return real(x, *rest)
+
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        patch.setattr(F, "layer_norm", watched)
+        net.half()(draw(1, 4, 3, 32, 32))
+    assert seen == [torch.float16] * 4 + [torch.float32]
 
 
 def shapes(net: nn.Module) -> dict[str, tuple[int, ...]]:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 
 from videochat_flash.config import Config, LLMConfig, VisionConfig
@@ -64,6 +65,32 @@ def segment(before: int, visual: int, after: int) -> Segment:
 
 def caches(layers: int, conversations: int = 1, room: int = 0) -> list[list[LayerCache]]:
     return [[LayerCache(room) for _ in range(conversations)] for _ in range(layers)]
+
+
+QWEN_SPLIT = (  # how Qwen2 cuts text before byte-level BPE
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+CONTROL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+
+
+def tokenizer() -> Tokenizer:
+    """A byte-level BPE of the Qwen family that knows the words of the chat form; it reads control tokens in a text."""
+    words = (
+        "system\nYou are a helpful assistant.\nuser\nThe video lasts for seconds, and frames are uniformly sampled\n"
+    )
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(QWEN_SPLIT), "isolated"), pre_tokenizers.ByteLevel(False, use_regex=False)]
+    )
+    made.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=list(CONTROL),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    made.train_from_iterator([words] * 4, trainer)
+    return made
 
 
 def remembered(net: nn.Module) -> dict[str, object]:

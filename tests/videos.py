@@ -100,3 +100,14 @@ def damage(path: Path, first: float, last: float, seed: int = 0) -> Path:
     data[place] = np.random.default_rng(seed).bytes(place.stop - place.start)
     path.write_bytes(data)
     return path
+
+
+def spoil(path: Path, numbers: Sequence[int]) -> None:
+    """Noise in place of what is stored for these frames (in the order stored)."""
+    with av.open(str(path)) as container:
+        packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    data = bytearray(path.read_bytes())
+    for number in numbers:
+        first, size = packets[number]
+        data[first : first + size] = np.random.default_rng(number).bytes(size)
+    path.write_bytes(data)

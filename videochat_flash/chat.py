@@ -20,10 +20,13 @@ from .generate import Decoding, decode, prefill
 from .model import VideoChatFlashModel
 from .prompt import Prompt, Turn, render
 from .sight import Sight
-from .video import Frames, Sampling, VideoInfo, decode as decode_video, normalise, plan as plan_frames, probe
+from .video import Frames, Sampling, VideoInfo, normalise, probe
+from .video import decode as decode_video
+from .video import plan as plan_frames
 
 CLIP_BATCH = 4  # clips that pass the tower at once
 MAX_QUESTION = 50_000  # characters
+Seen = Sight | Sequence[Sight] | None
 
 
 @dataclass
@@ -125,7 +128,7 @@ class VideoChatFlash:
         watch = watch or Stopwatch()
         size = self.model.config.vision.image_size
         if isinstance(video, Frames):
-            chunks: Iterator[Frames] = iter([_resized(video, size)])
+            chunks: Iterator[Frames] = iter([resize(video, size)])
             total, duration, source, image = len(video.seconds), video.duration, "frames in memory", False
         else:
             with watch.stage("decode"):
@@ -149,7 +152,12 @@ class VideoChatFlash:
             if on_frames is not None:
                 on_frames(done, total)
         return Sight(
-            torch.cat(tokens), torch.from_numpy(np.concatenate(seconds)), 0.0 if image else duration, clip_frames, source, self.made_by
+            torch.cat(tokens),
+            torch.from_numpy(np.concatenate(seconds)),
+            0.0 if image else duration,
+            clip_frames,
+            source,
+            self.made_by,
         )
 
     @torch.inference_mode()
@@ -161,19 +169,19 @@ class VideoChatFlash:
 
     @overload
     def answer(
-        self, sight: Sight | Sequence[Sight] | None, question: str, *, history: Sequence[Turn] = ..., stream: Literal[False] = ...,
+        self, sight: Seen, question: str, *, history: Sequence[Turn] = ..., stream: Literal[False] = ...,
         keep: Plan | None = ..., decoding: Decoding | None = ..., stop: Sequence[str] = ...,
     ) -> str: ...  # fmt: skip
 
     @overload
     def answer(
-        self, sight: Sight | Sequence[Sight] | None, question: str, *, history: Sequence[Turn] = ..., stream: Literal[True],
+        self, sight: Seen, question: str, *, history: Sequence[Turn] = ..., stream: Literal[True],
         keep: Plan | None = ..., decoding: Decoding | None = ..., stop: Sequence[str] = ...,
     ) -> Iterator[str]: ...  # fmt: skip
 
     def answer(
         self,
-        sight: Sight | Sequence[Sight] | None,
+        sight: Seen,
         question: str,
         *,
         history: Sequence[Turn] = (),
@@ -207,7 +215,7 @@ class VideoChatFlash:
 
     def reply(
         self,
-        sight: Sight | Sequence[Sight] | None,
+        sight: Seen,
         question: str,
         *,
         history: Sequence[Turn] = (),
@@ -231,10 +239,7 @@ class VideoChatFlash:
         return self._generate(prompt, sights, plan, how, stop, rows, watch or Stopwatch(), on_layer)
 
     def _check(self, sights: Sequence[Sight], question: str) -> None:
-        if not question.strip():
-            raise ValueError("the question is empty: ask something")
-        if len(question) > MAX_QUESTION:
-            raise ValueError(f"the question has {len(question)} characters, more than {MAX_QUESTION}: shorten it")
+        check_question(question)
         for one in sights:
             if one.made_by != self.made_by:
                 raise ValueError(
@@ -291,6 +296,14 @@ def held_back(text: str, stop: Sequence[str]) -> int:
     return max(unfinished, max(begun, default=0))
 
 
+def check_question(question: str) -> None:
+    """Raises ValueError for an empty or overlong question."""
+    if not question.strip():
+        raise ValueError("the question is empty: ask something")
+    if len(question) > MAX_QUESTION:
+        raise ValueError(f"the question has {len(question)} characters, more than {MAX_QUESTION}: shorten it")
+
+
 def check_device(device: str) -> None:
     """Raises ValueError for a device that this machine does not have."""
     try:
@@ -299,7 +312,9 @@ def check_device(device: str) -> None:
         raise ValueError(f"device {device!r} is not known: use cpu, cuda, cuda:N or mps") from None
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not there.get(wanted.type, False):
-        raise ValueError(f"device {device} is not there: this machine has {', '.join(k for k, v in there.items() if v)}")
+        raise ValueError(
+            f"device {device} is not there: this machine has {', '.join(k for k, v in there.items() if v)}"
+        )
     if wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"device {device} is not there: this machine has {torch.cuda.device_count()} GPUs")
 

@@ -114,8 +114,8 @@ def drop_plan(kind: str, layers: tuple[int, ...], ratios: tuple[float, ...]) -> 
     """The published kinds of dropout as a plan.
 
     Args:
-        kind: ``uniform``, ``attention``, or ``uniform0_attention`` / ``uniform1_attention``, whose first one / two drops
-            are uniform and the rest by attention.
+        kind: ``uniform``, ``attention``, or ``uniform0_attention`` / ``uniform1_attention``, whose first one / two
+            drops are uniform and the rest by attention.
         layers: where to drop, ascending; one entry per drop.
         ratios: the share of the original tokens that each drop leaves.
 
@@ -148,7 +148,9 @@ def parse_plan(text: str, kind: str = "attention") -> Plan:
     try:
         pairs = [(int(a), float(b)) for a, b in (item.split(":") for item in text.split(","))]
     except ValueError:
-        raise ValueError(f"dropout plan {text!r} is not layer:ratio pairs such as '4:0.75,18:0.25' (or 'off')") from None
+        raise ValueError(
+            f"dropout plan {text!r} is not layer:ratio pairs such as '4:0.75,18:0.25' (or 'off')"
+        ) from None
     return drop_plan(kind, tuple(a for a, _ in pairs), tuple(b for _, b in pairs))
 
 

@@ -58,8 +58,8 @@ def choose(
     Args:
         segments: the conversations, in the order in which they are packed.
         drop: how many stay, and by which rule.
-        scores: for each conversation, a score for each of its rows; None where nothing is ranked (a conversation without
-            visual rows or, in training, without an answer): it is left alone when ``drop.by`` is ``attention``.
+        scores: for each conversation, a score for each of its rows; None where nothing is ranked (a conversation
+            without visual rows or, in training, without an answer): ``attention`` leaves it alone.
 
     Returns:
         Indices into the packed axis of the rows that stay, ascending, and the conversations as they are afterwards.
@@ -78,9 +78,7 @@ def choose(
     return torch.cat([k.to(device) for k in kept]), tuple(after)
 
 
-def _choose_rows(
-    segment: Segment, drop: Drop, score: Float[Tensor, " n"] | None
-) -> tuple[Int[Tensor, " k"], Segment]:
+def _choose_rows(segment: Segment, drop: Drop, score: Float[Tensor, " n"] | None) -> tuple[Int[Tensor, " k"], Segment]:
     """The rows of one conversation that stay, and the conversation with its runs and queries moved accordingly."""
     device = None if score is None else score.device
     pieces, runs, at, gone = [], [], 0, 0

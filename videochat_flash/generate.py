@@ -86,7 +86,6 @@ def prefill(
     return Prefilled(model.logits(hidden.rows[last]), caches, hidden.visual)
 
 
-@torch.inference_mode()
 def decode(model: VideoChatFlashModel, begun: Prefilled, how: Decoding) -> Iterator[list[int | None]]:
     """Yield the next token of every conversation, None for those that have ended, until all have.
 
@@ -106,9 +105,15 @@ def decode(model: VideoChatFlashModel, begun: Prefilled, how: Decoding) -> Itera
         yield [picked[i] if i in alive else None for i in range(len(draws))]
         if all(len(tokens) >= how.max_new_tokens for tokens in made):
             return
-        rows = model.decoder.embed_tokens(torch.tensor([picked[i] for i in alive], device=model.device))
         caches = [[layer[i] for i in alive] for layer in begun.caches]
-        logits = model.logits(model.decoder(rows, [Segment(1)] * len(alive), (), caches).rows)
+        logits = _next_logits(model, [picked[i] for i in alive], caches)
+
+
+@torch.inference_mode()
+def _next_logits(model: VideoChatFlashModel, tokens: Sequence[int], caches: Caches) -> Float[Tensor, "n V"]:
+    """Feed one token to each conversation. No part of ``decode``: a generator that is wrapped leaves inference mode."""
+    rows = model.decoder.embed_tokens(torch.tensor(tokens, device=model.device))
+    return model.logits(model.decoder(rows, [Segment(1)] * len(tokens), (), caches).rows)
 
 
 def pick(logits: Float[Tensor, " V"], made: Sequence[int], how: Decoding, draw: torch.Generator) -> int:
@@ -139,7 +144,8 @@ def naive(
 ) -> list[int]:
     """The answer to one prompt without any cache: everything again for each token. Slow; what ``decode`` must equal."""
     rows, (segment,) = model.embed([prompt], [videos])
-    draw, made = torch.Generator().manual_seed(how.seed), []
+    draw = torch.Generator().manual_seed(how.seed)
+    made: list[int] = []
     while len(made) < how.max_new_tokens:
         longer = replace(segment, length=segment.length + len(made))
         tail = model.decoder.embed_tokens(torch.tensor(made, dtype=torch.long, device=rows.device))

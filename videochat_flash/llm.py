@@ -8,8 +8,9 @@ need no bookkeeping. Nothing is remembered on a module: caches belong to the cal
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -44,7 +45,9 @@ class LayerCache:
         """Append rows and return all that are held."""
         end = self._length + keys.shape[1]
         if self._keys is None or self._values is None or end > self._keys.shape[1]:
-            self._keys, self._values = (self._grow(old, new) for old, new in ((self._keys, keys), (self._values, values)))
+            self._keys, self._values = (
+                self._grow(old, new) for old, new in ((self._keys, keys), (self._values, values))
+            )
         self._keys[:, self._length : end] = keys
         self._values[:, self._length : end] = values
         self._length = end
@@ -127,16 +130,16 @@ class Attention(nn.Module):
             rows, held = query.shape[1], key.shape[1]
             assert rows in (1, held), f"attention is square or one row, not {rows} x {held}"
             mixed.append(
-                F.scaled_dot_product_attention(query[None], key[None], value[None], is_causal=rows > 1, enable_gqa=True)[0]
+                F.scaled_dot_product_attention(
+                    query[None], key[None], value[None], is_causal=rows > 1, enable_gqa=True
+                )[0]
             )
         return self.o_proj(torch.cat(mixed, dim=1).transpose(0, 1).flatten(1))
 
     def _split(self, x: Float[Tensor, "T inner"]) -> Float[Tensor, "n T H"]:
         return x.unflatten(-1, (-1, self.head_width)).transpose(0, 1)
 
-    def scores(
-        self, x: Float[Tensor, "n E"], queries: Sequence[int], tables: Tables
-    ) -> Float[Tensor, " n"]:
+    def scores(self, x: Float[Tensor, "n E"], queries: Sequence[int], tables: Tables) -> Float[Tensor, " n"]:
         """Attention that rows ``queries`` of one conversation pay to each of its rows, averaged over heads and queries.
 
         Only those rows are scored, in float32: memory grows with n, never n * n.
@@ -190,7 +193,7 @@ class Block(nn.Module):
     def rank(
         self, rows: Float[Tensor, "T E"], segments: Sequence[Segment], tables: Tables
     ) -> list[Float[Tensor, " _"] | None]:
-        """For each conversation a score for each row, as this layer's own attention would pay it; None without a query."""
+        """For each conversation a score for each row, as this layer's attention would pay it; None without a query."""
         scores: list[Tensor | None] = []
         start = 0
         for segment in segments:
@@ -253,7 +256,7 @@ class Decoder(nn.Module):
         kept = torch.arange(rows.shape[0], device=rows.device)
         spans: list[tuple[int, int]] = []
         visual = []
-        for index, block in enumerate(self.layers):
+        for index, block in enumerate(cast("Iterable[Block]", self.layers)):
             held = [len(cache) for cache in caches[index]] if caches is not None else [0] * len(segments)
             if index in drops and any(s.runs for s in segments):
                 drop = drops[index]

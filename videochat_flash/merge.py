@@ -1,4 +1,4 @@
-"""Token merging: similar tokens of a clip become their mean, until few are left (paper section 3.1, after arXiv 2210.09461).
+"""Token merging: similar tokens of a clip become their mean (paper section 3.1, after arXiv 2210.09461).
 
 Pure functions, written from the mathematics. A clip is merged on its own, so any batch of clips gives the same tokens.
 """

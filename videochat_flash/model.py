@@ -89,7 +89,9 @@ class VideoChatFlashModel(nn.Module):
 
     def fingerprint(self) -> str:
         """What made a Sight: sizes of tower and connector, and a sample of their weights."""
-        digest = hashlib.sha256(repr((asdict(self.config.vision), self.config.clip_tokens, self.config.image_tokens)).encode())
+        digest = hashlib.sha256(
+            repr((asdict(self.config.vision), self.config.clip_tokens, self.config.image_tokens)).encode()
+        )
         for part in (self.vision, self.connector):
             for name, tensor in part.state_dict().items():
                 flat = tensor.flatten()

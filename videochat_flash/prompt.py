@@ -51,21 +51,23 @@ def time_sentence(sight: Sight) -> str:
     """What the model is told of a video's length; nothing for an image."""
     if sight.is_image:
         return ""
-    return f"The video lasts for {sight.duration:.2f} seconds, and {sight.frames} frames are uniformly sampled from it. "
+    return (
+        f"The video lasts for {sight.duration:.2f} seconds, and {sight.frames} frames are uniformly sampled from it. "
+    )
 
 
 def render(tokenizer: Tokenizer, turns: Sequence[Turn], sights: Sequence[Sight] = ()) -> Prompt:
     """Lay out a conversation in the Qwen chat form; videos and images stand before the first question.
 
     Assistant turns are labelled, their closing token included. When the last turn is a question, the header of the
-    answer follows, so that the next token is the answer's first.
+    answer follows, so that the next token is the answer's first, and nothing is labelled.
 
     Raises:
         ValueError: no turns, or turns that do not alternate beginning with the user.
     """
     if not turns or any(turn.role != ("user", "assistant")[i % 2] for i, turn in enumerate(turns)):
         raise ValueError("a conversation alternates user, assistant, user, ... and begins with the user")
-    start, end = (_control(tokenizer, name) for name in (IM_START, IM_END))
+    start, end = (control(tokenizer, name) for name in (IM_START, IM_END))
     ids: list[int] = []
     labels: list[int] = []
     slots: list[int] = []
@@ -92,10 +94,12 @@ def render(tokenizer: Tokenizer, turns: Sequence[Turn], sights: Sequence[Sight] 
         add(text("\n"))
     if turns[-1].role == "user":
         add([start, *text("assistant\n")])
+        labels = [IGNORE] * len(ids)  # so the last row ranks the visual rows, not one before an earlier answer
     return Prompt(tuple(ids), tuple(labels), tuple(slots))
 
 
-def _control(tokenizer: Tokenizer, name: str) -> int:
+def control(tokenizer: Tokenizer, name: str) -> int:
+    """The id of a control token; ValueError where the tokenizer has none."""
     token = tokenizer.token_to_id(name)
     if token is None:
         raise ValueError(f"the tokenizer has no {name}: it is not one of the Qwen chat family")

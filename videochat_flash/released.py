@@ -1,21 +1,21 @@
-"""The released ``config.json``, read strictly and written back. Its keys are facts; what they mean here is in this file."""
+"""The released ``config.json``, read strictly and written back."""
 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any, TypeVar
+from typing import Any
 
 from .config import TOWERS, Config, LLMConfig, Plan, VisionConfig, Yarn, drop_plan
 
-Value = TypeVar("Value")
 ARCHITECTURES = (
     "VideoChatFlashQwenForCausalLM",  # the releases
     "LlavaQwenForCausalLM_Flash",  # checkpoints of the training stages
     "LlavaQwenForCausalLM",
 )
-PROJECTORS = {"tome16_mlp_hd64": 16}  # tokens per frame
+PROJECTOR = re.compile(r"tome(\d+)_mlp_hd64")  # the number: tokens per frame, 16 in the releases
 
 # Keys that say something we hold fixed: any other value is refused.
 _FIXED: dict[str, tuple[Any, ...]] = {
@@ -31,27 +31,86 @@ _FIXED: dict[str, tuple[Any, ...]] = {
 }
 # Keys of the releases and of every transformers config that change nothing here.
 _IGNORED = frozenset(
-    """_name_or_path add_faster_video auto_map bos_token_id dtype dual_chunk_attention_config eos_token_id
-    faster_token_stride force_sample frame_aspect_ratio frame_grid_pinpoints image_aspect_ratio image_crop_resolution
-    image_grid_pinpoints image_split_resolution initializer_range max_num_pixels max_window_layers min_slow_num_frames
-    mm_close_init mm_num_compress_latents mm_num_compress_query_type mm_pos_num_frames mm_projector_lr mm_resampler_type
-    mm_spatial_pool_mode mm_spatial_pool_stride mm_spatial_pool_out_channels mm_tunable_parts mm_vision_tower_lr
-    mm_compress_type model_type pad_token_id pos_skipping_range sliding_window tokenizer_model_max_length
-    tokenizer_padding_side torch_dtype transformers_version use_cache use_mm_proj use_pos_skipping
-    vision_tower_pretrained layer_types""".split()
+    [
+        "_name_or_path",
+        "add_faster_video",
+        "auto_map",
+        "bos_token_id",
+        "dtype",
+        "dual_chunk_attention_config",
+        "eos_token_id",
+        "faster_token_stride",
+        "force_sample",
+        "frame_aspect_ratio",
+        "frame_grid_pinpoints",
+        "image_aspect_ratio",
+        "image_crop_resolution",
+        "image_grid_pinpoints",
+        "image_split_resolution",
+        "initializer_range",
+        "max_num_pixels",
+        "max_window_layers",
+        "min_slow_num_frames",
+        "mm_close_init",
+        "mm_num_compress_latents",
+        "mm_num_compress_query_type",
+        "mm_pos_num_frames",
+        "mm_projector_lr",
+        "mm_resampler_type",
+        "mm_spatial_pool_mode",
+        "mm_spatial_pool_stride",
+        "mm_spatial_pool_out_channels",
+        "mm_tunable_parts",
+        "mm_vision_tower_lr",
+        "mm_compress_type",
+        "model_type",
+        "pad_token_id",
+        "pos_skipping_range",
+        "sliding_window",
+        "tokenizer_model_max_length",
+        "tokenizer_padding_side",
+        "torch_dtype",
+        "transformers_version",
+        "use_cache",
+        "use_mm_proj",
+        "use_pos_skipping",
+        "vision_tower_pretrained",
+        "layer_types",
+    ]
 )
 _READ = frozenset(
-    """architectures hidden_size num_hidden_layers num_attention_heads num_key_value_heads intermediate_size vocab_size
-    rope_theta rms_norm_eps max_position_embeddings tie_word_embeddings rope_scaling mm_vision_tower mm_hidden_size
-    mm_projector_type mm_local_num_frames mm_newline_position mm_llm_compress llm_compress_type llm_compress_layer_list
-    llm_image_token_ratio_list vision_config""".split()
+    [
+        "architectures",
+        "hidden_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "intermediate_size",
+        "vocab_size",
+        "rope_theta",
+        "rms_norm_eps",
+        "max_position_embeddings",
+        "tie_word_embeddings",
+        "rope_scaling",
+        "mm_vision_tower",
+        "mm_hidden_size",
+        "mm_projector_type",
+        "mm_local_num_frames",
+        "mm_newline_position",
+        "mm_llm_compress",
+        "llm_compress_type",
+        "llm_compress_layer_list",
+        "llm_image_token_ratio_list",
+        "vision_config",
+        "mm_image_tokens",
+    ]
 )
 
 
 def config_from_json(values: Mapping[str, Any]) -> Config:
     """Read the released ``config.json``. What the model is comes from here alone, never from a name or a path.
 
-    ``vision_config`` is our addition: the sizes of a tower that is none of the released ones.
+    ``vision_config`` and ``mm_image_tokens`` are our additions: sizes that none of the releases has.
 
     Raises:
         ValueError: an unknown key (with its nearest known one), a missing key, or a value that we cannot honour.
@@ -60,7 +119,11 @@ def config_from_json(values: Mapping[str, Any]) -> Config:
     if "vision_config" in values:
         vision = _tower(values["vision_config"])
     else:
-        vision = _one_of(TOWERS, values, "mm_vision_tower")
+        if values["mm_vision_tower"] not in TOWERS:
+            raise ValueError(
+                f"mm_vision_tower {values['mm_vision_tower']!r} is not known: use one of {', '.join(TOWERS)}"
+            )
+        vision = TOWERS[values["mm_vision_tower"]]
     if values.get("mm_local_num_frames", 4) != vision.clip_frames:
         raise ValueError(f"mm_local_num_frames is {values['mm_local_num_frames']}, the tower's {vision.clip_frames}")
     if values["mm_hidden_size"] != vision.width:
@@ -83,7 +146,8 @@ def config_from_json(values: Mapping[str, Any]) -> Config:
             tied=values["tie_word_embeddings"],
             yarn=_yarn(values.get("rope_scaling")),
         ),
-        tokens_per_frame=_one_of(PROJECTORS, values, "mm_projector_type"),
+        tokens_per_frame=_tokens_per_frame(values["mm_projector_type"]),
+        image_tokens=values.get("mm_image_tokens", 64),
         newline=newline,
         keep=_keep(values),
     )
@@ -117,7 +181,7 @@ def config_to_json(config: Config) -> dict[str, Any]:
         "mm_hidden_size": vision.width,
         "mm_vision_select_layer": -2,
         "mm_vision_select_feature": "patch",
-        "mm_projector_type": next(name for name, tokens in PROJECTORS.items() if tokens == config.tokens_per_frame),
+        "mm_projector_type": f"tome{config.tokens_per_frame}_mlp_hd64",
         "mm_local_num_frames": vision.clip_frames,
         "mm_patch_merge_type": "spatial_nopad",
         "mm_newline_position": config.newline,
@@ -137,6 +201,8 @@ def config_to_json(config: Config) -> dict[str, Any]:
         }
     if tower is None:
         values["vision_config"] = asdict(vision)
+    if config.image_tokens != 64:
+        values["mm_image_tokens"] = config.image_tokens
     return values
 
 
@@ -163,7 +229,7 @@ def _check_keys(values: Mapping[str, Any]) -> None:
             raise ValueError(f"{key} is {value!r}, but only {' or '.join(map(repr, _FIXED[key]))} is supported")
     optional = {
         "rope_scaling", "mm_local_num_frames", "mm_newline_position", "mm_llm_compress", "llm_compress_type",
-        "llm_compress_layer_list", "llm_image_token_ratio_list", "vision_config",
+        "llm_compress_layer_list", "llm_image_token_ratio_list", "vision_config", "mm_image_tokens",
     }  # fmt: skip
     missing = sorted(_READ - optional - values.keys())
     if missing:
@@ -172,10 +238,13 @@ def _check_keys(values: Mapping[str, Any]) -> None:
         raise ValueError(f"architectures is {values['architectures']}, not one of {', '.join(ARCHITECTURES)}")
 
 
-def _one_of(table: Mapping[str, Value], values: Mapping[str, Any], key: str) -> Value:
-    if values[key] not in table:
-        raise ValueError(f"{key} {values[key]!r} is not known: use one of {', '.join(table)}")
-    return table[values[key]]
+def _tokens_per_frame(projector: str) -> int:
+    found = PROJECTOR.fullmatch(projector)
+    if found is None:
+        raise ValueError(
+            f"mm_projector_type {projector!r} is not known: only tome16_mlp_hd64 and its like are supported"
+        )
+    return int(found[1])
 
 
 def _tower(values: Mapping[str, Any]) -> VisionConfig:

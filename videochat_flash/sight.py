@@ -75,14 +75,25 @@ class Sight:
             raise ValueError("nothing to join: give at least one sight")
         for other in sights:
             if (other.made_by, other.clip_frames) != (sights[0].made_by, sights[0].clip_frames):
-                raise ValueError(f"sights of different models cannot be joined: {sights[0].made_by} and {other.made_by}")
+                raise ValueError(
+                    f"sights of different models cannot be joined: {sights[0].made_by} and {other.made_by}"
+                )
         tokens, seconds = (torch.cat(parts) for parts in zip(*((s.tokens, s.seconds) for s in sights), strict=True))
         return replace(sights[0], tokens=tokens, seconds=seconds)
 
     def save(self, path: str | Path) -> None:
-        """Write one safetensors file: beside it first, then renamed."""
+        """Write one safetensors file: beside it first, then renamed.
+
+        Raises:
+            OSError: it cannot be written there.
+        """
         path = Path(path)
-        header = {"duration": self.duration, "clip_frames": self.clip_frames, "source": self.source, "made_by": self.made_by}
+        header = {
+            "duration": self.duration,
+            "clip_frames": self.clip_frames,
+            "source": self.source,
+            "made_by": self.made_by,
+        }
         beside = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
             save_file(
@@ -91,6 +102,8 @@ class Sight:
                 metadata={"format": FORMAT, "sight": json.dumps(header)},
             )
             beside.replace(path)
+        except SafetensorError as error:
+            raise OSError(f"{path} cannot be written: {error}") from None
         finally:
             beside.unlink(missing_ok=True)
 

@@ -1,14 +1,12 @@
-"""Checkpoints in the released layout: where they are, what is in them, strict reading and writing. No code of theirs runs."""
+"""Checkpoints in the released layout: finding, reading strictly, writing. No code of theirs runs."""
 
 from __future__ import annotations
 
 import difflib
 import json
 import os
-import pickle
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +51,10 @@ QWEN_SPLIT = (
 # -- places ------------------------------------------------------------------------------------------------------------
 
 
-def find(name_or_path: str | Path, revision: str | None = None) -> Path:
+def find(name_or_path: str | Path, revision: str | None = None, wanted: Sequence[str] = WANTED) -> Path:
     """The folder of a model: the embedded one, a folder, or a released name fetched through huggingface_hub.
+
+    ``wanted``: patterns of the files to fetch.
 
     Raises:
         FileNotFoundError: neither a folder nor a known name, or a name that cannot be fetched.
@@ -67,7 +67,9 @@ def find(name_or_path: str | Path, revision: str | None = None) -> Path:
     if path.is_dir():
         return path
     if path.suffix in PICKLES:
-        raise ValueError(f"{path} is a pickle, which could run code: make a safe copy with 'vcflash convert {path} OUT'")
+        raise ValueError(
+            f"{path} is a pickle, which could run code: make a safe copy with 'vcflash convert {path} OUT'"
+        )
     if path.is_file():
         raise ValueError(f"{path} is a file: give the folder that holds config.json and the weights")
     short = name.removeprefix(f"{RELEASE_OWNER}/")
@@ -77,12 +79,16 @@ def find(name_or_path: str | Path, revision: str | None = None) -> Path:
         raise FileNotFoundError(f"no model {name!r}: {hint}")
     repository = f"{RELEASE_OWNER}/{short}" if short in RELEASES else name
     try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=list(WANTED)))
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=list(wanted)))
     except LocalEntryNotFoundError:
-        raise FileNotFoundError(f"{repository} is not in the local cache and could not be fetched: check the network") from None
+        raise FileNotFoundError(
+            f"{repository} is not in the local cache and could not be fetched: check the network"
+        ) from None
     except HfHubHTTPError as error:
         status = error.response.status_code
-        raise FileNotFoundError(f"{repository} (revision {revision or 'main'}) could not be fetched: HTTP {status}") from None
+        raise FileNotFoundError(
+            f"{repository} (revision {revision or 'main'}) could not be fetched: HTTP {status}"
+        ) from None
 
 
 def read_config(folder: Path) -> Config:
@@ -213,7 +219,7 @@ def _weight_files(folder: Path) -> list[Path]:
     raise FileNotFoundError(f"{folder} has no model.safetensors: it holds no weights")
 
 
-def _rename(key: str) -> str:
+def rename_layerscale(key: str) -> str:
     """LayerScale is spelled gamma in some copies."""
     return key.replace(".ls1.gamma", ".ls1.weight").replace(".ls2.gamma", ".ls2.weight")
 
@@ -229,7 +235,7 @@ def _check_keys(folder: Path, files: Sequence[Path], shapes: Mapping[str, tuple[
     found = {}
     for path in files:
         with _open(path) as file:
-            found.update({_rename(key): tuple(file.get_slice(key).get_shape()) for key in file.keys()})  # noqa: SIM118
+            found.update({rename_layerscale(key): tuple(file.get_slice(key).get_shape()) for key in file.keys()})  # noqa: SIM118
     if config.llm.tied:
         found.pop("lm_head.weight", None)
     problems = {
@@ -242,10 +248,14 @@ def _check_keys(folder: Path, files: Sequence[Path], shapes: Mapping[str, tuple[
         ],
     }
     told = [
-        f"{len(keys)} {what}: {', '.join(keys[:10])}{', ...' if len(keys) > 10 else ''}" for what, keys in problems.items() if keys
+        f"{len(keys)} {what}: {', '.join(keys[:10])}{', ...' if len(keys) > 10 else ''}"
+        for what, keys in problems.items()
+        if keys
     ]
     if told:
-        raise ValueError(f"the weights in {folder} do not fit its config.json ({'; '.join(told)}): check that both belong together")
+        raise ValueError(
+            f"the weights in {folder} do not fit its config.json ({'; '.join(told)}): check that both belong together"
+        )
 
 
 def _stream(files: Sequence[Path]) -> Iterator[tuple[str, Tensor]]:
@@ -255,7 +265,7 @@ def _stream(files: Sequence[Path]) -> Iterator[tuple[str, Tensor]]:
             keys = list(file.keys())
         for key in keys:
             with _open(path) as file:
-                yield _rename(key), file.get_tensor(key)
+                yield rename_layerscale(key), file.get_tensor(key)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -286,7 +296,9 @@ def save_model(
         beside = Path(scratch) / "model"
         beside.mkdir()
         _write_weights(beside, model, shard_bytes)
-        _write_json(beside / "config.json", config_to_json(model.config) | {"torch_dtype": str(model.dtype)[len("torch.") :]})
+        _write_json(
+            beside / "config.json", config_to_json(model.config) | {"torch_dtype": str(model.dtype)[len("torch.") :]}
+        )
         _write_json(beside / "generation_config.json", _decoding_to_json(decoding))
         tokenizer.save(str(beside / "tokenizer.json"))
         if folder.exists():
@@ -295,7 +307,9 @@ def save_model(
 
 
 def _write_weights(folder: Path, model: VideoChatFlashModel, shard_bytes: int) -> None:
-    tensors = {released_name(name, model.config): t.detach().contiguous().cpu() for name, t in model.state_dict().items()}
+    tensors = {
+        released_name(name, model.config): t.detach().contiguous().cpu() for name, t in model.state_dict().items()
+    }
     shards: list[dict[str, Tensor]] = [{}]
     size = 0
     for key, tensor in tensors.items():
@@ -329,78 +343,3 @@ def _decoding_to_json(decoding: Decoding) -> dict[str, Any]:
 
 def _write_json(path: Path, values: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-
-
-# -- converting --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Converted:
-    """What ``convert`` wrote."""
-
-    path: Path
-    tensors: int
-    dropped: tuple[str, ...]
-
-
-def convert(source: Path, target: Path) -> Converted:
-    """A pickled checkpoint -> safetensors, read with ``weights_only=True`` so that nothing in it runs.
-
-    Raw towers of the first training stage (``UMT-L_f4_vision.pt``, ``InternVideo2-1B_f4_vision.pt``) get released
-    key names; a stage-1 connector (``mm_projector.bin``) and whole models keep theirs.
-
-    Raises:
-        FileNotFoundError: no such file.
-        FileExistsError: the target is there already.
-        ValueError: not a pickle of tensors, or one that would need code to load.
-    """
-    if not source.is_file():
-        raise FileNotFoundError(f"no file {source}")
-    if target.exists():
-        raise FileExistsError(f"{target} exists: choose another name")
-    tensors, dropped = _released_keys(_unpickle(source))
-    beside = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        save_file({key: tensor.contiguous().clone() for key, tensor in tensors.items()}, beside, metadata={"format": "pt"})
-        beside.replace(target)
-    finally:
-        beside.unlink(missing_ok=True)
-    return Converted(target, len(tensors), dropped)
-
-
-def _unpickle(path: Path) -> dict[str, Tensor]:
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path} cannot be read as plain tensors, and nothing else is ever loaded: {reason}") from None
-    for wrapper in ("state_dict", "model", "module"):
-        if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
-            loaded = loaded[wrapper]
-    if not isinstance(loaded, dict) or not loaded or not all(isinstance(v, Tensor) for v in loaded.values()):
-        raise ValueError(f"{path} holds no dictionary of tensors: it is not a checkpoint")
-    return loaded
-
-
-def _released_keys(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Raw towers get the released prefix (and UMT's last norm its released name); everything else keeps its keys."""
-    if any(key.startswith("model.") or key.startswith("lm_head.") for key in tensors):
-        return dict(tensors), ()
-    if any(key.startswith("encoder.") for key in tensors):  # UMT: other parts of its pretraining are dropped
-        names = {
-            key: UMT_PREFIX + key.removeprefix("encoder.").replace("norm.", "vision_layernorm.", 1)
-            if key.startswith("encoder.norm.")
-            else UMT_PREFIX + key.removeprefix("encoder.")
-            for key in tensors
-            if key.startswith("encoder.")
-        }
-    elif "cls_token" in tensors:  # InternVideo2: its pooling head is not part of the model
-        names = {
-            key: PREFIXES["vision."] + _rename(key)
-            for key in tensors
-            if key.split(".")[0] in ("cls_token", "pos_embed", "img_pos_embed", "patch_embed", "blocks")
-        }
-    else:
-        return dict(tensors), ()
-    return {new: tensors[old] for old, new in names.items()}, tuple(sorted(tensors.keys() - names.keys()))

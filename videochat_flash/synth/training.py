@@ -80,8 +80,8 @@ def card_clip(
 ) -> tuple[Image8, Labels]:
     """A clip at one frame a second, as it would lie in a needle video.
 
-    A third shows one card that starts or ends within it or fills it, a quarter two cards in succession, a quarter a
-    mover, the rest nothing. ``haystack`` holds real frames, uint8 ``h w 3``, one for each of the clip's.
+    30 % show one card that starts or ends within it or fills it, 20 % two cards in succession, 40 % a mover, the rest
+    nothing. ``haystack`` holds real frames, uint8 ``h w 3``, one for each of the clip's.
     Returns the images, uint8 ``frames size size 3``, and labels ``frames g g``.
     """
     canvas = _canvas(rng, size, haystack[0] if haystack is not None else None)
@@ -147,23 +147,23 @@ def _clip_events(rng: Rng, frames: int) -> tuple[Event, ...]:
     kind = rng.random()
     taken: list[Card | Mover] = []
     events: list[Event] = []
-    if kind < 0.08:
+    if kind < 0.07:
         length = float(rng.uniform(3.1, 4)) * frames / 4
         spans = [(float(rng.uniform(frames - 1 - length + 0.01, 0)), length)]
-    elif kind < 0.35:
+    elif kind < 0.3:
         length = float(rng.uniform(1, 4))
         spans = [(float(rng.uniform(0.5 - length, frames - 0.5)), length)]
-    elif kind < 0.6:
+    elif kind < 0.5:
         first, second = rng.uniform(1, 4, 2).tolist()
         turn = float(rng.uniform(0.5, frames - 1))  # the first goes
         spans = [(turn - first, first), (turn + float(pick(rng, (0.0, 0.0, rng.uniform(0, 1)))), second)]
-    elif kind < 0.85:
+    elif kind < 0.9:
         length = float(rng.uniform(6, 8))
         spans = [(float(rng.uniform(2 - length, frames - 2)), length)]
     else:
         spans = []
     for start, length in spans:
-        what = random_what(rng, kind >= 0.6, taken)
+        what = random_what(rng, kind >= 0.5, taken)
         taken.append(what)
         events.append(Event(round(start, 3), round(length, 3), what, random_style(rng, what, length)))
     return tuple(events)

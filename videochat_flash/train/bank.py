@@ -45,7 +45,9 @@ def small_scene(seed: int, index: int) -> Scene:
         "pair": [rng.uniform(1, 4), rng.uniform(1, 4)],
         "mover": [rng.uniform(6, 8)],
     }[kind]
-    at, taken, events = float(rng.uniform(0, CLIP_SECONDS)), [], []
+    at = float(rng.uniform(0, CLIP_SECONDS))
+    taken: list[Card | Mover] = []
+    events: list[Event] = []
     for length in spans:
         what = random_what(rng, kind == "mover", taken)
         taken.append(what)
@@ -134,7 +136,9 @@ class Bank:
                     break
         for _ in range(room):
             chosen.append(self.empty[int(rng.integers(len(self.empty)))])
-        rows, events, at = [], [], 0
+        rows: list[int] = []
+        events: list[Event] = []
+        at = 0
         for index in rng.permutation(len(chosen)).tolist():
             piece = chosen[index]
             rows += range(piece.first, piece.first + piece.clips)
@@ -150,4 +154,6 @@ def clashes(new: Sequence[Card | Mover], shown: Sequence[Card | Mover]) -> bool:
     """Whether a question could no longer tell a new thing from one that is shown already."""
     pairs = {(one.colour, one.shape) for one in shown}
     characters = {one.character for one in shown if isinstance(one, Card)}
-    return any((one.colour, one.shape) in pairs or (isinstance(one, Card) and one.character in characters) for one in new)
+    return any(
+        (one.colour, one.shape) in pairs or (isinstance(one, Card) and one.character in characters) for one in new
+    )

@@ -13,7 +13,9 @@ from torch.optim import AdamW, Muon, Optimizer
 
 def optimiser(net: nn.Module, rate: float) -> list[Optimizer]:
     """Muon for the matrices inside blocks, AdamW for everything else."""
-    inner = [p for n, p in net.named_parameters() if p.requires_grad and p.ndim == 2 and (".blocks." in n or ".layers." in n)]
+    inner = [
+        p for n, p in net.named_parameters() if p.requires_grad and p.ndim == 2 and (".blocks." in n or ".layers." in n)
+    ]
     chosen = {id(p) for p in inner}
     rest = [p for p in net.parameters() if p.requires_grad and id(p) not in chosen]
     return [

@@ -18,26 +18,48 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from ..config import PIXEL_MEAN, PIXEL_STD, VisionConfig
 from ..synth import CHARACTERS, COLOURS, DIRECTIONS, SHAPES, SPEEDS, Labels, card_clip, card_frame
-from ..vision import make_tower
+from ..vision import Umt, umt_positions
 from .loop import Progress, optimiser, restore, save, set_rate
 
 FIELDS = {"colour": COLOURS, "shape": SHAPES, "character": CHARACTERS, "direction": DIRECTIONS, "speed": SPEEDS}
+PATCH = 16
+GRID = 14
 SIZES = [len(values) + 1 for values in FIELDS.values()]  # value 0: nothing lies under this patch
 
 
-class Rendered(Dataset[tuple[np.ndarray, np.ndarray]]):
+@dataclass(frozen=True)
+class Sightings:
+    """One lesson in seeing: ``batch`` images or clips a step, ``patches`` patches of each."""
+
+    name: str
+    steps: int
+    batch: int
+    frames: int
+    patches: int
+    rate: float
+    fall: float = 1 / 3
+
+
+class Rendered(Dataset[tuple[np.ndarray, ...]]):
     """Item i is drawn from (seed, i) alone: any worker, any restart, the same pixels."""
 
-    def __init__(self, seed: int, frames: int, count: int) -> None:
-        self.seed, self.frames, self.count = seed, frames, count
+    def __init__(self, seed: int, lesson: Sightings) -> None:
+        self.seed, self.lesson = seed, lesson
 
     def __len__(self) -> int:
-        return self.count
+        return self.lesson.steps * self.lesson.batch
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        rng = np.random.default_rng((self.seed, self.frames, index))
-        pixels, labels = card_frame(rng) if self.frames == 1 else card_clip(rng, frames=self.frames)
-        return np.array(pixels).reshape(self.frames, *pixels.shape[-3:]), stack_labels(labels, self.frames)
+    def __getitem__(self, index: int) -> tuple[np.ndarray, ...]:
+        """Pixels of some patches, uint8 "k 768"; where they lie, "k"; their labels, "k 5"; those in the middle, "k"."""
+        frames = self.lesson.frames
+        rng = np.random.default_rng((self.seed, frames, index))
+        pixels, labels = card_frame(rng) if frames == 1 else card_clip(rng, frames=frames)
+        values = stack_labels(labels, frames)
+        shown = values[:, 1] > 0
+        middle = middles(shown.reshape(frames, GRID, GRID)).reshape(-1)
+        places = np.sort(np.argsort(-rng.random(len(shown)) - shown)[: self.lesson.patches])
+        patches = pixels.reshape(frames, GRID, PATCH, GRID, PATCH, 3).transpose(0, 1, 3, 5, 2, 4).reshape(len(shown), -1)
+        return patches[places], places, values[places], middle[places]
 
 
 def stack_labels(labels: Labels, frames: int) -> np.ndarray:
@@ -51,26 +73,20 @@ def to_clips(pixels: Tensor) -> Float[Tensor, "C F 3 h w"]:
     return ((pixels.float() / 255 - mean) / std).permute(0, 1, 4, 2, 3)
 
 
-def middles(shapes: Int[Tensor, "C p"], frames: int) -> Bool[Tensor, "C p"]:
-    """The patches around the middle of what each frame shows, where a card has its character."""
-    grid = int((shapes.shape[1] / frames) ** 0.5)
-    shown = (shapes > 0).view(-1, grid, grid)
-    near = torch.ones_like(shown)
-    for axis in (1, 2):
-        other = shown.sum(3 - axis).float()  # weight of each row or column
-        place = torch.arange(grid).float()
-        mass = other.sum(1, keepdim=True).clamp(min=1)
-        centre = (other * place).sum(1, keepdim=True) / mass
-        spread = ((other * (place - centre) ** 2).sum(1, keepdim=True) / mass).sqrt()
-        inside = (place - centre).abs() <= spread.clamp(min=0.75)
-        near = near & (inside[:, :, None] if axis == 1 else inside[:, None, :])
-    return near.view(shapes.shape)
-
-
-def some_patches(shapes: Int[Tensor, "C p"], count: int, draw: torch.Generator) -> Int[Tensor, "C k"]:
-    """``count`` random patches of each clip, those that show something first: the rest teaches little and costs most."""
-    order = torch.rand(shapes.shape, generator=draw) + (shapes > 0)
-    return order.argsort(dim=1, descending=True)[:, :count].sort(dim=1).values
+def middles(shown: np.ndarray) -> np.ndarray:
+    """The patches around the middle of what each frame shows, "F g g", where a card has its character."""
+    place = np.arange(shown.shape[1], dtype=float)
+    near = shown.copy()
+    for frame in range(len(shown)):
+        if not shown[frame].any():
+            continue
+        for axis in (0, 1):
+            weight = shown[frame].sum(1 - axis) / shown[frame].sum()
+            centre = (weight * place).sum()
+            spread = max(0.75, float((weight * (place - centre) ** 2).sum()) ** 0.5)
+            inside = np.abs(place - centre) <= spread
+            near[frame] &= inside[:, None] if axis == 0 else inside[None, :]
+    return near
 
 
 def patch_loss(
@@ -93,42 +109,31 @@ def patch_loss(
     return total, right
 
 
-@dataclass(frozen=True)
-class Sightings:
-    """One lesson in seeing: ``batch`` images or clips a step, ``patches`` of each, random ones beside those that matter."""
-
-    name: str
-    steps: int
-    batch: int
-    frames: int
-    patches: int
-    rate: float
-    fall: float = 1 / 3
-
-
-def train_tower(config: VisionConfig, out: Path, lesson: Sightings, *, seed: int, start_from: Path | None = None) -> None:
+def train_tower(
+    config: VisionConfig, out: Path, lesson: Sightings, *, seed: int, start_from: Path | None = None
+) -> None:
     """Train tower and head on single frames or clips, going on from ``out`` where a run stopped."""
     torch.manual_seed(seed)
-    tower = make_tower(config)
+    tower = Umt(config)
     head = nn.Linear(config.width, sum(SIZES))
     net = nn.ModuleDict({"tower": tower, "head": head})
-    if start_from is not None:
-        net.load_state_dict(torch.load(start_from, weights_only=True)["model"])
+    if start_from is not None:  # the head starts anew: on single frames it has learned that nothing moves
+        before = torch.load(start_from, weights_only=True)["model"]
+        tower.load_state_dict({key[len("tower.") :]: value for key, value in before.items() if key.startswith("tower.")})
     optimisers = optimiser(net, lesson.rate)
     first = restore(out / f"{lesson.name}.pt", net, optimisers)
-    data = Rendered(seed, lesson.frames, lesson.steps * lesson.batch)
-    loader = DataLoader(
-        Subset(data, range(first * lesson.batch, len(data))), lesson.batch, num_workers=1, prefetch_factor=4
-    )
+    data = Rendered(seed, lesson)
+    rest = Subset(data, range(first * lesson.batch, len(data)))
+    loader = DataLoader(rest, lesson.batch, num_workers=1, prefetch_factor=4)
+    mean, std = (torch.tensor(values).repeat_interleave(PATCH**2) for values in (PIXEL_MEAN, PIXEL_STD))
+    table = umt_positions(lesson.frames, GRID, config.width, torch.device("cpu"))
     progress = Progress(out / f"{lesson.name}.jsonl", lesson.steps, first)
-    for step, (pixels, labels) in enumerate(loader, first):
+    for step, (patches, places, labels, middle) in enumerate(loader, first):
         set_rate(optimisers, lesson.rate, step, lesson.steps, lesson.fall)
-        places = some_patches(labels[..., 1], lesson.patches, torch.Generator().manual_seed(step))
-        middle = middles(labels[..., 1], lesson.frames).gather(1, places)
-        labels = labels.gather(1, places[..., None].expand(-1, -1, 5))
+        conv = tower.patch_embed.proj
         with torch.autocast("cpu", torch.bfloat16):
-            x = tower.embed(to_clips(pixels))
-            logits = head(tower.encode(x.gather(1, places[..., None].expand(-1, -1, x.shape[2]))))
+            x = F.linear((patches.float() / 255 - mean) / std, conv.weight.flatten(1), conv.bias) + table[places].bfloat16()
+            logits = head(tower.encode(x))
         loss, right = patch_loss(logits, labels, middle)
         for one in optimisers:
             one.zero_grad(set_to_none=True)

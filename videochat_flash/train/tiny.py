@@ -1,7 +1,7 @@
 """Trains flash-tiny from nothing: python -m videochat_flash.train.tiny --out runs/tiny
 
-Lessons in order: see single cards, see clips, fill the bank, find in short, in longer, in long videos; then the model is
-packed. Every lesson is seeded, writes a checkpoint as it goes, and goes on from there when it is started again.
+Lessons in order: see single cards, see clips, fill the bank, find in short, longer and long videos; then the model
+is packed. Every lesson is seeded, writes a checkpoint as it goes, and goes on from there when it is started again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import nn
 from ..config import FLASH_TINY
 from ..generate import Decoding
 from ..model import VideoChatFlashModel
-from ..prompt import END_OF_TEXT, IM_END, IM_START, SYSTEM, plain_text
+from ..prompt import END_OF_TEXT, IM_END, IM_START, SYSTEM, control, plain_text
 from ..synth import CHARACTERS, COLOURS, KINDS, SHAPES, ask, make_scene
 from ..vision import Umt
 from ..weights import byte_level, save_model
@@ -31,7 +31,7 @@ SEED = 1
 BANK_SCENES = 14000
 SEE = (
     Sightings("images", steps=2000, batch=64, frames=1, patches=80, rate=2e-3, fall=0),
-    Sightings("clips", steps=2000, batch=16, frames=4, patches=320, rate=1.5e-3),
+    Sightings("clips", steps=2200, batch=20, frames=4, patches=240, rate=1.2e-3),
 )
 FIND = (
     Lesson("short", steps=900, videos=24, clips=(3, 8), cards=(2, 4), movers=(0, 1), tokens=20, rate=1.5e-3),
@@ -41,14 +41,21 @@ FIND = (
 
 
 def train_tokenizer(size: int, seed: int) -> Tokenizer:
-    """A byte-level BPE tokenizer with Qwen's control tokens, trained on the questions and answers of the small world."""
+    """A byte-level BPE tokenizer with Qwen's control tokens, trained on questions and answers of the small world."""
     rng = np.random.default_rng(seed)
-    texts = [f"system\n{SYSTEM}", "user\n", "assistant\n", *(f"{c} {s}" for c, s in product(COLOURS, SHAPES)), *CHARACTERS]
+    texts = [
+        f"system\n{SYSTEM}",
+        "user\n",
+        "assistant\n",
+        *(f"{c} {s}" for c, s in product(COLOURS, SHAPES)),
+        *CHARACTERS,
+    ]
     for _ in range(300):
         scene = make_scene(rng, 64, cards=4, movers=2)
         texts += [words for one in ask(rng, scene, KINDS, 24) for words in (one.question, one.answer)]
     texts += [
-        f"\nThe video lasts for {n:.2f} seconds, and {n} frames are uniformly sampled from it. " for n in range(4, 512, 4)
+        f"\nThe video lasts for {n:.2f} seconds, and {n} frames are uniformly sampled from it. "
+        for n in range(4, 512, 4)
     ]
     tokenizer = byte_level(Tokenizer(models.BPE()))
     trainer = trainers.BpeTrainer(
@@ -91,7 +98,7 @@ def main(
     for lesson in FIND:
         train_decoder(model, tokenizer, bank, lesson, out, seed=SEED, start_from=before)
         before = out / f"{lesson.name}.pt"
-    end = (tokenizer.token_to_id(IM_END), tokenizer.token_to_id(END_OF_TEXT))
+    end = tuple(control(tokenizer, name) for name in (IM_END, END_OF_TEXT))
     save_model(out / "flash-tiny", model.bfloat16(), tokenizer, Decoding(max_new_tokens=64, eos=end))
 
 

@@ -1,0 +1,41 @@
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+BIN := .venv/bin
+STAMP := .venv/.installed
+PIP := $(BIN)/pip --disable-pip-version-check --quiet --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help install test check demo report-tiny clean
+
+help:  ## print these lines
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "PYTHON=$(PYTHON)  TORCH='$(TORCH)'  (TORCH is what pip installs first: name a CUDA build here, then make clean install)"
+
+install: $(STAMP)  ## create .venv and install the package with its development tools
+
+# torch comes first and alone, and its version is held from then on: nothing may replace it by another build.
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
+	$(PIP) install $(TORCH)
+	grep -v '^torch==' constraints.txt > .venv/constraints.txt
+	$(BIN)/python -c 'from importlib.metadata import version; print("torch==" + version("torch"))' >> .venv/constraints.txt
+	PIP_CONSTRAINT=.venv/constraints.txt $(PIP) install -e '.[dev]'
+	touch $@
+
+test: install check  ## lint, types and all tests; skipped ones are listed with their reasons
+	HF_HUB_OFFLINE=1 $(BIN)/pytest -n 2 -rs
+
+check: install  ## lint, format and types alone
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+demo: install  ## ask the embedded model about a generated video, or about VIDEO=path
+	$(BIN)/vcflash demo $(if $(VIDEO),--video '$(VIDEO)')
+
+report-tiny: install  ## measure the embedded model; SEED= and HAYSTACK= change the videos
+	$(BIN)/python -m videochat_flash.train.report $(if $(SEED),--seed $(SEED)) $(if $(HAYSTACK),--haystack '$(HAYSTACK)')
+
+clean:  ## remove .venv and every cache
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

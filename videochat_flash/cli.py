@@ -1,0 +1,365 @@
+"""vcflash: the command line. Whatever is heavy is imported inside the commands, so that help answers at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import __version__, errors, show
+from .options import (
+    TINY,
+    Device,
+    Dtype,
+    End,
+    Fps,
+    Json,
+    Keep,
+    KeepBy,
+    MaxFrames,
+    MaxNewTokens,
+    Model,
+    NumFrames,
+    Penalty,
+    Policy,
+    Quiet,
+    Revision,
+    Seed,
+    Start,
+    Stop,
+    SynthSeed,
+    Temperature,
+    TopK,
+    TopP,
+    VideoOrSight,
+)
+
+app = typer.Typer(
+    help="Ask questions of videos of seconds to hours: VideoChat-Flash (arXiv 2501.00574).",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+synth = typer.Typer(help="Make test videos whose answers are known.")
+app.add_typer(synth, name="synth")
+
+# -- commands ----------------------------------------------------------------------------------------------------------
+
+
+@app.callback(invoke_without_command=True)
+def _common(
+    version: Annotated[bool, typer.Option("--version", is_eager=True, help="Print the version.")] = False,
+) -> None:
+    if version:
+        print(f"vcflash {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def ask(
+    context: typer.Context,
+    video: VideoOrSight,
+    question: Annotated[str, typer.Argument(help="Any text.")],
+    model: Model = TINY,
+    revision: Revision = None,
+    device: Device = "cpu",
+    dtype: Dtype = "auto",
+    max_frames: MaxFrames = 512,
+    fps: Fps = None,
+    num_frames: NumFrames = None,
+    start: Start = None,
+    end: End = None,
+    policy: Policy = None,
+    keep: Keep = None,
+    keep_by: KeepBy = None,
+    seed: Seed = None,
+    temperature: Temperature = None,
+    top_p: TopP = None,
+    top_k: TopK = None,
+    repetition_penalty: Penalty = None,
+    max_new_tokens: MaxNewTokens = None,
+    stop: Stop = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Answer one question about a video."""
+    began = time.perf_counter()
+    from . import chat, session
+
+    watch = chat.Stopwatch({"load": time.perf_counter() - began})
+    with errors.usage():
+        sampling = session.sampling_of(max_frames, fps, num_frames, start, end, policy)
+        changes = _given(seed, temperature, top_p, top_k, repetition_penalty, max_new_tokens)
+        manner = session.Manner(session.plan_of(keep, keep_by), changes, stop or ())
+    chat.check_question(question)
+    source = session.open_source(video, sampling, watch)
+    vc = session.load(model, revision, device, dtype, watch)
+    with errors.usage():
+        manner.check(vc)
+    bars = not (quiet or as_json)
+    sight = session.see(vc, source, sampling, watch, bars)
+    write = None if as_json else _write
+    reply = session.say(vc, sight, question, manner, watch=watch, bars=bars, write=write)
+    if not as_json:
+        print()
+        return
+    facts: dict[str, object] = {"answer": reply.text, "question": question, "model": model}
+    facts |= session.sight_report(sight, source) | session.answer_report(vc, reply, manner)
+    _print_json(facts | session.cost_report(watch, began, device, context.obj))
+
+
+@app.command()
+def chat(
+    video: VideoOrSight,
+    model: Model = TINY,
+    revision: Revision = None,
+    device: Device = "cpu",
+    dtype: Dtype = "auto",
+    max_frames: MaxFrames = 512,
+    fps: Fps = None,
+    num_frames: NumFrames = None,
+    start: Start = None,
+    end: End = None,
+    policy: Policy = None,
+    keep: Keep = None,
+    keep_by: KeepBy = None,
+    seed: Seed = None,
+    temperature: Temperature = None,
+    top_p: TopP = None,
+    top_k: TopK = None,
+    repetition_penalty: Penalty = None,
+    max_new_tokens: MaxNewTokens = None,
+    stop: Stop = None,
+    quiet: Quiet = False,
+) -> None:
+    """Talk about a video that is seen once. An empty line, /quit or Ctrl-D ends it."""
+    from . import session
+    from .chat import Stopwatch
+    from .prompt import Turn
+
+    watch = Stopwatch()
+    with errors.usage():
+        sampling = session.sampling_of(max_frames, fps, num_frames, start, end, policy)
+        changes = _given(seed, temperature, top_p, top_k, repetition_penalty, max_new_tokens)
+        manner = session.Manner(session.plan_of(keep, keep_by), changes, stop or ())
+    source = session.open_source(video, sampling, watch)
+    vc = session.load(model, revision, device, dtype, watch)
+    with errors.usage():
+        manner.check(vc)
+    sight = session.see(vc, source, sampling, watch, not quiet)
+    history: list[Turn] = []
+    for question in _questions():
+        try:
+            reply = session.say(vc, sight, question, manner, history=history, bars=not quiet, write=_write)
+        except ValueError as error:  # the next question may be a better one
+            errors.complain("vcflash", error)
+            continue
+        print(flush=True)
+        history += [Turn("user", question), Turn("assistant", reply.text)]
+
+
+@app.command()
+def see(
+    context: typer.Context,
+    video: Annotated[Path, typer.Argument(metavar="VIDEO", help="A video, picture or folder of pictures.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where to save the Sight, a .safetensors file.")],
+    model: Model = TINY,
+    revision: Revision = None,
+    device: Device = "cpu",
+    dtype: Dtype = "auto",
+    max_frames: MaxFrames = 512,
+    fps: Fps = None,
+    num_frames: NumFrames = None,
+    start: Start = None,
+    end: End = None,
+    policy: Policy = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """See a video once and save its visual tokens, to ask about later."""
+    began = time.perf_counter()
+    from . import session
+    from .chat import Stopwatch
+
+    watch = Stopwatch({"load": time.perf_counter() - began})
+    with errors.usage():
+        sampling = session.sampling_of(max_frames, fps, num_frames, start, end, policy)
+        if out.suffix != ".safetensors":
+            raise ValueError(f"{out} is not named .safetensors: ask and chat know a sight by that")
+    _check_target(out)
+    source = session.open_source(video, sampling, watch)
+    if source.is_sight:
+        raise ValueError(f"{video} is a sight already: give a video")
+    vc = session.load(model, revision, device, dtype, watch)
+    sight = session.see(vc, source, sampling, watch, not (quiet or as_json))
+    sight.save(out)
+    facts = {"sight": str(out), "model": model, **session.sight_report(sight, source)}
+    if as_json:
+        _print_json(facts | session.cost_report(watch, began, device, context.obj))
+    else:
+        print(f"{out}: {sight.frames} frames as {facts['visual_tokens']} visual tokens")
+
+
+@app.command()
+def info(
+    thing: Annotated[str, typer.Argument(metavar="THING", help="A model (name or folder), a video or a Sight.")],
+    revision: Revision = None,
+    as_json: Json = False,
+) -> None:
+    """Tell what a model, a video or a Sight is; no weights are loaded."""
+    from .facts import facts_of
+
+    facts = facts_of(thing, revision)
+    if as_json:
+        _print_json(facts)
+    else:
+        show.print_facts({name: value for name, value in facts.items() if name != "keep"})
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="A .bin, .pt, .pth or .ckpt file.")],
+    target: Annotated[Path, typer.Argument(metavar="TARGET", help="The .safetensors file to write.")],
+) -> None:
+    """Turn a pickled checkpoint into safetensors; no code in it runs."""
+    from .convert import convert as to_safetensors
+
+    made = to_safetensors(source, target)
+    dropped = f"; not part of the model: {', '.join(made.dropped)}" if made.dropped else ""
+    print(f"{made.path}: {made.tensors} tensors{dropped}")
+
+
+@app.command()
+def demo(
+    video: Annotated[Path | None, typer.Option(help="Hide the needles in this video; else in a generated one.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the video, its truth and the contact sheet.")] = Path(
+        "demo-out"
+    ),
+    seed: SynthSeed = 0,
+    model: Model = TINY,
+) -> None:
+    """Make a video, ask three questions about it, and show answers, truth, sizes and times."""
+    from . import demo as room
+
+    room.run(video, out, seed, model)
+
+
+@synth.command()
+def needle(
+    out: Annotated[Path, typer.Option(help="The mp4 to write.")],
+    haystack: Annotated[str, typer.Option(help="A video to hide things in, or: procedural.")] = "procedural",
+    frames: Annotated[int, typer.Option(min=1, help="Frames of the video.")] = 64,
+    questions: Annotated[int, typer.Option(min=1, help="Questions to ask.")] = 12,
+    seed: SynthSeed = 0,
+    truth: Annotated[Path | None, typer.Option(help="The JSON to write; else beside the mp4.")] = None,
+    kinds: Annotated[str | None, typer.Option(help="Of questions, as character,colour,shape,motion.")] = None,
+    fps: Annotated[float, typer.Option(help="Frames a second.")] = 1.0,
+    size: Annotated[str | None, typer.Option(help="As 640x360; else the haystack's own.")] = None,
+) -> None:
+    """Hide cards and movers in a video, with questions and their true answers."""
+    from . import needle as maker
+
+    truth = truth or out.with_suffix(".json")
+    with errors.usage():
+        asked = maker.parse_kinds(kinds) if kinds is not None else maker.KINDS
+        shape = maker.parse_size(size) if size is not None else None
+    _check_target(out)
+    _check_target(truth)
+    made = maker.make_needle(haystack, frames, questions, seed, out, truth, kinds=asked, fps=fps, size=shape)
+    cards, movers = len(made.scene.cards), len(made.scene.movers)
+    print(f"{out}: {frames} frames with {cards} cards and {movers} movers; {truth}: {len(made.questions)} questions")
+
+
+@synth.command()
+def card(
+    out: Annotated[Path, typer.Option(help="The PNG to write.")],
+    colour: Annotated[str | None, typer.Option(help="As red; else random.")] = None,
+    shape: Annotated[str | None, typer.Option(help="As star; else random.")] = None,
+    character: Annotated[str | None, typer.Option(help="A digit or a letter; else random.")] = None,
+    seed: SynthSeed = 0,
+    size: Annotated[int, typer.Option(help="Pixels of a side.")] = 448,
+) -> None:
+    """Draw one card."""
+    from . import needle as maker
+
+    with errors.usage():
+        made, image = maker.make_card(colour, shape, character, seed, size)
+    _check_target(out)
+    maker.save_png(image, out)
+    print(f"{out}: {made.colour} {made.shape} with {made.character}")
+
+
+# -- helpers -----------------------------------------------------------------------------------------------------------
+
+
+def _given(
+    seed: int | None,
+    temperature: float | None,
+    top_p: float | None,
+    top_k: int | None,
+    repetition_penalty: float | None,
+    max_new_tokens: int | None,
+) -> dict[str, float | int]:
+    """The fields of Decoding that were named."""
+    return {name: value for name, value in locals().items() if value is not None}
+
+
+def _questions() -> Iterator[str]:
+    """Questions typed on a terminal, or the lines of a pipe."""
+    terminal = sys.stdin.isatty()
+    if terminal:
+        with suppress(ImportError):
+            import readline  # noqa: F401  gives input() its line editing
+    while True:
+        try:
+            line = input("> " if terminal else "")
+        except EOFError:
+            if terminal:
+                print()
+            return
+        if line.strip() in ("", "/quit"):
+            return
+        yield line
+
+
+def _write(piece: str) -> None:
+    print(piece, end="", flush=True)
+
+
+def _print_json(facts: dict[str, object]) -> None:
+    print(json.dumps(facts, ensure_ascii=False))
+
+
+def _check_target(path: Path) -> None:
+    """Raises OSError now rather than after minutes of work."""
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder: name a file in it")
+    if not path.parent.is_dir():
+        raise NotADirectoryError(f"{path.parent} is not a folder: {path.name} cannot be written there")
+    if not os.access(path.parent, os.W_OK):
+        raise PermissionError(f"{path.parent} cannot be written to: choose another folder")
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command line and return its exit code."""
+    quiet = bool({"-q", "--quiet"} & set(arguments))
+
+    def call(notes: list[str]) -> object:
+        return app(arguments or ["--help"], prog_name="vcflash", standalone_mode=False, obj=notes)
+
+    return errors.ended("vcflash", call, quiet)
+
+
+def main() -> None:
+    """The entry point."""
+    sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

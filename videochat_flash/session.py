@@ -1,0 +1,203 @@
+"""What ``ask``, ``chat``, ``see`` and ``demo`` have in common: options checked early, bars while it works, a report."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from . import show
+from .chat import Reply, Stopwatch, VideoChatFlash
+from .config import Plan, check_plan, parse_plan
+from .facts import plan_facts
+from .generate import Decoding
+from .prompt import Turn
+from .sight import Sight
+from .video import Sampling, VideoInfo, plan, probe
+
+Write = Callable[[str], object]
+DTYPES = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def sampling_of(
+    max_frames: int,
+    fps: float | None,
+    num_frames: int | None,
+    start: float | None,
+    end: float | None,
+    policy: Literal["paper", "reference"] | None,
+) -> Sampling:
+    """Which frames to take.
+
+    Raises:
+        ValueError: options that exclude each other, or values that no video can meet.
+    """
+    given = [
+        name for name, value in (("fps", fps), ("num-frames", num_frames), ("policy", policy)) if value is not None
+    ]
+    if len(given) > 1:
+        raise ValueError(f"--{' and --'.join(given)} exclude each other: choose one")
+    chosen = "fps" if fps is not None else "count" if num_frames is not None else policy or "paper"
+    return Sampling(chosen, max_frames, fps=fps, num_frames=num_frames, start=start, end=end)
+
+
+def plan_of(keep: str | None, keep_by: str | None) -> Plan | None:
+    """A dropout plan, or None for the model's own.
+
+    Raises:
+        ValueError: not a plan.
+    """
+    if keep is None and keep_by is not None:
+        raise ValueError("--keep-by says how --keep chooses: give --keep, too")
+    return None if keep is None else parse_plan(keep, keep_by or "attention")
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How to answer, where it differs from the model's own way.
+
+    Attributes:
+        keep: dropout plan; None is the model's own.
+        changes: fields of Decoding.
+        stop: texts that end an answer.
+    """
+
+    keep: Plan | None = None
+    changes: Mapping[str, float | int] = field(default_factory=dict)
+    stop: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        self.decoding(Decoding())
+
+    def check(self, vc: VideoChatFlash) -> None:
+        """Before anything is seen.
+
+        Raises:
+            ValueError: a plan beyond the decoder.
+        """
+        check_plan(self.keep or (), vc.model.config.llm)
+        drawn = [f"--{name.replace('_', '-')}" for name in ("seed", "top_p", "top_k") if name in self.changes]
+        if drawn and self.decoding(vc.decoding).temperature == 0:
+            warnings.warn(f"no token is drawn without --temperature: {', '.join(drawn)} not used", stacklevel=2)
+
+    def decoding(self, own: Decoding) -> Decoding:
+        """The model's way of choosing tokens with the changes."""
+        values = {**vars(own), **self.changes}
+        return Decoding(**values)
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is to be seen: a video that was looked into, or a Sight of one. ``seconds`` are those of its frames."""
+
+    name: str
+    what: VideoInfo | Sight
+    seconds: tuple[float, ...] | None
+
+    @property
+    def is_sight(self) -> bool:
+        """Whether it was seen already."""
+        return isinstance(self.what, Sight)
+
+
+def open_source(path: Path, sampling: Sampling, watch: Stopwatch) -> Source:
+    """Look into a video or load a Sight: quick, and before any model is loaded.
+
+    Raises:
+        VideoError: a video that is not there or cannot be read.
+        ValueError: a window outside the video, or a file that is no Sight.
+    """
+    if path.suffix == ".safetensors":
+        return Source(str(path), Sight.load(path), None)
+    with watch.stage("decode"):
+        info = probe(path)
+        return Source(str(path), info, tuple(plan(info, sampling).seconds.tolist()))
+
+
+def load(model: str, revision: str | None, device: str, dtype: str, watch: Stopwatch) -> VideoChatFlash:
+    """The model."""
+    with watch.stage("load"):
+        return VideoChatFlash.from_pretrained(model, revision=revision, dtype=DTYPES[dtype], device=device)
+
+
+def see(vc: VideoChatFlash, source: Source, sampling: Sampling, watch: Stopwatch, bars: bool = True) -> Sight:
+    """See what is not a Sight yet, with a bar of frames."""
+    if isinstance(source.what, Sight):
+        return source.what
+    with show.progress("seeing", bars) as told:
+        return vc.see(source.what, sampling, watch=watch, on_frames=told)
+
+
+def say(
+    vc: VideoChatFlash,
+    sight: Sight | None,
+    question: str,
+    manner: Manner,
+    *,
+    history: Sequence[Turn] = (),
+    watch: Stopwatch | None = None,
+    bars: bool = True,
+    write: Write | None = None,
+) -> Reply:
+    """Answer with a bar of layers; pieces are written as they come."""
+    layers = vc.model.config.llm.layers
+    with show.progress("reading", bars) as told:
+        pieces = vc.reply(
+            sight,
+            question,
+            history=history,
+            keep=manner.keep,
+            decoding=manner.decoding(vc.decoding),
+            stop=manner.stop,
+            watch=watch,
+            on_layer=lambda done: told(done, layers),
+        )
+        return _to_the_end(pieces, write)
+
+
+def _to_the_end(pieces: Generator[str, None, Reply], write: Write | None) -> Reply:
+    while True:
+        try:
+            piece = next(pieces)
+        except StopIteration as end:
+            reply: Reply = end.value
+            return reply
+        if write is not None:
+            write(piece)
+
+
+def sight_report(sight: Sight, source: Source) -> dict[str, object]:
+    """What was seen, for --json."""
+    return {
+        "video": source.name,
+        "frames": sight.frames,
+        "clips": [[round(float(t), 3) for t in clip] for clip in sight.seconds],
+        "seconds_sampled": None if source.seconds is None else [round(t, 3) for t in source.seconds],
+        "duration": sight.duration,
+        "visual_tokens": sight.tokens.shape[0] * sight.tokens.shape[1],
+    }
+
+
+def answer_report(vc: VideoChatFlash, reply: Reply, manner: Manner) -> dict[str, object]:
+    """What answering took, for --json."""
+    return {
+        "rows": reply.rows,
+        "tokens_per_layer": list(reply.visual),
+        "keep": plan_facts(vc.model.config.keep if manner.keep is None else manner.keep),
+        "generated_tokens": reply.tokens,
+    }
+
+
+def cost_report(watch: Stopwatch, began: float, device: str, notes: Sequence[str]) -> dict[str, object]:
+    """Time of each stage, memory and warnings, for --json."""
+    spent = {**watch.seconds, "total": time.perf_counter() - began}
+    memory: dict[str, object] = {"peak_memory_mb": show.peak_megabytes()}
+    if device.startswith("cuda"):
+        memory["peak_device_memory_mb"] = round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
+    seconds = {name.replace(" ", "_"): round(value, 4) for name, value in spent.items()}
+    return {"seconds": seconds, **memory, "warnings": list(notes)}

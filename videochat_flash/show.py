@@ -1,0 +1,71 @@
+"""What a terminal shows: progress bars, tables of facts, one-line messages. Knows nothing of models and videos."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+WIDE = 120  # columns where there is no terminal to ask
+Told = Callable[[int, int], None]  # is told how much is done, of how much
+
+
+def one_line(words: object) -> str:
+    """A message on a single line, whatever stands in the names that it quotes."""
+    return " ".join("".join(c if c.isprintable() else " " for c in str(words)).split())
+
+
+@contextmanager
+def progress(what: str, wanted: bool) -> Iterator[Told]:
+    """A bar on stderr, gone when all is done; none where it is not wanted or stderr is no terminal."""
+    if not wanted or not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as bar:
+        task = bar.add_task(what, total=None)
+
+        def told(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+            if done >= total:
+                bar.stop()  # before anything else is written: an answer must not run into the bar
+
+        yield told
+
+
+def print_facts(facts: Mapping[str, object]) -> None:
+    """A table of two columns on stdout."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="cyan", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in facts.items():
+        table.add_row(name.replace("_", " "), words(value))
+    Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else WIDE).print(table)
+
+
+def words(value: object) -> str:
+    """A value as people write it."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name.replace('_', ' ')} {words(one)}" for name, one in value.items())
+    if isinstance(value, list | tuple):
+        return " to ".join(words(one) for one in value)
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "none"}[value]
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.10g}" if abs(value) >= 1e5 or value == 0 or abs(value) < 1e-2 else f"{value:,.2f}"
+    return str(value)
+
+
+def peak_megabytes() -> float:
+    """The most memory that this process has held."""
+    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(held / (2**20 if sys.platform == "darwin" else 2**10), 1)
