@@ -22,7 +22,7 @@ BELOW_CHAT = {
     *("config", "video", "vision", "merge", "connector", "sight", "dropout", "llm", "prompt", "model"),
     *("generate", "released", "weights"),
 }
-CORE = {*BELOW_CHAT, "chat", "convert"}
+CORE = {*BELOW_CHAT, "chat"}
 ALLOWED: dict[str, set[str]] = {
     "config": set(),
     "merge": set(),
@@ -39,14 +39,15 @@ ALLOWED: dict[str, set[str]] = {
     "__init__": CORE,
     "train": {*BELOW_CHAT, "synth"},
     "needle": {"config", "video", "synth"},
+    "sheet": {"video"},
     **{name: set() for name in ("show", "options")},  # these two and the next four are the command line's own
     "errors": {"show"},
     "facts": {"config", "sight", "video", "weights"},
     "session": {*CORE, "facts", "show"},
-    "demo": {*CORE, "facts", "show", "session", "needle", "synth"},
-    "cli": {*CORE, "show", "options", "errors", "facts", "session", "demo", "needle", "train", "synth"},
+    "demo": {*CORE, "facts", "show", "session", "sheet", "needle", "synth"},
+    "cli": {*CORE, "convert", "show", "options", "errors", "facts", "session", "demo", "needle", "train", "synth"},
 }
-ALSO = {"train/report.py": {"chat"}}  # it measures what a user would get
+ALSO = {"train/report.py": {"chat", "needle", "show", "errors"}}  # a command: it measures what a user would get
 LAZY = {"__init__.py", "cli.py", "video.py"}  # where an import may stand inside a function, of the core and the edge
 
 

@@ -28,7 +28,6 @@ from videochat_flash.video import (
     VideoInfo,
     VideoWarning,
     at_rate,
-    contact_sheet,
     decode,
     normalise,
     plan,
@@ -694,18 +693,3 @@ def test_what_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="absent"):
         write(tmp_path / "absent" / "a.mp4", [numbered(0)], 25)
     assert not [*tmp_path.iterdir()]
-
-
-def test_contact_sheet(tmp_path: Path) -> None:
-    pixels = np.stack([np.full((32, 32, 3), 20 * i, np.uint8) for i in range(10)])
-    seconds = np.array([0.0, 1.5, 59.96, 60.0, 61.24, 100.0, 600.0, 3599.0, 3600.0, 7325.5])
-    sheet = contact_sheet(Frames(pixels, seconds, 8000.0), columns=4, width=120)
-    assert sheet.mode == "RGB"
-    assert 4 * 120 < sheet.width < 4 * 140
-    assert 3 * 68 < sheet.height < 3 * 110
-    drawn = np.asarray(sheet)
-    for i in range(10):  # every thumbnail is there, and something light is written beneath it
-        assert (drawn == 20 * i).all(axis=2).sum() >= 120 * 67
-    assert (drawn.min(axis=2) > 150).sum() > 200
-    one = contact_sheet(Frames(pixels[:1], seconds[:1], 1.0))
-    assert one.width < 200

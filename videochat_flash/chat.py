@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -12,6 +13,7 @@ from typing import Literal, overload
 
 import numpy as np
 import torch
+from PIL import Image
 from tokenizers import Tokenizer
 
 from . import weights
@@ -128,8 +130,9 @@ class VideoChatFlash:
         watch = watch or Stopwatch()
         size = self.model.config.vision.image_size
         if isinstance(video, Frames):
-            chunks: Iterator[Frames] = iter([resize(video, size)])
-            total, duration, source, image = len(video.seconds), video.duration, "frames in memory", False
+            chunks: Iterator[Frames] = iter([_squashed(video, size, self.model.config.vision.clip_frames)])
+            total, duration, image = len(video.seconds), video.duration, False
+            source = hashlib.sha256(video.pixels.tobytes()).hexdigest()
         else:
             with watch.stage("decode"):
                 info = video if isinstance(video, VideoInfo) else probe(video)
@@ -317,6 +320,16 @@ def check_device(device: str) -> None:
         )
     if wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"device {device} is not there: this machine has {torch.cuda.device_count()} GPUs")
+
+
+def _squashed(frames: Frames, size: int, clip_frames: int) -> Frames:
+    """Frames in memory as the decoder would have given them."""
+    if not len(frames.seconds) or len(frames.seconds) % clip_frames:
+        raise ValueError(
+            f"{len(frames.seconds)} frames are not whole clips of {clip_frames}: leave some out or repeat some"
+        )
+    images = (Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC) for pixels in frames.pixels)
+    return replace(frames, pixels=np.stack([np.asarray(image) for image in images]))
 
 
 def _clips(frames: Frames, clip_frames: int) -> Iterator[Frames]:

@@ -16,9 +16,10 @@ from rich.text import Text
 from . import session, show
 from .chat import Reply, Stopwatch, VideoChatFlash
 from .needle import PROCEDURAL, Made, beside, make_needle
+from .sheet import contact_sheet
 from .sight import Sight
 from .synth import Question
-from .video import Sampling, contact_sheet, decode, plan, probe
+from .video import Sampling, decode, plan, probe
 
 FRAMES = 64  # one a second
 KINDS = ("character", "motion", "colour")  # of the three questions

@@ -123,5 +123,5 @@ class Sight:
                 if header.get("format") != FORMAT:
                     raise ValueError(f"{path} is not a sight of this version: its format is {header.get('format')!r}")
                 return Sight(file.get_tensor("tokens"), file.get_tensor("seconds"), **json.loads(header["sight"]))
-        except SafetensorError as error:
-            raise ValueError(f"{path} is not a sight: {error}") from None
+        except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+            raise ValueError(f"{path} is not a sight, or a damaged one: {error}") from None

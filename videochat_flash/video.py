@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int64, UInt8
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageOps
 
 from .config import PIXEL_MEAN, PIXEL_STD, VisionConfig
 
@@ -190,7 +190,8 @@ def _open(path: Path, mode: Literal["r", "w"] = "r") -> Iterator[tuple[Any, Any,
             if mode == "r":
                 stream = next((one for one in container.streams.video if not one.disposition & cover), None)
                 if stream is None:
-                    raise VideoError(f"{path} holds no video, only {', '.join(s.type for s in container.streams)}")
+                    found = ", ".join(s.type for s in container.streams) or "part of one: its index is missing"
+                    raise VideoError(f"{path} holds no video, only {found}")
             yield av, container, stream
     except av.FFmpegError as error:
         doing = "read: give a whole mp4, mov, mkv, webm, avi, ts or gif" if mode == "r" else "written"
@@ -382,18 +383,3 @@ def write(path: str | Path, frames: Iterable[UInt8[np.ndarray, "h w 3"]], fps: f
     finally:
         partial.unlink(missing_ok=True)
     return count
-
-
-def contact_sheet(frames: Frames, columns: int = 8, width: int = 160, aspect: float = 16 / 9) -> Image.Image:
-    """All frames as thumbnails ``width`` pixels wide, each over its time (minutes:seconds)."""
-    height, gap, text = round(width / aspect), max(4, width // 20), max(10, width // 11)
-    columns, line, font = max(1, min(columns, len(frames.pixels))), round(text * 1.5), ImageFont.load_default(text)
-    size = (columns * (width + gap) + gap, math.ceil(len(frames.pixels) / columns) * (height + line + gap) + gap)
-    sheet = Image.new("RGB", size, (24, 26, 30))
-    for i, (pixels, second) in enumerate(zip(frames.pixels, frames.seconds, strict=True)):
-        left, top = gap + i % columns * (width + gap), gap + i // columns * (height + line + gap)
-        sheet.paste(Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS), (left, top))
-        minutes, tenths = divmod(round(second * 10), 600)
-        middle, label = (left + width / 2, top + height + line / 2), f"{minutes}:{tenths / 10:04.1f}"
-        ImageDraw.Draw(sheet).text(middle, label, (214, 218, 224), font, anchor="mm")
-    return sheet

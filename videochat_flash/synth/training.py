@@ -76,17 +76,17 @@ def card_frame(rng: Rng, size: int = 224, haystack: Image8 | None = None) -> tup
 
 
 def card_clip(
-    rng: Rng, size: int = 224, frames: int = 4, haystack: Sequence[Image8] | None = None
+    rng: Rng, size: int = 224, frames: int = 4, haystack: Sequence[Image8] | None = None, movers: float = 0.4
 ) -> tuple[Image8, Labels]:
     """A clip at one frame a second, as it would lie in a needle video.
 
-    30 % show one card that starts or ends within it or fills it, 20 % two cards in succession, 40 % a mover, the rest
-    nothing. ``haystack`` holds real frames, uint8 ``h w 3``, one for each of the clip's.
+    A share of ``movers`` shows a mover; of the others half show one card that starts or ends within the clip or fills
+    it, a third two cards in succession, the rest nothing. ``haystack`` holds real frames, uint8 ``h w 3``, one for each of the clip's.
     Returns the images, uint8 ``frames size size 3``, and labels ``frames g g``.
     """
     canvas = _canvas(rng, size, haystack[0] if haystack is not None else None)
     stack = _procedural(rng, canvas, frames) if haystack is None else [_fitted(one, canvas) for one in haystack]
-    scene = Scene(float(frames), 1.0, _clip_events(rng, frames))
+    scene = Scene(float(frames), 1.0, _clip_events(rng, frames, movers))
     drawn = [scene.frame(i, one, canvas.aspect) for i, one in enumerate(stack)]
     plain = int(rng.integers(35, 96))
     images = [_resized(image if number >= 0 else jpeg(image, plain), size) for image, _, number in drawn]
@@ -142,28 +142,29 @@ def _resized(image: Image8, size: int) -> Image8:
     return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC))
 
 
-def _clip_events(rng: Rng, frames: int) -> tuple[Event, ...]:
+def _clip_events(rng: Rng, frames: int, movers: float) -> tuple[Event, ...]:
     """Random events around a clip that starts at 0 s; they may begin before it and end after it."""
+    moving = rng.random() < movers
     kind = rng.random()
     taken: list[Card | Mover] = []
     events: list[Event] = []
-    if kind < 0.07:
+    if moving:
+        length = float(rng.uniform(6, 8))
+        spans = [(float(rng.uniform(2 - length, frames - 2)), length)]
+    elif kind < 0.12:
         length = float(rng.uniform(3.1, 4)) * frames / 4
         spans = [(float(rng.uniform(frames - 1 - length + 0.01, 0)), length)]
-    elif kind < 0.3:
+    elif kind < 0.5:
         length = float(rng.uniform(1, 4))
         spans = [(float(rng.uniform(0.5 - length, frames - 0.5)), length)]
-    elif kind < 0.5:
+    elif kind < 0.85:
         first, second = rng.uniform(1, 4, 2).tolist()
         turn = float(rng.uniform(0.5, frames - 1))  # the first goes
         spans = [(turn - first, first), (turn + float(pick(rng, (0.0, 0.0, rng.uniform(0, 1)))), second)]
-    elif kind < 0.9:
-        length = float(rng.uniform(6, 8))
-        spans = [(float(rng.uniform(2 - length, frames - 2)), length)]
     else:
         spans = []
     for start, length in spans:
-        what = random_what(rng, kind >= 0.5, taken)
+        what = random_what(rng, moving, taken)
         taken.append(what)
         events.append(Event(round(start, 3), round(length, 3), what, random_style(rng, what, length)))
     return tuple(events)

@@ -1,7 +1,7 @@
 """Measures a model on needle videos as a user would meet them: python -m videochat_flash.train.report
 
-Every video is a real mp4 that is decoded and seen once; then it is asked many questions, once for each dropout plan, and
-once without the video ("blind"). Seeds and haystacks are the caller's choice, so anyone can repeat it on other ones.
+Every video is a real mp4 that is decoded and seen once; then it is asked many questions, once for each dropout plan
+and once without the video ("blind"). Seeds and haystacks are the caller's choice: anyone can repeat it on other ones.
 """
 
 from __future__ import annotations
@@ -165,7 +165,8 @@ def _video(
             return
         sight = vc.see(film, Sampling(max_frames=max(frames, 4)))
     for one in questions:
-        answers = {name: vc.answer(sight, one.question, keep=plan).strip() for name, plan in setting.keeps.items()}
+        said = {plan: vc.answer(sight, one.question, keep=plan).strip() for plan in set(setting.keeps.values())}
+        answers = {name: said[plan] for name, plan in setting.keeps.items()}
         blind = vc.answer(None, one.question).strip()
         yield Record(frames, haystack, seed, one.kind, one.question, one.answer, answers, blind)
 

@@ -23,8 +23,10 @@ from .loop import Progress, optimiser, restore, save, set_rate
 
 FIELDS = {"colour": COLOURS, "shape": SHAPES, "character": CHARACTERS, "direction": DIRECTIONS, "speed": SPEEDS}
 PATCH = 16
+POSITION_BLOCK = 1  # behind this block a patch has to know where it is
 GRID = 14
 SIZES = [len(values) + 1 for values in FIELDS.values()]  # value 0: nothing lies under this patch
+OUTPUTS = sum(SIZES) + 8  # and where a moving shape is in each of four frames
 
 
 @dataclass(frozen=True)
@@ -37,29 +39,35 @@ class Sightings:
     frames: int
     patches: int
     rate: float
-    fall: float = 1 / 3
+    fall: float = 1 / 3  # share of the steps over which the rate sinks
+    movers: float = 0.4  # share of clips with a moving shape
+    new_head: bool = False  # where the one before has learned on single frames that nothing moves
+    seed: int = 1
 
 
 class Rendered(Dataset[tuple[np.ndarray, ...]]):
     """Item i is drawn from (seed, i) alone: any worker, any restart, the same pixels."""
 
-    def __init__(self, seed: int, lesson: Sightings) -> None:
-        self.seed, self.lesson = seed, lesson
+    def __init__(self, lesson: Sightings) -> None:
+        self.lesson = lesson
 
     def __len__(self) -> int:
         return self.lesson.steps * self.lesson.batch
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, ...]:
-        """Pixels of some patches, uint8 "k 768"; where they lie, "k"; their labels, "k 5"; those in the middle, "k"."""
+        """Pixels of some patches, uint8 "k 768"; where they lie, "k"; their labels, "k 5"; those in the middle, "k";
+        where the moving shape that they show is in each frame, "k 8"."""
         frames = self.lesson.frames
-        rng = np.random.default_rng((self.seed, frames, index))
-        pixels, labels = card_frame(rng) if frames == 1 else card_clip(rng, frames=frames)
+        rng = np.random.default_rng((self.lesson.seed, frames, index))
+        pixels, labels = card_frame(rng) if frames == 1 else card_clip(rng, frames=frames, movers=self.lesson.movers)
         values = stack_labels(labels, frames)
         shown = values[:, 1] > 0
         middle = middles(shown.reshape(frames, GRID, GRID)).reshape(-1)
         places = np.sort(np.argsort(-rng.random(len(shown)) - shown)[: self.lesson.patches])
-        patches = pixels.reshape(frames, GRID, PATCH, GRID, PATCH, 3).transpose(0, 1, 3, 5, 2, 4).reshape(len(shown), -1)
-        return patches[places], places, values[places], middle[places]
+        patches = (
+            pixels.reshape(frames, GRID, PATCH, GRID, PATCH, 3).transpose(0, 1, 3, 5, 2, 4).reshape(len(shown), -1)
+        )
+        return patches[places], places, values[places], middle[places], tracks(values, frames)[places]
 
 
 def stack_labels(labels: Labels, frames: int) -> np.ndarray:
@@ -89,15 +97,44 @@ def middles(shown: np.ndarray) -> np.ndarray:
     return near
 
 
+def tracks(values: np.ndarray, frames: int) -> np.ndarray:
+    """For patches of a moving shape its centre (row, column; -1 to 1) in four frames, float32 "F*P 8"; else NaN.
+
+    Direction and speed are hard to learn from their names alone; where the shape was and will be leads there.
+    """
+    track = np.full((len(values), 8), np.nan, dtype=np.float32)
+    moving = values[:, 3] > 0
+    rows, columns = (np.arange(GRID**2) // GRID, np.arange(GRID**2) % GRID)
+    for frame, shown in enumerate(moving.reshape(frames, -1)):
+        if frame < 4 and shown.any():
+            track[moving, 2 * frame : 2 * frame + 2] = rows[shown].mean() / 6.5 - 1, columns[shown].mean() / 6.5 - 1
+    return track
+
+
+def place_loss(logits: Float[Tensor, "C p n"], places: Int[Tensor, "C p"]) -> Tensor:
+    """Cross-entropy of each patch's own row, column and frame: its position is one number, out of which a small tower
+    does not find these by itself, and without them nothing moves left or up."""
+    values = (places % GRID**2 // GRID, places % GRID, places // GRID**2)
+    parts = logits.float().split([GRID, GRID, logits.shape[-1] - 2 * GRID], -1)
+    losses = [F.cross_entropy(part.transpose(1, 2), value) for part, value in zip(parts, values, strict=True)]
+    return torch.stack(losses).sum()
+
+
 def patch_loss(
-    logits: Float[Tensor, "C p n"], labels: Int[Tensor, "C p 5"], middle: Bool[Tensor, "C p"]
+    logits: Float[Tensor, "C p n"],
+    labels: Int[Tensor, "C p 5"],
+    middle: Bool[Tensor, "C p"],
+    track: Float[Tensor, "C p 8"],
 ) -> tuple[Tensor, list[float]]:
     """Cross-entropy of every field, patches with and without something in them weighing the same.
 
     Returns the loss and, for each field, the share of patches with something in them that are right.
     """
-    total, right = torch.zeros(()), []
-    for name, part, target in zip(FIELDS, logits.float().split(SIZES, -1), labels.unbind(-1), strict=True):
+    *parts, place = logits.float().split([*SIZES, 8], -1)
+    known = ~track.isnan()
+    total = 4 * F.smooth_l1_loss(place[known], track[known], beta=0.1) if known.any() else torch.zeros(())
+    right = []
+    for name, part, target in zip(FIELDS, parts, labels.unbind(-1), strict=True):
         losses = F.cross_entropy(part.transpose(1, 2), target, reduction="none")
         shown = target > 0
         total = total + losses[~shown].mean() * 0.5
@@ -109,38 +146,48 @@ def patch_loss(
     return total, right
 
 
-def train_tower(
-    config: VisionConfig, out: Path, lesson: Sightings, *, seed: int, start_from: Path | None = None
-) -> None:
+def train_tower(config: VisionConfig, out: Path, lesson: Sightings, start_from: Path | None = None) -> None:
     """Train tower and head on single frames or clips, going on from ``out`` where a run stopped."""
-    torch.manual_seed(seed)
+    torch.manual_seed(lesson.seed)
     tower = Umt(config)
-    head = nn.Linear(config.width, sum(SIZES))
-    net = nn.ModuleDict({"tower": tower, "head": head})
-    if start_from is not None:  # the head starts anew: on single frames it has learned that nothing moves
+    head = nn.Linear(config.width, OUTPUTS)
+    where = nn.Linear(config.width, 2 * GRID + lesson.frames)
+    net = nn.ModuleDict({"tower": tower, "head": head, "where": where})
+    if start_from is not None:
         before = torch.load(start_from, weights_only=True)["model"]
-        tower.load_state_dict({key[len("tower.") :]: value for key, value in before.items() if key.startswith("tower.")})
+        kept = {
+            name: value for name, value in before.items() if not (lesson.new_head and not name.startswith("tower."))
+        }
+        net.load_state_dict(net.state_dict() | kept)
     optimisers = optimiser(net, lesson.rate)
     first = restore(out / f"{lesson.name}.pt", net, optimisers)
-    data = Rendered(seed, lesson)
+    data = Rendered(lesson)
     rest = Subset(data, range(first * lesson.batch, len(data)))
     loader = DataLoader(rest, lesson.batch, num_workers=1, prefetch_factor=4)
     mean, std = (torch.tensor(values).repeat_interleave(PATCH**2) for values in (PIXEL_MEAN, PIXEL_STD))
     table = umt_positions(lesson.frames, GRID, config.width, torch.device("cpu"))
     progress = Progress(out / f"{lesson.name}.jsonl", lesson.steps, first)
-    for step, (patches, places, labels, middle) in enumerate(loader, first):
+    for step, (patches, places, labels, middle, track) in enumerate(loader, first):
         set_rate(optimisers, lesson.rate, step, lesson.steps, lesson.fall)
         conv = tower.patch_embed.proj
         with torch.autocast("cpu", torch.bfloat16):
-            x = F.linear((patches.float() / 255 - mean) / std, conv.weight.flatten(1), conv.bias) + table[places].bfloat16()
-            logits = head(tower.encode(x))
-        loss, right = patch_loss(logits, labels, middle)
+            x = (
+                F.linear((patches.float() / 255 - mean) / std, conv.weight.flatten(1), conv.bias)
+                + table[places].bfloat16()
+            )
+            for number, block in enumerate(tower.blocks):
+                x = block(x)
+                if number == POSITION_BLOCK:
+                    lost = place_loss(where(x), places)
+            logits = head(tower.vision_layernorm(x))
+        loss, right = patch_loss(logits, labels, middle, track)
+        loss = loss + lost
         for one in optimisers:
             one.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         for one in optimisers:
             one.step()
-        progress.log(step, loss=loss.item(), **dict(zip(FIELDS, right, strict=True)))
+        progress.log(step, loss=loss.item(), place=lost.item(), **dict(zip(FIELDS, right, strict=True)))
         if (step + 1) % 100 == 0 or step + 1 == lesson.steps:
             save(out / f"{lesson.name}.pt", net, optimisers, step + 1)

@@ -25,13 +25,18 @@ from ..vision import Umt
 from ..weights import byte_level, save_model
 from .bank import Bank, fill_bank
 from .find import Lesson, train_decoder
-from .see import SIZES, Sightings, train_tower
+from .see import OUTPUTS, Sightings, train_tower
 
 SEED = 1
-BANK_SCENES = 14000
+BANK_SCENES = 8000
 SEE = (
     Sightings("images", steps=2000, batch=64, frames=1, patches=80, rate=2e-3, fall=0),
-    Sightings("clips", steps=2200, batch=20, frames=4, patches=240, rate=1.2e-3),
+    Sightings("early", steps=600, batch=20, frames=4, patches=240, rate=1.2e-3, fall=0, new_head=True),
+    Sightings(
+        "motion", steps=500, batch=40, frames=4, patches=120, rate=1.5e-3, fall=0, movers=0.7, new_head=True, seed=2
+    ),
+    Sightings("clips", steps=800, batch=40, frames=4, patches=120, rate=1.5e-3, fall=0.4, movers=0.5, seed=3),
+    Sightings("whole", steps=260, batch=8, frames=4, patches=784, rate=6e-4, fall=0.8, movers=0.5, seed=4),
 )
 FIND = (
     Lesson("short", steps=900, videos=24, clips=(3, 8), cards=(2, 4), movers=(0, 1), tokens=20, rate=1.5e-3),
@@ -83,12 +88,12 @@ def main(
     out.mkdir(parents=True, exist_ok=True)
     before = None
     for sightings in SEE:
-        train_tower(FLASH_TINY.vision, out, sightings, seed=SEED, start_from=before)
+        train_tower(FLASH_TINY.vision, out, sightings, start_from=before)
         before = out / f"{sightings.name}.pt"
     model = VideoChatFlashModel(FLASH_TINY)
     initialise(model, SEED)
     assert before is not None and isinstance(model.vision, Umt)
-    head = nn.Linear(FLASH_TINY.vision.width, sum(SIZES))
+    head = nn.Linear(FLASH_TINY.vision.width, OUTPUTS)
     seen = nn.ModuleDict({"tower": model.vision, "head": head})
     seen.load_state_dict(torch.load(before, weights_only=True)["model"])
     fill_bank(FLASH_TINY, model.vision, head, out / "bank.safetensors", SEED, BANK_SCENES)

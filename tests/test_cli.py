@@ -1,0 +1,307 @@
+"""vcflash: what each command prints, and that it is what the library says."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pty
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import typer
+import videos
+from command import ENTRY, ROOT, SMALL, Done, finished, run, small_model, start
+from safetensors.torch import load_file
+
+from videochat_flash import Sampling, Sight, VideoChatFlash, cli
+from videochat_flash.config import RELEASES, parse_plan
+from videochat_flash.prompt import Turn
+from videochat_flash.video import write
+
+pytestmark = pytest.mark.usefixtures("unchecked")  # typer hands over another Context than it tells to annotate
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_model(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="session")
+def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("films") / "film.mp4"
+    write(path, (videos.numbered(i) for i in range(16)), 2)
+    return path
+
+
+@pytest.fixture(scope="session")
+def vc(model: Path) -> VideoChatFlash:
+    return VideoChatFlash.from_pretrained(model)
+
+
+# -- fast, and frozen --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["ask", "--help"], ["--version"]])
+def test_help_and_version_answer_at_once(arguments: list[str]) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    spent = []
+    for _ in range(5):  # processor time: the machine may have other things to do
+        before = os.times()
+        done = subprocess.run([*ENTRY, *arguments], env=environment, capture_output=True, text=True, check=True)
+        after = os.times()
+        spent.append(after.children_user + after.children_system - before.children_user - before.children_system)
+        assert "vcflash" in done.stdout and not done.stderr
+    assert min(spent) < 0.5
+
+
+def test_no_arguments_show_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "Usage: vcflash" in run(capsys).out
+
+
+COMMON = "model revision device dtype max-frames fps num-frames start end policy"
+SAY = "keep keep-by seed temperature top-p top-k repetition-penalty max-new-tokens stop"
+OPTIONS = {
+    "ask": f"{COMMON} {SAY} json quiet",
+    "chat": f"{COMMON} {SAY} quiet",
+    "see": f"out {COMMON} json quiet",
+    "info": "revision json",
+    "convert": "",
+    "demo": "video out seed model",
+    "synth needle": "out haystack frames questions seed truth kinds fps size",
+    "synth card": "out colour shape character seed size",
+}
+
+
+def test_an_option_more_or_less_is_a_decision() -> None:
+    group = typer.main.get_command(cli.app)
+    found = {**group.commands, **{f"synth {name}": one for name, one in group.commands["synth"].commands.items()}}
+    del found["synth"]
+    assert {name: [p.opts[0] for p in one.params if p.opts[0].startswith("--")] for name, one in found.items()} == {
+        name: [f"--{option}" for option in options.split()] for name, options in OPTIONS.items()
+    }
+
+
+# -- ask ---------------------------------------------------------------------------------------------------------------
+
+
+def test_ask_prints_the_answer_and_nothing_else(
+    film: Path, model: Path, vc: VideoChatFlash, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = run(capsys, "ask", film, "What?", "--model", model)
+    assert done == Done(0, vc.ask(film, "What?") + "\n", "")
+
+
+def test_ask_json_tells_everything(
+    film: Path, model: Path, vc: VideoChatFlash, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = run(capsys, "ask", film, "What?", "--model", model, "--max-frames", 9, "--json")
+    told = json.loads(done.out)
+    clip_tokens = SMALL.clip_tokens
+    assert told["answer"] == vc.answer(vc.see(film, Sampling(max_frames=8)), "What?")
+    assert (told["question"], told["model"], told["video"]) == ("What?", str(model), str(film))
+    assert (told["frames"], told["duration"], told["visual_tokens"]) == (8, 8.0, 2 * clip_tokens)
+    assert told["seconds_sampled"] == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]
+    assert told["clips"] == [[0.0, 3.0], [4.0, 7.0]]
+    assert told["tokens_per_layer"] == [clip_tokens * n // 2 for n in (4, 4, 2, 2, 1, 1)]
+    assert [(d["layer"], d["ratio"], d["by"]) for d in told["keep"]] == [(2, 0.5, "attention"), (4, 0.25, "attention")]
+    assert told["generated_tokens"] > 0 and told["rows"] > told["visual_tokens"]
+    stages = told["seconds"]
+    assert list(stages) == ["load", "decode", "encode", "prefill", "decode_tokens", "total"]
+    assert sum(spent for name, spent in stages.items() if name != "total") <= stages["total"] + 0.01
+    assert 50 < told["peak_memory_mb"] < 8000
+    assert told["warnings"] and done.err == f"vcflash: note: {told['warnings'][0]}\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "frames", "first"),
+    [
+        (["--fps", "1"], 8, 0.5),
+        (["--num-frames", "4"], 4, 0.5),
+        (["--start", "4", "--end", "6"], 4, 4.0),
+        (["--policy", "reference"], 16, 0.0),
+    ],
+)
+def test_options_choose_the_frames(
+    options: list[str], frames: int, first: float, film: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = json.loads(run(capsys, "ask", film, "What?", "--model", model, "--json", *options).out)
+    assert (told["frames"], told["seconds_sampled"][0]) == (frames, first)
+
+
+@pytest.mark.parametrize(
+    ("options", "keep"),
+    [
+        (["--keep", "off"], ()),
+        (["--keep", "1:0.5,3:0.1"], parse_plan("1:0.5,3:0.1")),
+        (["--keep", "1:0.5,3:0.1", "--keep-by", "uniform0_attention"], parse_plan("1:0.5,3:0.1", "uniform0_attention")),
+    ],
+)
+def test_options_choose_the_dropout(
+    options: list[str],
+    keep: tuple[object, ...],
+    film: Path,
+    model: Path,
+    vc: VideoChatFlash,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    told = json.loads(run(capsys, "ask", film, "What?", "--model", model, "--json", *options).out)
+    assert told["keep"] == [vars(drop) for drop in keep]
+    assert told["answer"] == vc.answer(vc.see(film), "What?", keep=keep)
+
+
+def test_options_choose_the_tokens(
+    film: Path, model: Path, vc: VideoChatFlash, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drawn = ["--temperature", "2", "--top-k", "50", "--top-p", "0.9", "--max-new-tokens", "12", "--seed"]
+    texts = [json.loads(run(capsys, "ask", film, "Hm?", "--model", model, "--json", *drawn, s).out) for s in (1, 1, 2)]
+    assert texts[0]["answer"] == texts[1]["answer"] != texts[2]["answer"]
+    assert texts[0]["generated_tokens"] == 12
+    whole = vc.ask(film, "What?")
+    stopped = run(capsys, "ask", film, "What?", "--model", model, "--stop", whole[2:4]).out.removesuffix("\n")
+    assert stopped == whole[: whole.index(whole[2:4])]
+
+
+def test_a_seed_that_draws_nothing_is_told(film: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    done = run(capsys, "ask", film, "What?", "--model", model, "--seed", 3)
+    assert done.code == 0 and done.lines == ["vcflash: note: no token is drawn without --temperature: --seed not used"]
+    assert run(capsys, "ask", film, "What?", "--model", model, "--seed", 3, "--quiet").err == ""
+
+
+# -- see, chat, info, convert ------------------------------------------------------------------------------------------
+
+
+def test_a_sight_is_asked_as_its_video_is(
+    film: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "film.safetensors"
+    seen = run(capsys, "see", film, "-o", path, "--model", model)
+    assert (seen.code, seen.err) == (0, "") and str(path) in seen.out and os.listdir(tmp_path) == [path.name]
+    assert Sight.load(path).frames == 16
+    both = [run(capsys, "ask", one, "What?", "--model", model).out for one in (film, path)]
+    assert both[0] == both[1]
+    told = json.loads(run(capsys, "ask", path, "What?", "--model", model, "--json").out)
+    assert told["seconds_sampled"] is None and len(told["clips"]) == 4 and "encode" not in told["seconds"]
+    again = json.loads(run(capsys, "see", film, "-o", path, "--model", model, "--json").out)
+    assert (again["sight"], again["visual_tokens"]) == (str(path), 4 * SMALL.clip_tokens)
+
+
+def test_chat_remembers_and_goes_on_after_a_bad_question(
+    film: Path, model: Path, vc: VideoChatFlash, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("What?\n" + "x" * 60_000 + "\nAnd?\n\nnever asked\n"))
+    done = run(capsys, "chat", film, "--model", model)
+    sight = vc.see(film)
+    first = vc.answer(sight, "What?")
+    second = vc.answer(sight, "And?", history=[Turn("user", "What?"), Turn("assistant", first)])
+    assert done.out == f"{first}\n{second}\n"
+    (line,) = done.lines
+    assert line.startswith("vcflash: the question has 60000 characters")
+
+
+@pytest.mark.parametrize("end", ["", "/quit\nWhat?\n", "\n"])
+def test_chat_ends(
+    end: str, film: Path, model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(end))
+    assert run(capsys, "chat", film, "--model", model) == Done(0, "", "")
+
+
+def test_info_of_a_folder(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = json.loads(run(capsys, "info", model, "--json").out)
+    stored = load_file(model / "model.safetensors")
+    assert (told["tensors"], told["parameters"]) == (len(stored), sum(tensor.numel() for tensor in stored.values()))
+    assert sum(told["parameters_by_part"].values()) == told["parameters"]
+    assert (told["dtype"], told["max_rows"], told["decoder"]["layers"]) == ("float32", 4096, 6)
+    text = run(capsys, "info", model).out
+    assert "2:0.5 by attention, 4:0.25 by attention" in text and "of patches 81" in text
+
+
+@pytest.mark.parametrize("name", RELEASES)
+def test_info_of_a_release_needs_no_file(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    told = json.loads(run(capsys, "info", f"OpenGVLab/{name}", "--json").out)
+    assert told["dtype"] == "bfloat16" and 1.5e9 < told["parameters"] < 9e9
+    assert told["tower"]["kind"] == RELEASES[name].vision.kind
+
+
+def test_info_of_a_video_and_of_a_sight(
+    film: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = json.loads(run(capsys, "info", film, "--json").out)
+    assert (told["kind"], told["frames"], told["duration"], told["fps"]) == ("video", 16, 8.0, 2.0)
+    assert "48" in run(capsys, "info", film).out
+    run(capsys, "see", film, "-o", tmp_path / "a.safetensors", "--model", model)
+    seen = json.loads(run(capsys, "info", tmp_path / "a.safetensors", "--json").out)
+    assert (seen["clips"], seen["source"], seen["seconds"]) == (4, told["fingerprint"], [0.0, 7.5])
+
+
+def test_info_of_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    done = run(capsys, "info", "flash-tinny")
+    assert done.code == 1 and "flash-tiny?" in done.err and len(done.lines) == 1
+
+
+def test_convert(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save({"model.a": torch.arange(3.0)}, tmp_path / "old.bin")
+    done = run(capsys, "convert", tmp_path / "old.bin", tmp_path / "new.safetensors")
+    assert (done.code, done.err) == (0, "") and "1 tensors" in done.out
+    assert torch.equal(load_file(tmp_path / "new.safetensors")["model.a"], torch.arange(3.0))
+
+
+# -- as a process ------------------------------------------------------------------------------------------------------
+
+
+def test_the_module_is_the_command(film: Path, model: Path, vc: VideoChatFlash) -> None:
+    assert finished(start("ask", film, "What?", "--model", model)) == Done(0, vc.ask(film, "What?") + "\n", "")
+
+
+def test_nobody_reading_is_no_drama(film: Path, model: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    process = start("ask", film, "What?", "--model", model, stdout=writing)
+    os.close(writing)
+    done = finished(process)
+    assert (done.code, done.err) == (1, "")
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_bars_are_for_terminals(quiet: bool, film: Path, model: Path, vc: VideoChatFlash) -> None:
+    ours, theirs = pty.openpty()
+    options = ["--quiet"] if quiet else []
+    process = start("ask", film, "What?", "--model", model, *options, stderr=theirs)
+    os.close(theirs)
+    told = _everything(ours)
+    assert process.wait(10) == 0 and process.stdout and process.stdout.read() == vc.ask(film, "What?") + "\n"
+    process.stdout.close()
+    assert ("seeing" in told, "16/16" in told, "reading" in told) == ((not quiet,) * 3)
+
+
+def test_ctrl_c_at_a_prompt(film: Path, model: Path) -> None:
+    ours, theirs = pty.openpty()
+    process = start("chat", film, "--model", model, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
+    os.close(theirs)
+    told = ""
+    while "> " not in told:
+        told += os.read(ours, 1024).decode()
+    os.write(ours, b"What?\n")
+    time.sleep(0.2)
+    process.send_signal(2)
+    assert process.wait(20) == 130
+    assert "Traceback" not in _everything(ours)
+
+
+def _everything(terminal: int) -> str:
+    """What a process writes to a terminal until it ends."""
+    told = b""
+    while True:
+        try:
+            piece = os.read(terminal, 4096)
+        except OSError:  # how Linux says that nobody is left at the other end
+            piece = b""
+        if not piece:
+            os.close(terminal)
+            return told.decode(errors="replace")
+        told += piece

@@ -1,0 +1,138 @@
+"""The report: quotas are met, arithmetic is right, and what is written is what was measured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from command import small_model
+
+from videochat_flash import VideoChatFlash
+from videochat_flash.config import parse_plan
+from videochat_flash.synth import KINDS, Question
+from videochat_flash.train import report
+from videochat_flash.train.report import Quota, Record, Setting, measure, rows_of, wanted_of, wilson
+
+pytestmark = pytest.mark.usefixtures("unchecked")
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_model(tmp_path_factory.mktemp("models"))
+
+
+@pytest.mark.parametrize(
+    ("right", "asked", "low", "high"),
+    [(0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (5, 10, 0.2366, 0.7634), (485, 500, 0.9512, 0.9817), (0, 0, 0, 1)],
+)
+def test_wilson(right: int, asked: int, low: float, high: float) -> None:
+    """Against published values of the interval."""
+    assert wilson(right, asked) == pytest.approx((low, high), abs=1e-3)
+
+
+def test_how_many_are_asked_of_each_kind() -> None:
+    wanted = wanted_of(500, 100, 60)
+    assert (wanted["character"], wanted["colour"], wanted["shape"], wanted["motion"]) == (167, 167, 166, 100)
+    assert wanted["presence"] == wanted["order"] == wanted["speed"] == wanted["description"] == 60
+    assert wanted.keys() == set(KINDS)
+    assert wanted_of(2, 0, 0) == {"character": 1, "colour": 1}
+
+
+def test_a_quota_takes_a_share_of_every_video() -> None:
+    quota = Quota.of({"colour": 5, "motion": 1})
+    questions = [Question(str(i), "a", "colour" if i % 2 else "motion", (0, 1)) for i in range(20)]
+    assert [one.kind for one in quota.take(questions)].count("colour") == 5 and quota.met
+    assert quota.take(questions) == []
+    shares = Quota.of({"colour": 500, "motion": 100})
+    assert len(shares.take(questions)) == shares.share["colour"] + shares.share["motion"] < 20 and not shares.met
+
+
+def record(kind: str, truth: str, answers: dict[str, str], blind: str = "") -> Record:
+    return Record(64, "procedural", 1, kind, "?", truth, answers, blind)
+
+
+def test_rows_count_exact_matches() -> None:
+    records = [
+        record("colour", "red", {"off": "red", "own": "blue"}, "red"),
+        record("colour", "blue", {"off": "Blue", "own": "blue"}, "red"),
+        record("shape", "star", {"off": "star", "own": "star"}, "x"),
+        *(record("presence", truth, {"off": "yes", "own": "no"}, "yes") for truth in ("yes", "yes", "no")),
+    ]
+    rows = {(row.kind, row.keep): row for row in rows_of(records)}
+    assert {place: (row.right, row.asked) for place, row in rows.items()} == {
+        ("attribute", "off"): (2, 3), ("attribute", "own"): (2, 3), ("colour", "off"): (1, 2), ("colour", "own"): (1, 2),
+        ("shape", "off"): (1, 1), ("shape", "own"): (1, 1), ("presence", "off"): (2, 3), ("presence", "own"): (1, 3),
+    }  # fmt: skip
+    assert rows["attribute", "off"].chance == pytest.approx((2 / 8 + 1 / 6) / 3)
+    assert rows["attribute", "off"].blind == pytest.approx(1 / 3)
+    assert rows["presence", "off"].chance == rows["presence", "off"].blind == pytest.approx(2 / 3)
+    assert rows["colour", "off"].interval == wilson(1, 2)
+
+
+def test_equal_plans_are_asked_once(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    vc, asked = VideoChatFlash.from_pretrained(model), []
+
+    def answer(sight: object, question: str, **more: object) -> str:
+        asked.append((sight is None, question, more.get("keep")))
+        return "  a "
+
+    monkeypatch.setattr(vc, "answer", answer)
+    plan = parse_plan("2:0.5")
+    setting = Setting((16,), ("procedural",), {"own": plan, "same": plan, "off": ()}, {"colour": 3}, 1)
+    told: list[tuple[int, int]] = []
+    records = list(measure(vc, setting, lambda done, total: told.append((done, total))))
+    assert len(records) == 3 and told[-1] == (3, 3)
+    assert [one.answers for one in records] == [{"own": "a", "same": "a", "off": "a"}] * 3
+    assert len(asked) == 3 * 3 and sum(blind for blind, *_ in asked) == 3
+
+
+def test_kinds_that_a_length_cannot_show_end_in_an_error(model: Path) -> None:
+    vc = VideoChatFlash.from_pretrained(model)
+    setting = Setting((4,), ("procedural",), {"off": ()}, {"motion": 1}, 1)
+    with pytest.raises(ValueError, match="4 frames show no motion"):
+        list(measure(vc, setting, lambda done, total: None))
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr("sys.argv", ["report", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        report.main()
+    return int(ended.value.code or 0)
+
+
+def test_the_command_measures_and_writes(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "report.json"
+    few = ["--questions", 4, "--motion", 1, "--others", 1, "--frames", "16,24", "--model", model, "--out", out]
+    assert run(monkeypatch, *few, "--keep", "default", "--keep", "off") == 0
+    told = capsys.readouterr()
+    assert told.err == "" and str(out) in told.out
+    facts = json.loads(out.read_text())
+    assert len(facts["records"]) == 2 * (4 + 1 + 4)
+    assert {(row["frames"], row["keep"]) for row in facts["rows"]} == {
+        (n, k) for n in (16, 24) for k in ("default", "off")
+    }
+    assert {row["kind"] for row in facts["rows"]} == {"attribute", *KINDS}
+    assert all(row["right"] == 0 for row in facts["rows"] if row["kind"] != "presence")
+    assert facts["setting"]["seed"] == 1000 and facts["made_by"] and facts["seconds"] > 0
+    assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--frames", "10"], 2, "'10'"),
+        (["--frames", "64,,"], 2, "64,,"),
+        (["--keep", "much"], 2, "much"),
+        (["--model", "flash-tinny"], 1, "flash-tinny"),
+    ],
+)
+def test_the_command_refuses(
+    arguments: list[str], code: int, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    assert run(monkeypatch, *arguments, "--out", tmp_path / "report.json") == code
+    told = capsys.readouterr()
+    assert words in told.err and len(told.err.splitlines()) == 1 and not any(tmp_path.iterdir())
