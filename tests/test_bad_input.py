@@ -94,7 +94,7 @@ def nothing_new(world: World) -> Iterator[None]:
     assert world.listing() == before
 
 
-def wrong(done: Done, code: int, *words: str) -> None:
+def expect_error(done: Done, code: int, *words: str) -> None:
     """One line that says what is wrong, and nothing else."""
     assert done.code == code, done.err
     assert done.out == ""
@@ -125,7 +125,7 @@ def test_a_video_that_is_none(
 ) -> None:
     path = world.folder / name
     more = {"ask": ["What?"], "see": ["-o", world.folder / "made.safetensors"], "info": []}[command]
-    wrong(run(capsys, command, path, *more), 1, str(path), *(VIDEOS[name] if command != "info" else ()))
+    expect_error(run(capsys, command, path, *more), 1, str(path), *(VIDEOS[name] if command != "info" else ()))
 
 
 ODD = {
@@ -186,7 +186,7 @@ def test_an_odd_video_is_answered_and_what_is_odd_is_said(
 def test_options_that_cannot_be(
     options: list[str], code: int, words: list[str], world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    wrong(run(capsys, "ask", world.film, "What?", "--model", world.model, *options), code, *words)
+    expect_error(run(capsys, "ask", world.film, "What?", "--model", world.model, *options), code, *words)
 
 
 def test_frames_that_are_no_whole_clips_are_rounded_down_and_that_is_said_once(
@@ -218,21 +218,21 @@ def test_a_model_that_cannot_be_loaded(
 ) -> None:
     model = name if name == "flash-tinny" else world.folder / name
     made = world.folder / "made.safetensors"
-    wrong(run(capsys, "see", world.film, "-o", made, "--model", model), 1, *words)
+    expect_error(run(capsys, "see", world.film, "-o", made, "--model", model), 1, *words)
 
 
 def test_a_sight_of_another_model(world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sight, other = tmp_path / "film.safetensors", small_model(tmp_path, seed=1)
     assert run(capsys, "see", world.film, "-o", sight, "--model", other).code == 0
     made_by = [VideoChatFlash.from_pretrained(folder).made_by for folder in (other, world.model)]
-    wrong(run(capsys, "ask", sight, "What?", "--model", world.model), 1, *made_by)
+    expect_error(run(capsys, "ask", sight, "What?", "--model", world.model), 1, *made_by)
 
 
 @pytest.mark.parametrize(("question", "words"), [("", ["empty"]), (" \n", ["empty"]), ("x" * 100_000, ["100000"])])
 def test_a_question_that_is_none(
     question: str, words: list[str], world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    wrong(run(capsys, "ask", world.film, question, "--model", world.model), 1, "question", *words)
+    expect_error(run(capsys, "ask", world.film, question, "--model", world.model), 1, "question", *words)
 
 
 def test_control_tokens_in_a_question_are_text(world: World, capsys: pytest.CaptureFixture[str]) -> None:
@@ -252,7 +252,7 @@ def test_a_folder_that_is_none(place: str, command: str, world: World, capsys: p
     (world.folder / "file.txt").write_text("not a folder")
     out = world.folder / f"{place}{SUFFIXES[command]}"
     before = world.listing()
-    wrong(run(capsys, *_writing(command, world), "--out", out), 1, str(out.parent), "folder")
+    expect_error(run(capsys, *_writing(command, world), "--out", out), 1, str(out.parent), "folder")
     assert world.listing() == before
 
 
@@ -260,24 +260,25 @@ def test_a_folder_that_is_none(place: str, command: str, world: World, capsys: p
 def test_a_folder_that_nobody_may_write_to(
     command: str, world: World, nothing_new: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(os, "access", lambda *_: False)  # whoever runs the tests may be allowed everything
+    # Whoever runs the tests may be allowed everything.
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
     out = world.folder / f"made{SUFFIXES[command]}"
-    wrong(run(capsys, *_writing(command, world), "--out", out), 1, str(world.folder), "written")
+    expect_error(run(capsys, *_writing(command, world), "--out", out), 1, str(world.folder), "written")
 
 
 @pytest.mark.parametrize("command", ["needle", "card"])
 def test_a_folder_in_place_of_a_file(
     command: str, world: World, nothing_new: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    wrong(run(capsys, *_writing(command, world), "--out", world.model), 1, str(world.model), "is a folder")
+    expect_error(run(capsys, *_writing(command, world), "--out", world.model), 1, str(world.model), "is a folder")
 
 
 def test_a_sight_that_would_not_be_known_as_one(world: World, capsys: pytest.CaptureFixture[str]) -> None:
-    wrong(run(capsys, *_writing("see", world), "--out", world.folder / "made"), 2, ".safetensors")
+    expect_error(run(capsys, *_writing("see", world), "--out", world.folder / "made"), 2, ".safetensors")
 
 
 def test_a_demo_under_a_file(world: World, nothing_new: None, capsys: pytest.CaptureFixture[str]) -> None:
-    wrong(run(capsys, "demo", "--out", world.folder / "text.mp4" / "made"), 1, "text.mp4")
+    expect_error(run(capsys, "demo", "--out", world.folder / "text.mp4" / "made"), 1, "text.mp4")
 
 
 SUFFIXES = {"see": ".safetensors", "needle": ".mp4", "card": ".png"}
@@ -295,17 +296,17 @@ def test_a_disk_that_is_full(world: World, capsys: pytest.CaptureFixture[str], m
     monkeypatch.setattr("videochat_flash.sight.save_file", full)
     before = world.listing()
     done = run(capsys, "see", world.film, "--model", world.model, "-o", world.folder / "made.safetensors")
-    wrong(done, 1, "made.safetensors", "No space left")
+    expect_error(done, 1, "made.safetensors", "No space left")
     assert world.listing() == before
 
 
 def test_what_convert_refuses(world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     target = tmp_path / "out.safetensors"
-    wrong(run(capsys, "convert", tmp_path / "none.bin", target), 1, "none.bin")
-    wrong(run(capsys, "convert", world.folder / "text.mp4", target), 1, "text.mp4")
+    expect_error(run(capsys, "convert", tmp_path / "none.bin", target), 1, "none.bin")
+    expect_error(run(capsys, "convert", world.folder / "text.mp4", target), 1, "text.mp4")
     (tmp_path / "file.txt").write_text("no folder")
     torch.save({"a": torch.zeros(2)}, tmp_path / "good.bin")
-    wrong(run(capsys, "convert", tmp_path / "good.bin", tmp_path / "file.txt" / "x.safetensors"), 1, "file.txt")
+    expect_error(run(capsys, "convert", tmp_path / "good.bin", tmp_path / "file.txt" / "x.safetensors"), 1, "file.txt")
     assert not target.exists()
 
 
@@ -330,13 +331,13 @@ def test_what_convert_refuses(world: World, tmp_path: Path, capsys: pytest.Captu
 def test_needles_that_cannot_be_made(
     arguments: list[str], code: int, words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    wrong(run(capsys, "synth", *arguments, "--out", tmp_path / "made.mp4"), code, *words)
+    expect_error(run(capsys, "synth", *arguments, "--out", tmp_path / "made.mp4"), code, *words)
     assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("arguments", [["ask"], ["ask", "film.mp4"], ["see", "film.mp4"], ["synth"], ["no-such"]])
 def test_what_is_missing_is_said_in_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    wrong(run(capsys, *arguments), 2)
+    expect_error(run(capsys, *arguments), 2)
 
 
 def test_ctrl_c_while_decoding_leaves_nothing_behind(world: World, tmp_path: Path) -> None:

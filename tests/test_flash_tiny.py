@@ -10,6 +10,7 @@ from command import finished, start
 
 from videochat_flash import VideoChatFlash
 from videochat_flash.needle import PROCEDURAL, Made, make_needle
+from videochat_flash.prompt import Turn
 from videochat_flash.synth import ATTRIBUTES
 from videochat_flash.weights import ASSETS, EMBEDDED
 
@@ -46,8 +47,6 @@ def test_a_follow_up_question_is_understood(made: list[Made]) -> None:
     vc = VideoChatFlash.from_pretrained()
     sight = vc.see(made[0].video)
     first, second = made[0].questions[:2]
-    from videochat_flash.prompt import Turn
-
     history = [Turn("user", first.question), Turn("assistant", first.answer)]
     assert vc.answer(sight, second.question, history=history).strip() == second.answer
 

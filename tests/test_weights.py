@@ -10,9 +10,9 @@ from math import prod
 from pathlib import Path
 
 import pytest
+import tiny
 import torch
 from safetensors.torch import load_file, save_file
-import tiny
 from tiny import CONFIG, INTERNVIDEO2, tokenizer
 
 from videochat_flash import weights

@@ -203,7 +203,10 @@ def load_model(
 def _weight_files(folder: Path) -> list[Path]:
     index, single = folder / INDEX, folder / "model.safetensors"
     if index.is_file():
-        files = [folder / name for name in sorted(set(_read_json(index)["weight_map"].values()))]
+        places = _read_json(index).get("weight_map")
+        if not isinstance(places, dict):
+            raise ValueError(f"{index} has no weight_map: it is not the index of a sharded model")
+        files = [folder / name for name in sorted(set(places.values()))]
         absent = [file.name for file in files if not file.is_file()]
         if absent:
             raise FileNotFoundError(f"{folder} lacks {', '.join(absent)}: fetch the model again")

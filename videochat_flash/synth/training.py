@@ -81,7 +81,8 @@ def card_clip(
     """A clip at one frame a second, as it would lie in a needle video.
 
     A share of ``movers`` shows a mover; of the others half show one card that starts or ends within the clip or fills
-    it, a third two cards in succession, the rest nothing. ``haystack`` holds real frames, uint8 ``h w 3``, one for each of the clip's.
+    it, a third two cards in succession, the rest nothing. ``haystack`` holds real frames, uint8 ``h w 3``, one for
+    each of the clip's.
     Returns the images, uint8 ``frames size size 3``, and labels ``frames g g``.
     """
     canvas = _canvas(rng, size, haystack[0] if haystack is not None else None)

@@ -28,7 +28,7 @@ from .find import Lesson, train_decoder
 from .see import OUTPUTS, Sightings, train_tower
 
 SEED = 1
-BANK_SCENES = 8000
+BANK_SCENES = 7000
 SEE = (
     Sightings("images", steps=2000, batch=64, frames=1, patches=80, rate=2e-3, fall=0),
     Sightings("early", steps=600, batch=20, frames=4, patches=240, rate=1.2e-3, fall=0, new_head=True),
@@ -94,8 +94,9 @@ def main(
     initialise(model, SEED)
     assert before is not None and isinstance(model.vision, Umt)
     head = nn.Linear(FLASH_TINY.vision.width, OUTPUTS)
+    state = torch.load(before, weights_only=True)["model"]
     seen = nn.ModuleDict({"tower": model.vision, "head": head})
-    seen.load_state_dict(torch.load(before, weights_only=True)["model"])
+    seen.load_state_dict({name: state[name] for name in seen.state_dict()})
     fill_bank(FLASH_TINY, model.vision, head, out / "bank.safetensors", SEED, BANK_SCENES)
     bank = Bank(out / "bank.safetensors", SEED, BANK_SCENES)
     tokenizer = train_tokenizer(FLASH_TINY.llm.vocab, SEED)
