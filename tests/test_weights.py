@@ -224,6 +224,11 @@ def test_shards_give_the_same_model(tmp_path: Path, model: VideoChatFlashModel) 
     assert all(torch.equal(tensor, again[name]) for name, tensor in model.state_dict().items())
 
 
+def test_others_may_read_what_was_saved(folder: Path) -> None:
+    plain = folder / "config.json"
+    assert (folder / "model.safetensors").stat().st_mode == plain.stat().st_mode
+
+
 def test_dtype_is_converted_on_the_way(folder: Path) -> None:
     model = weights.load_model(folder, weights.read_config(folder), torch.bfloat16)
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16}

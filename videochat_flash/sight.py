@@ -17,6 +17,13 @@ from torch import Tensor
 FORMAT = "videochat-flash sight 1"
 
 
+def share(path: Path) -> None:
+    """Give a file the permissions that a new one has; the library that writes it lets its owner alone read it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)
+
+
 @dataclass(frozen=True, eq=False)
 class Sight:
     """Visual tokens of a video or an image.
@@ -101,6 +108,7 @@ class Sight:
                 beside,
                 metadata={"format": FORMAT, "sight": json.dumps(header)},
             )
+            share(beside)
             beside.replace(path)
         except SafetensorError as error:
             raise OSError(f"{path} cannot be written: {error}") from None

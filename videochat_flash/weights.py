@@ -23,6 +23,7 @@ from .generate import Decoding
 from .model import VideoChatFlashModel
 from .prompt import plain_text
 from .released import config_from_json, config_to_json
+from .sight import share
 
 EMBEDDED = "flash-tiny"
 ASSETS = Path(__file__).parent / "assets"
@@ -323,10 +324,12 @@ def _write_weights(folder: Path, model: VideoChatFlashModel, shard_bytes: int) -
         size += tensor.nbytes
     if len(shards) == 1:
         save_file(shards[0], folder / "model.safetensors", metadata={"format": "pt"})
+        share(folder / "model.safetensors")
         return
     names = [f"model-{i:05d}-of-{len(shards):05d}.safetensors" for i in range(1, len(shards) + 1)]
     for name, shard in zip(names, shards, strict=True):
         save_file(shard, folder / name, metadata={"format": "pt"})
+        share(folder / name)
     places = {key: name for name, shard in zip(names, shards, strict=True) for key in shard}
     total = sum(t.nbytes for t in tensors.values())
     _write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": places})

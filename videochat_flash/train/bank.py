@@ -13,14 +13,13 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..config import Config
 from ..connector import Connector
 from ..synth import Card, Event, Mover, Scene, random_style, random_what, scene_frames
-from ..vision import Umt
-from .see import SIZES, to_clips
+from .see import SIZES, Pupil, to_clips
 
 CLIP_SECONDS = 4.0  # at one frame a second
 SHARE = {"empty": 0.2, "card": 0.4, "pair": 0.2, "mover": 0.2}  # of the bank's scenes
@@ -71,7 +70,7 @@ class Scenes(Dataset[np.ndarray]):
 
 
 @torch.inference_mode()
-def fill_bank(config: Config, tower: Umt, head: nn.Linear, path: Path, seed: int, count: int) -> None:
+def fill_bank(config: Config, pupil: Pupil, path: Path, seed: int, count: int) -> None:
     """Render ``count`` scenes and keep the merged tokens of their clips, bfloat16 "clips M D".
 
     Beside them stands which tokens show something, as the head that the tower learned with tells.
@@ -79,14 +78,13 @@ def fill_bank(config: Config, tower: Umt, head: nn.Linear, path: Path, seed: int
     if path.exists():
         return
     merge = Connector(config).merge
-    tower.eval()
     kept, shows = [], []
     loader = DataLoader(Scenes(seed, count), None, num_workers=1, prefetch_factor=64)
     for frames in loader:
         clips = to_clips(torch.as_tensor(frames).unflatten(0, (-1, 4)))
         with torch.autocast("cpu", torch.bfloat16):
-            tokens = merge(tower(clips).float(), 4).bfloat16()
-            colour = head(tokens)[..., : SIZES[0]]
+            tokens = merge(pupil.tower(clips).float(), 4).bfloat16()
+            colour = pupil.what(tokens)[..., : SIZES[0]]
         kept.append(tokens)
         shows.append(colour.argmax(dim=-1) > 0)
     beside = path.with_suffix(".part")

@@ -14,14 +14,14 @@ import torch
 from jaxtyping import Float
 from tokenizers import Tokenizer
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from ..model import VideoChatFlashModel
 from ..prompt import Prompt, Turn, render
 from ..sight import Sight
 from ..synth import Question, Scene, ask
 from .bank import Bank
-from .loop import Progress, optimiser, restore, save, set_rate
+from .loop import Progress, optimiser, restore, save, set_rate, take_step
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class Lesson:
     movers: tuple[int, int]
     tokens: int  # of each clip
     rate: float
+    fall: float = 1 / 3
 
 
 def questions(rng: np.random.Generator, scene: Scene) -> list[Question]:
@@ -80,34 +81,25 @@ def train_decoder(
     bank: Bank,
     lesson: Lesson,
     out: Path,
-    *,
     seed: int,
-    start_from: Path | None = None,
 ) -> None:
-    """Train connector and decoder on the bank's videos, going on from ``out`` where a run stopped."""
+    """Train the model's connector and decoder on the bank's videos, from a checkpoint in ``out`` if there is one."""
     torch.manual_seed(seed)
     net = nn.ModuleDict({"connector": model.connector, "decoder": model.decoder})
-    if start_from is not None:
-        net.load_state_dict(torch.load(start_from, weights_only=True)["model"])
     optimisers = optimiser(net, lesson.rate)
     path = out / f"{lesson.name}.pt"
     first = restore(path, net, optimisers)
     data = Conversations(bank, tokenizer, lesson, seed)
-    rest = torch.utils.data.Subset(data, range(first * lesson.videos, len(data)))
+    rest = Subset(data, range(first * lesson.videos, len(data)))
     loader = DataLoader(rest, lesson.videos, num_workers=1, prefetch_factor=4, collate_fn=list)
     progress = Progress(out / f"{lesson.name}.jsonl", lesson.steps, first)
     for step, batch in enumerate(loader, first):
-        set_rate(optimisers, lesson.rate, step, lesson.steps)
+        set_rate(optimisers, lesson.rate, step, lesson.steps, lesson.fall)
         prompts = [prompt for _, prompt in batch]
         with torch.autocast("cpu", torch.bfloat16):
             videos = [[model.connector.mlp(tokens)] for tokens, _ in batch]
             losses = model.loss(prompts, videos)
-        for one in optimisers:
-            one.zero_grad(set_to_none=True)
-        losses.mean().backward()
-        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        for one in optimisers:
-            one.step()
+        take_step(net, optimisers, losses.mean())
         progress.log(step, loss=losses.mean().item(), certain=(losses < 0.1).float().mean().item())
         if (step + 1) % 50 == 0 or step + 1 == lesson.steps:
             save(path, net, optimisers, step + 1)

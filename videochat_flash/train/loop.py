@@ -7,8 +7,10 @@ import time
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import AdamW, Muon, Optimizer
+
+State = dict[str, Tensor]
 
 
 def optimiser(net: nn.Module, rate: float) -> list[Optimizer]:
@@ -31,6 +33,16 @@ def set_rate(optimisers: list[Optimizer], rate: float, step: int, steps: int, fa
     for one in optimisers:
         for group in one.param_groups:
             group["lr"] = rate * warm * max(sunk, 0.02)
+
+
+def take_step(net: nn.Module, optimisers: list[Optimizer], loss: Tensor) -> None:
+    """Backward, clip, update."""
+    for one in optimisers:
+        one.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+    for one in optimisers:
+        one.step()
 
 
 def save(path: Path, net: nn.Module, optimisers: list[Optimizer], step: int) -> None:

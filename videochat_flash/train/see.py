@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from ..config import PIXEL_MEAN, PIXEL_STD, VisionConfig
 from ..synth import CHARACTERS, COLOURS, DIRECTIONS, SHAPES, SPEEDS, Labels, card_clip, card_frame
 from ..vision import Umt, umt_positions
-from .loop import Progress, optimiser, restore, save, set_rate
+from .loop import Progress, State, optimiser, restore, save, set_rate, take_step
 
 FIELDS = {"colour": COLOURS, "shape": SHAPES, "character": CHARACTERS, "direction": DIRECTIONS, "speed": SPEEDS}
 PATCH = 16
@@ -41,7 +41,6 @@ class Sightings:
     rate: float
     fall: float = 1 / 3  # share of the steps over which the rate sinks
     movers: float = 0.4  # share of clips with a moving shape
-    new_head: bool = False  # where the one before has learned on single frames that nothing moves
     seed: int = 1
 
 
@@ -135,6 +134,9 @@ def patch_loss(
     total = 4 * F.smooth_l1_loss(place[known], track[known], beta=0.1) if known.any() else torch.zeros(())
     right = []
     for name, part, target in zip(FIELDS, parts, labels.unbind(-1), strict=True):
+        if name in ("direction", "speed") and not known.any():  # single frames must not teach that nothing moves
+            right.append(float("nan"))
+            continue
         losses = F.cross_entropy(part.transpose(1, 2), target, reduction="none")
         shown = target > 0
         total = total + losses[~shown].mean() * 0.5
@@ -146,48 +148,55 @@ def patch_loss(
     return total, right
 
 
-def train_tower(config: VisionConfig, out: Path, lesson: Sightings, start_from: Path | None = None) -> None:
-    """Train tower and head on single frames or clips, going on from ``out`` where a run stopped."""
+class Pupil(nn.Module):
+    """The tower, and the two heads that it learns with and that are thrown away."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.tower = Umt(config)
+        self.what = nn.Linear(config.width, OUTPUTS)
+        self.where = nn.Linear(config.width, 2 * GRID + 4)
+        mean, std = (torch.tensor(values).repeat_interleave(PATCH**2) for values in (PIXEL_MEAN, PIXEL_STD))
+        self.register_buffer("mean", mean, persistent=False)
+        self.register_buffer("std", std, persistent=False)
+
+    def forward(
+        self, patches: UInt8[Tensor, "C p n"], places: Int[Tensor, "C p"], positions: Float[Tensor, "q D"]
+    ) -> tuple[Float[Tensor, "C p m"], Tensor]:
+        """What each of some patches shows, and the loss of not knowing where it lies."""
+        conv = self.tower.patch_embed.proj
+        x = F.linear((patches.float() / 255 - self.mean) / self.std, conv.weight.flatten(1), conv.bias)
+        x = x + positions[places].to(x.dtype)
+        lost = x.new_zeros(())
+        for number, block in enumerate(self.tower.blocks):
+            x = block(x)
+            if number == POSITION_BLOCK:
+                lost = place_loss(self.where(x), places)
+        return self.what(self.tower.vision_layernorm(x)), lost
+
+
+def train_tower(config: VisionConfig, out: Path, lesson: Sightings, before: State) -> State:
+    """Train on single frames or clips, from the weights ``before`` or, if there is one, the checkpoint in ``out``."""
     torch.manual_seed(lesson.seed)
-    tower = Umt(config)
-    head = nn.Linear(config.width, OUTPUTS)
-    where = nn.Linear(config.width, 2 * GRID + lesson.frames)
-    net = nn.ModuleDict({"tower": tower, "head": head, "where": where})
-    if start_from is not None:
-        before = torch.load(start_from, weights_only=True)["model"]
-        kept = {
-            name: value for name, value in before.items() if not (lesson.new_head and not name.startswith("tower."))
-        }
-        net.load_state_dict(net.state_dict() | kept)
-    optimisers = optimiser(net, lesson.rate)
-    first = restore(out / f"{lesson.name}.pt", net, optimisers)
+    pupil = Pupil(config)
+    pupil.load_state_dict(pupil.state_dict() | before)
+    optimisers = optimiser(pupil, lesson.rate)
+    first = restore(out / f"{lesson.name}.pt", pupil, optimisers)
     data = Rendered(lesson)
     rest = Subset(data, range(first * lesson.batch, len(data)))
     loader = DataLoader(rest, lesson.batch, num_workers=1, prefetch_factor=4)
-    mean, std = (torch.tensor(values).repeat_interleave(PATCH**2) for values in (PIXEL_MEAN, PIXEL_STD))
-    table = umt_positions(lesson.frames, GRID, config.width, torch.device("cpu"))
+    positions = umt_positions(lesson.frames, GRID, config.width, torch.device("cpu"))
     progress = Progress(out / f"{lesson.name}.jsonl", lesson.steps, first)
     for step, (patches, places, labels, middle, track) in enumerate(loader, first):
         set_rate(optimisers, lesson.rate, step, lesson.steps, lesson.fall)
-        conv = tower.patch_embed.proj
         with torch.autocast("cpu", torch.bfloat16):
-            x = (
-                F.linear((patches.float() / 255 - mean) / std, conv.weight.flatten(1), conv.bias)
-                + table[places].bfloat16()
-            )
-            for number, block in enumerate(tower.blocks):
-                x = block(x)
-                if number == POSITION_BLOCK:
-                    lost = place_loss(where(x), places)
-            logits = head(tower.vision_layernorm(x))
+            logits, lost = pupil(patches, places, positions)
         loss, right = patch_loss(logits, labels, middle, track)
-        loss = loss + lost
-        for one in optimisers:
-            one.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        for one in optimisers:
-            one.step()
+        take_step(pupil, optimisers, loss + lost)
         progress.log(step, loss=loss.item(), place=lost.item(), **dict(zip(FIELDS, right, strict=True)))
         if (step + 1) % 100 == 0 or step + 1 == lesson.steps:
-            save(out / f"{lesson.name}.pt", net, optimisers, step + 1)
+            save(out / f"{lesson.name}.pt", pupil, optimisers, step + 1)
+    return pupil.state_dict()

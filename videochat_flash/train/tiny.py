@@ -14,34 +14,28 @@ import numpy as np
 import torch
 import typer
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-from torch import nn
 
 from ..config import FLASH_TINY
 from ..generate import Decoding
 from ..model import VideoChatFlashModel
 from ..prompt import END_OF_TEXT, IM_END, IM_START, SYSTEM, control, plain_text
 from ..synth import CHARACTERS, COLOURS, KINDS, SHAPES, ask, make_scene
-from ..vision import Umt
-from ..weights import byte_level, save_model
+from ..weights import byte_level, load_model, save_model
 from .bank import Bank, fill_bank
 from .find import Lesson, train_decoder
-from .see import OUTPUTS, Sightings, train_tower
+from .see import Pupil, Sightings, train_tower
 
 SEED = 1
 BANK_SCENES = 7000
 SEE = (
     Sightings("images", steps=2000, batch=64, frames=1, patches=80, rate=2e-3, fall=0),
-    Sightings("early", steps=600, batch=20, frames=4, patches=240, rate=1.2e-3, fall=0, new_head=True),
-    Sightings(
-        "motion", steps=500, batch=40, frames=4, patches=120, rate=1.5e-3, fall=0, movers=0.7, new_head=True, seed=2
-    ),
-    Sightings("clips", steps=800, batch=40, frames=4, patches=120, rate=1.5e-3, fall=0.4, movers=0.5, seed=3),
-    Sightings("whole", steps=260, batch=8, frames=4, patches=784, rate=6e-4, fall=0.8, movers=0.5, seed=4),
+    Sightings("clips", steps=2000, batch=40, frames=4, patches=120, rate=1.5e-3, fall=0.3, movers=0.5, seed=2),
+    Sightings("whole", steps=300, batch=8, frames=4, patches=784, rate=5e-4, fall=1, movers=0.5, seed=3),
 )
 FIND = (
-    Lesson("short", steps=900, videos=24, clips=(3, 8), cards=(2, 4), movers=(0, 1), tokens=20, rate=1.5e-3),
-    Lesson("longer", steps=450, videos=10, clips=(8, 20), cards=(3, 6), movers=(0, 1), tokens=64, rate=1e-3),
-    Lesson("long", steps=350, videos=4, clips=(16, 72), cards=(4, 8), movers=(1, 2), tokens=64, rate=7e-4),
+    Lesson("short", 760, videos=24, clips=(3, 8), cards=(2, 4), movers=(0, 1), tokens=20, rate=1.5e-3, fall=0),
+    Lesson("longer", 300, videos=10, clips=(6, 20), cards=(3, 6), movers=(0, 1), tokens=64, rate=1.2e-3, fall=0.2),
+    Lesson("long", 140, videos=4, clips=(16, 68), cards=(4, 8), movers=(1, 2), tokens=64, rate=8e-4, fall=0.7),
 )
 
 
@@ -81,31 +75,34 @@ def initialise(model: VideoChatFlashModel, seed: int) -> None:
 
 def main(
     out: Annotated[Path, typer.Option(help="Checkpoints, logs and the packed model.")] = Path("runs/tiny"),
+    start: Annotated[Path | None, typer.Option(help="Go on from this packed model instead of from nothing.")] = None,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
 ) -> None:
-    """Train flash-tiny, going on where an earlier run stopped."""
+    """Train flash-tiny, going on where an earlier run in the same folder stopped."""
     torch.set_num_threads(threads)
     out.mkdir(parents=True, exist_ok=True)
-    before = None
-    for sightings in SEE:
-        train_tower(FLASH_TINY.vision, out, sightings, start_from=before)
-        before = out / f"{sightings.name}.pt"
     model = VideoChatFlashModel(FLASH_TINY)
     initialise(model, SEED)
-    assert before is not None and isinstance(model.vision, Umt)
-    head = nn.Linear(FLASH_TINY.vision.width, OUTPUTS)
-    state = torch.load(before, weights_only=True)["model"]
-    seen = nn.ModuleDict({"tower": model.vision, "head": head})
-    seen.load_state_dict({name: state[name] for name in seen.state_dict()})
-    fill_bank(FLASH_TINY, model.vision, head, out / "bank.safetensors", SEED, BANK_SCENES)
+    if start is not None:
+        model.load_state_dict(load_model(start, FLASH_TINY, torch.float32).state_dict())
+    seen = {f"tower.{name}": value for name, value in model.vision.state_dict().items()}
+    for sightings in SEE:
+        seen = train_tower(FLASH_TINY.vision, out, sightings, seen)
+    pupil = Pupil(FLASH_TINY.vision)
+    pupil.load_state_dict(seen)
+    model.vision.load_state_dict(pupil.tower.state_dict())
+    fill_bank(FLASH_TINY, pupil, out / "bank.safetensors", SEED, BANK_SCENES)
     bank = Bank(out / "bank.safetensors", SEED, BANK_SCENES)
     tokenizer = train_tokenizer(FLASH_TINY.llm.vocab, SEED)
-    before = None
     for lesson in FIND:
-        train_decoder(model, tokenizer, bank, lesson, out, seed=SEED, start_from=before)
-        before = out / f"{lesson.name}.pt"
+        train_decoder(model, tokenizer, bank, lesson, out, SEED)
+    pack(model, tokenizer, out / "flash-tiny")
+
+
+def pack(model: VideoChatFlashModel, tokenizer: Tokenizer, folder: Path) -> None:
+    """Write the model as it ships, in bfloat16."""
     end = tuple(control(tokenizer, name) for name in (IM_END, END_OF_TEXT))
-    save_model(out / "flash-tiny", model.bfloat16(), tokenizer, Decoding(max_new_tokens=64, eos=end))
+    save_model(folder, model.bfloat16(), tokenizer, Decoding(max_new_tokens=64, eos=end))
 
 
 if __name__ == "__main__":
