@@ -188,18 +188,18 @@ def test_a_device_that_is_not_there(device: str) -> None:
 
 
 MEASURE = """
-import resource, sys
-from pathlib import Path
+import sys
 sys.path.insert(0, sys.argv[1])
 import tiny, torch
 from videochat_flash.chat import VideoChatFlash
 from videochat_flash.generate import Decoding
+from videochat_flash.show import peak_megabytes
 from videochat_flash.video import Sampling
 torch.set_num_threads(1)
 vc = VideoChatFlash(tiny.model(), tiny.tokenizer(), Decoding())
 sight = vc.see(sys.argv[2], Sampling(max_frames=int(sys.argv[3])))
 assert sight.frames == int(sys.argv[3])
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - sight.tokens.nbytes)
+print(int(peak_megabytes() * 2**20) - sight.tokens.nbytes)
 """
 
 

@@ -350,14 +350,15 @@ def test_qwen_tokenizer_files_equal_tokenizer_json(tmp_path: Path) -> None:
 # -- memory ------------------------------------------------------------------------------------------------------------
 
 MEASURE = """
-import resource, sys, torch
+import sys, torch
 from pathlib import Path
 from videochat_flash import weights
+from videochat_flash.show import peak_megabytes
 folder = Path(sys.argv[1])
 config = weights.read_config(folder)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak_megabytes()
 weights.load_model(folder, config)
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+print(int((peak_megabytes() - before) * 2**20))
 """
 
 

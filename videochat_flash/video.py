@@ -363,7 +363,7 @@ def write(path: str | Path, frames: Iterable[UInt8[np.ndarray, "h w 3"]], fps: f
     try:
         with _open(partial, "w") as (av, out, _):
             stream = out.add_stream(
-                "libx264", rate=rate, options={"crf": str(crf), "preset": "veryfast", "threads": "2"}
+                "libx264", rate=rate, options={"crf": str(crf), "preset": "veryfast", "threads": "1", **SAME_BYTES}
             )
             stream.pix_fmt, stream.codec_context.time_base = "yuv420p", Fraction(1, rate.numerator)
             for count, frame in enumerate(frames, 1):
@@ -373,7 +373,7 @@ def write(path: str | Path, frames: Iterable[UInt8[np.ndarray, "h w 3"]], fps: f
                 if frame.shape != shape or frame.dtype != np.uint8:
                     raise ValueError(f"frame {count} is {frame.dtype}{frame.shape}: all must be uint8 (h, w, 3) alike")
                 even = np.pad(frame, ((0, shape[0] % 2), (0, shape[1] % 2), (0, 0)), "edge")
-                picture = av.VideoFrame.from_ndarray(even, format="rgb24")
+                picture = av.VideoFrame.from_ndarray(even, format="rgb24").reformat(format="yuv420p")
                 picture.pts, picture.time_base = (count - 1) * rate.denominator, Fraction(1, rate.numerator)
                 out.mux(stream.encode(picture))
             if not count:
