@@ -30,6 +30,7 @@ GROUP = 8  # one frame a second is counted in groups of this many (4 in training
 STILLS = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 FORMATS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,gif,flv,asf,ogg"  # no playlists: they open other files and addresses
 TICK = 1e-3  # seconds; containers that count in milliseconds round by up to this
+SAME_BYTES = {"x264-params": "mbtree=0"}  # with it on, one write in seven came out a little different
 
 
 class VideoError(ValueError):
