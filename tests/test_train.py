@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from safetensors.torch import load_file
 
-from videochat_flash.config import Config, LLMConfig, VisionConfig
+from videochat_flash.config import Config, LLMConfig, VisionConfig, parse_plan
 from videochat_flash.prompt import IGNORE
 from videochat_flash.synth import Card, Mover
 from videochat_flash.train.bank import Bank, clashes, fill_bank, small_scene
 from videochat_flash.train.find import Conversations, Lesson, train_decoder
-from videochat_flash.train.see import GRID, PATCH, Pupil, Rendered, Sightings, middles, tracks, train_tower
+from videochat_flash.train.loop import Run
+from videochat_flash.train.see import GRID, PATCH, Memory, Pupil, Rendered, Sightings, middles, tracks, train_tower
 from videochat_flash.train.tiny import FIND, SEE, initialise, train_tokenizer
 
 CONFIG = Config(
@@ -25,7 +27,17 @@ CONFIG = Config(
 )
 IMAGES = Sightings("images", steps=4, batch=2, frames=1, patches=30, rate=1e-3)
 CLIPS = Sightings("clips", steps=2, batch=2, frames=4, patches=60, rate=1e-3, movers=1.0)
-LESSON = Lesson("short", steps=3, videos=2, clips=(3, 5), cards=(2, 3), movers=(0, 1), tokens=16, rate=1e-3)
+LESSON = Lesson(
+    "short",
+    steps=3,
+    videos=2,
+    clips=(3, 5),
+    cards=(2, 3),
+    movers=(0, 1),
+    tokens=16,
+    rate=1e-3,
+    plan=parse_plan("1:0.5"),
+)
 SCENES = 24
 
 
@@ -69,8 +81,8 @@ def test_tracks_follow_what_moves() -> None:
 @pytest.mark.parametrize("lesson", [IMAGES, CLIPS])
 def test_a_stopped_lesson_goes_on_where_it_was(tmp_path: Path, lesson: Sightings) -> None:
     with tiny.seeded():
-        whole = train_tower(CONFIG.vision, tmp_path / "a", lesson, {})
-        stopped = train_tower(CONFIG.vision, tmp_path / "a", lesson, {})
+        whole = train_tower(CONFIG.vision, Run(tmp_path / "a"), lesson, {})
+        stopped = train_tower(CONFIG.vision, Run(tmp_path / "a"), lesson, {})
     assert all(torch.equal(whole[name], stopped[name]) for name in whole)
     assert len(losses(tmp_path / "a" / f"{lesson.name}.jsonl")) == 1
 
@@ -78,11 +90,10 @@ def test_a_stopped_lesson_goes_on_where_it_was(tmp_path: Path, lesson: Sightings
 def test_the_bank_is_filled_once_and_makes_videos_without_doubles(tmp_path: Path) -> None:
     with tiny.seeded():
         pupil = Pupil(CONFIG.vision)
-        path = tmp_path / "bank.safetensors"
-        fill_bank(CONFIG, pupil, path, 5, SCENES)
-    before = path.read_bytes()
-    fill_bank(CONFIG, pupil, path, 5, SCENES)
-    assert path.read_bytes() == before
+        path = fill_bank(CONFIG, pupil, Run(tmp_path), 5, SCENES)
+    before = path.stat()
+    fill_bank(CONFIG, pupil, Run(tmp_path), 5, SCENES)
+    assert path.stat() == before
     bank = Bank(path, 5, SCENES)
     assert len(bank.tokens) == sum(round(small_scene(5, i).duration / 4) for i in range(SCENES))
     for seed in range(5):
@@ -98,7 +109,7 @@ def test_the_decoder_learns_from_the_bank(tmp_path: Path) -> None:
     with tiny.seeded():
         pupil, model = Pupil(CONFIG.vision), tiny.model(CONFIG)
         initialise(model, 1)
-        fill_bank(CONFIG, pupil, tmp_path / "bank.safetensors", 5, SCENES)
+        fill_bank(CONFIG, pupil, Run(tmp_path), 5, SCENES)
     bank, tokenizer = Bank(tmp_path / "bank.safetensors", 5, SCENES), train_tokenizer(512, 1)
     data = Conversations(bank, tokenizer, LESSON, 1)
     _, prompt = data[0]
@@ -106,9 +117,26 @@ def test_the_decoder_learns_from_the_bank(tmp_path: Path) -> None:
     assert learned and learned[-1] == tokenizer.token_to_id("<|im_end|>")
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with tiny.seeded():
-        train_decoder(model, tokenizer, bank, LESSON, tmp_path, 1)
+        train_decoder(model, tokenizer, bank, LESSON, Run(tmp_path), 1)
     changed = {name.split(".")[0] for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == {"connector", "decoder"} and (tmp_path / "short.pt").is_file()
+
+
+def test_a_bank_of_another_tower_is_made_anew(tmp_path: Path) -> None:
+    with tiny.seeded():
+        first, second = Pupil(CONFIG.vision), Pupil(CONFIG.vision)
+        filled = [
+            load_file(fill_bank(CONFIG, pupil, Run(tmp_path), 5, 2))["tokens"] for pupil in (first, second, first)
+        ]
+    assert torch.equal(filled[0], filled[2]) and not torch.equal(filled[0], filled[1])
+
+
+def test_what_was_seen_before_is_looked_at_again_beside_what_is_new() -> None:
+    memory = Memory(views=3, seed=1, room=2)
+    sizes = [memory.beside([torch.full((2,), i)])[0].tolist() for i in range(5)]
+    assert [len(one) for one in sizes] == [2, 4, 6, 6, 6]
+    assert all(one[:2] == [i, i] and set(one[2:]) <= set(range(i)) for i, one in enumerate(sizes))
+    assert Memory(views=1, seed=1).beside([torch.ones(2)])[0].tolist() == [1, 1]
 
 
 def test_things_clash_by_pair_or_by_character() -> None:

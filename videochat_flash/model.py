@@ -46,10 +46,11 @@ class VideoChatFlashModel(nn.Module):
             ValueError: a conversation with another number of videos than places for them.
         """
         rows, segments = [], []
-        for prompt, seen in zip(prompts, videos, strict=True):
+        ids = [token for prompt in prompts for token in prompt.ids]
+        texts = self.decoder.embed_tokens(torch.tensor(ids, device=self.device))
+        for prompt, seen, text in zip(prompts, videos, texts.split([len(p.ids) for p in prompts]), strict=True):
             if len(prompt.slots) != len(seen):
                 raise ValueError(f"the prompt has places for {len(prompt.slots)} videos, but {len(seen)} were given")
-            text = self.decoder.embed_tokens(torch.tensor(prompt.ids, device=self.device))
             pieces, runs, at, length = [], [], 0, 0
             for slot, tokens in zip(prompt.slots, seen, strict=True):
                 visual = self._visual_rows(tokens).to(text)

@@ -5,20 +5,23 @@ The tower never looks across clips, so whole videos are put together from pieces
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from ..config import Config
 from ..connector import Connector
 from ..synth import Card, Event, Mover, Scene, random_style, random_what, scene_frames
+from .loop import Run
 from .see import SIZES, Pupil, to_clips
 
 CLIP_SECONDS = 4.0  # at one frame a second
@@ -70,26 +73,45 @@ class Scenes(Dataset[np.ndarray]):
 
 
 @torch.inference_mode()
-def fill_bank(config: Config, pupil: Pupil, path: Path, seed: int, count: int) -> None:
+def fill_bank(config: Config, pupil: Pupil, run: Run, seed: int, count: int) -> Path:
     """Render ``count`` scenes and keep the merged tokens of their clips, bfloat16 "clips M D".
 
-    Beside them stands which tokens show something, as the head that the tower learned with tells.
+    Beside them stands which tokens show something, as the head that the tower learned with tells. A bank that the
+    same tower made of the same scenes is kept; any other is made anew.
     """
+    path = run.out / "bank.safetensors"
+    made_by = {"seed": str(seed), "scenes": str(count), "tower": fingerprint(pupil)}
     if path.exists():
-        return
+        with safe_open(path, "pt") as file:
+            if file.metadata() == made_by:
+                return path
     merge = Connector(config).merge
+    pupil = pupil.to(run.device)
     kept, shows = [], []
-    loader = DataLoader(Scenes(seed, count), None, num_workers=1, prefetch_factor=64)
-    for frames in loader:
-        clips = to_clips(torch.as_tensor(frames).unflatten(0, (-1, 4)))
-        with torch.autocast("cpu", torch.bfloat16):
+    for frames in run.batches(Scenes(seed, count), 32, collate=join):
+        clips = to_clips(frames.to(run.device).unflatten(0, (-1, 4)))
+        with torch.autocast(run.device.type, torch.bfloat16):
             tokens = merge(pupil.tower(clips).float(), 4).bfloat16()
             colour = pupil.what(tokens)[..., : SIZES[0]]
-        kept.append(tokens)
-        shows.append(colour.argmax(dim=-1) > 0)
+        kept.append(tokens.cpu())
+        shows.append((colour.argmax(dim=-1) > 0).cpu())
     beside = path.with_suffix(".part")
-    save_file({"tokens": torch.cat(kept), "shows": torch.cat(shows)}, beside)
+    save_file({"tokens": torch.cat(kept), "shows": torch.cat(shows)}, beside, metadata=made_by)
     beside.replace(path)
+    return path
+
+
+def join(scenes: list[np.ndarray]) -> UInt8[Tensor, "f h w 3"]:
+    """The frames of several scenes, one behind the other."""
+    return torch.from_numpy(np.concatenate(scenes))
+
+
+def fingerprint(pupil: Pupil) -> str:
+    """Of every weight that a bank depends on."""
+    digest = hashlib.sha256()
+    for name, tensor in pupil.state_dict().items():
+        digest.update(name.encode() + tensor.float().cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 class Bank:
@@ -145,7 +167,7 @@ class Bank:
         order = torch.from_numpy(rng.random((len(rows), self.tokens.shape[1]))) + self.shows[rows]
         some = order.argsort(dim=1, descending=True)[:, :tokens].sort(dim=1).values
         picked = self.tokens[rows].gather(1, some[..., None].expand(-1, -1, self.tokens.shape[2]))
-        return picked.float(), Scene(at * CLIP_SECONDS, 1.0, tuple(events))
+        return picked, Scene(at * CLIP_SECONDS, 1.0, tuple(events))
 
 
 def clashes(new: Sequence[Card | Mover], shown: Sequence[Card | Mover]) -> bool:

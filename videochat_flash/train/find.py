@@ -7,21 +7,21 @@ in minutes: visual rows are paid once and every answer is supervised. They are s
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from tokenizers import Tokenizer
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import Dataset
 
+from ..config import Plan
 from ..model import VideoChatFlashModel
 from ..prompt import Prompt, Turn, render
 from ..sight import Sight
 from ..synth import Question, Scene, ask
 from .bank import Bank
-from .loop import Progress, optimiser, restore, save, set_rate, take_step
+from .loop import Progress, Run, optimiser, restore, save, set_rate, take_step
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Lesson:
     tokens: int  # of each clip
     rate: float
     fall: float = 1 / 3
+    plan: Plan = ()  # every second step drops visual tokens by it
 
 
 def questions(rng: np.random.Generator, scene: Scene) -> list[Question]:
@@ -75,30 +76,34 @@ class Conversations(Dataset[tuple[Tensor, Prompt]]):
         return tokens, render(self.tokenizer, turns, [sight])
 
 
+def together(batch: list[tuple[Tensor, Prompt]]) -> tuple[Float[Tensor, "n k D"], list[int], list[Prompt]]:
+    """The tokens of all videos, how many clips each has, and the conversations."""
+    tokens, prompts = zip(*batch, strict=True)
+    return torch.cat(tokens), [len(one) for one in tokens], list(prompts)
+
+
 def train_decoder(
     model: VideoChatFlashModel,
     tokenizer: Tokenizer,
     bank: Bank,
     lesson: Lesson,
-    out: Path,
+    run: Run,
     seed: int,
 ) -> None:
-    """Train the model's connector and decoder on the bank's videos, from a checkpoint in ``out`` if there is one."""
+    """Train the model's connector and decoder on the bank's videos, from the lesson's checkpoint if there is one."""
     torch.manual_seed(seed)
+    model.to(run.device)
     net = nn.ModuleDict({"connector": model.connector, "decoder": model.decoder})
     optimisers = optimiser(net, lesson.rate)
-    path = out / f"{lesson.name}.pt"
+    path = run.out / f"{lesson.name}.pt"
     first = restore(path, net, optimisers)
     data = Conversations(bank, tokenizer, lesson, seed)
-    rest = Subset(data, range(first * lesson.videos, len(data)))
-    loader = DataLoader(rest, lesson.videos, num_workers=1, prefetch_factor=4, collate_fn=list)
-    progress = Progress(out / f"{lesson.name}.jsonl", lesson.steps, first)
-    for step, batch in enumerate(loader, first):
+    progress = Progress(run.out / f"{lesson.name}.jsonl", lesson.steps, first)
+    for step, (tokens, clips, prompts) in enumerate(run.batches(data, lesson.videos, first, together), first):
         set_rate(optimisers, lesson.rate, step, lesson.steps, lesson.fall)
-        prompts = [prompt for _, prompt in batch]
-        with torch.autocast("cpu", torch.bfloat16):
-            videos = [[model.connector.mlp(tokens)] for tokens, _ in batch]
-            losses = model.loss(prompts, videos)
+        with torch.autocast(run.device.type, torch.bfloat16):
+            rows = model.connector.mlp(tokens.to(run.device).float())
+            losses = model.loss(prompts, [[video] for video in rows.split(clips)], lesson.plan if step % 2 else ())
         take_step(net, optimisers, losses.mean())
         progress.log(step, loss=losses.mean().item(), certain=(losses < 0.1).float().mean().item())
         if (step + 1) % 50 == 0 or step + 1 == lesson.steps:

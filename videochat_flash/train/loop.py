@@ -4,13 +4,40 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Muon, Optimizer
+from torch.utils.data import DataLoader, Dataset, Subset
 
 State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where a training runs: its folder, the device, and the processes that draw for it."""
+
+    out: Path
+    device: torch.device = torch.device("cpu")
+    workers: int = 1
+
+    def batches(
+        self, data: Dataset[Any], size: int, first: int = 0, collate: Callable[[list[Any]], Any] | None = None
+    ) -> DataLoader[Any]:
+        """The data in order, from batch ``first`` on, drawn ahead by the workers."""
+        rest = Subset(data, range(first * size, len(data)))  # type: ignore[arg-type]  # all of ours have a length
+        return DataLoader(
+            rest,
+            size,
+            collate_fn=collate,
+            num_workers=self.workers,
+            prefetch_factor=4,
+            pin_memory=self.device.type == "cuda",
+        )
 
 
 def optimiser(net: nn.Module, rate: float) -> list[Optimizer]:
@@ -57,7 +84,7 @@ def restore(path: Path, net: nn.Module, optimisers: list[Optimizer]) -> int:
     """Load a checkpoint if there is one; the number of steps it has done."""
     if not path.exists():
         return 0
-    state = torch.load(path, weights_only=True)
+    state = torch.load(path, weights_only=True, map_location="cpu")
     net.load_state_dict(state["model"])
     for one, values in zip(optimisers, state["optimisers"], strict=True):
         one.load_state_dict(values)

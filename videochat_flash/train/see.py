@@ -6,20 +6,20 @@ colour, shape and character lies under each patch it learns them in minutes. The
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import Dataset
 
 from ..config import PIXEL_MEAN, PIXEL_STD, VisionConfig
 from ..synth import CHARACTERS, COLOURS, DIRECTIONS, SHAPES, SPEEDS, Labels, card_clip, card_frame
 from ..vision import Umt, umt_positions
-from .loop import Progress, State, optimiser, restore, save, set_rate, take_step
+from .loop import Progress, Run, State, optimiser, restore, save, set_rate, take_step
 
 FIELDS = {"colour": COLOURS, "shape": SHAPES, "character": CHARACTERS, "direction": DIRECTIONS, "speed": SPEEDS}
 PATCH = 16
@@ -41,6 +41,7 @@ class Sightings:
     rate: float
     fall: float = 1 / 3  # share of the steps over which the rate sinks
     movers: float = 0.4  # share of clips with a moving shape
+    views: int = 1  # how often each one is looked at: where drawing is slower than learning, more than once
     seed: int = 1
 
 
@@ -76,7 +77,7 @@ def stack_labels(labels: Labels, frames: int) -> np.ndarray:
 
 def to_clips(pixels: Tensor) -> Float[Tensor, "C F 3 h w"]:
     """uint8 "C F h w 3" -> normalised."""
-    mean, std = torch.tensor(PIXEL_MEAN), torch.tensor(PIXEL_STD)
+    mean, std = (torch.tensor(values, device=pixels.device) for values in (PIXEL_MEAN, PIXEL_STD))
     return ((pixels.float() / 255 - mean) / std).permute(0, 1, 4, 2, 3)
 
 
@@ -148,6 +149,28 @@ def patch_loss(
     return total, right
 
 
+class Memory:
+    """Batches seen before, to be looked at again beside each new one: ``views`` batches in all.
+
+    Starts empty, so the first batches are short, also after a stop.
+    """
+
+    def __init__(self, views: int, seed: int, room: int = 400) -> None:
+        self.views, self.room = views, room
+        self.rng = np.random.default_rng(seed)
+        self.held: list[Sequence[Tensor]] = []
+
+    def beside(self, fresh: Sequence[Tensor]) -> list[Tensor]:
+        """The fresh batch, and behind it ``views - 1`` of those held."""
+        if self.views == 1:
+            return list(fresh)
+        old = [self.held[i] for i in self.rng.permutation(len(self.held))[: self.views - 1].tolist()]
+        if len(self.held) == self.room:
+            self.held.pop(int(self.rng.integers(self.room)))
+        self.held.append(fresh)
+        return [torch.cat(parts) for parts in zip(fresh, *old, strict=True)]
+
+
 class Pupil(nn.Module):
     """The tower, and the two heads that it learns with and that are thrown away."""
 
@@ -178,25 +201,24 @@ class Pupil(nn.Module):
         return self.what(self.tower.vision_layernorm(x)), lost
 
 
-def train_tower(config: VisionConfig, out: Path, lesson: Sightings, before: State) -> State:
-    """Train on single frames or clips, from the weights ``before`` or, if there is one, the checkpoint in ``out``."""
+def train_tower(config: VisionConfig, run: Run, lesson: Sightings, before: State) -> State:
+    """Train on single frames or clips, from the weights ``before`` or, if there is one, the lesson's checkpoint."""
     torch.manual_seed(lesson.seed)
-    pupil = Pupil(config)
+    pupil = Pupil(config).to(run.device)
     pupil.load_state_dict(pupil.state_dict() | before)
     optimisers = optimiser(pupil, lesson.rate)
-    first = restore(out / f"{lesson.name}.pt", pupil, optimisers)
-    data = Rendered(lesson)
-    rest = Subset(data, range(first * lesson.batch, len(data)))
-    loader = DataLoader(rest, lesson.batch, num_workers=1, prefetch_factor=4)
-    positions = umt_positions(lesson.frames, GRID, config.width, torch.device("cpu"))
-    progress = Progress(out / f"{lesson.name}.jsonl", lesson.steps, first)
-    for step, (patches, places, labels, middle, track) in enumerate(loader, first):
+    first = restore(run.out / f"{lesson.name}.pt", pupil, optimisers)
+    positions = umt_positions(lesson.frames, GRID, config.width, run.device)
+    progress = Progress(run.out / f"{lesson.name}.jsonl", lesson.steps, first)
+    memory = Memory(lesson.views, lesson.seed)
+    for step, fresh in enumerate(run.batches(Rendered(lesson), lesson.batch, first), first):
         set_rate(optimisers, lesson.rate, step, lesson.steps, lesson.fall)
-        with torch.autocast("cpu", torch.bfloat16):
+        patches, places, labels, middle, track = memory.beside([one.to(run.device) for one in fresh])
+        with torch.autocast(run.device.type, torch.bfloat16):
             logits, lost = pupil(patches, places, positions)
         loss, right = patch_loss(logits, labels, middle, track)
         take_step(pupil, optimisers, loss + lost)
         progress.log(step, loss=loss.item(), place=lost.item(), **dict(zip(FIELDS, right, strict=True)))
         if (step + 1) % 100 == 0 or step + 1 == lesson.steps:
-            save(out / f"{lesson.name}.pt", pupil, optimisers, step + 1)
+            save(run.out / f"{lesson.name}.pt", pupil, optimisers, step + 1)
     return pupil.state_dict()

@@ -6,6 +6,7 @@ is packed. Every lesson is seeded, writes a checkpoint as it goes, and goes on f
 
 from __future__ import annotations
 
+import os
 from itertools import product
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +16,7 @@ import torch
 import typer
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from ..config import FLASH_TINY
+from ..config import FLASH_TINY, parse_plan
 from ..generate import Decoding
 from ..model import VideoChatFlashModel
 from ..prompt import END_OF_TEXT, IM_END, IM_START, SYSTEM, control, plain_text
@@ -23,19 +24,24 @@ from ..synth import CHARACTERS, COLOURS, KINDS, SHAPES, ask, make_scene
 from ..weights import byte_level, load_model, save_model
 from .bank import Bank, fill_bank
 from .find import Lesson, train_decoder
+from .loop import Run
 from .see import Pupil, Sightings, train_tower
 
 SEED = 1
-BANK_SCENES = 7000
+BANK_SCENES = 32_000
 SEE = (
-    Sightings("images", steps=2000, batch=64, frames=1, patches=80, rate=2e-3, fall=0),
-    Sightings("clips", steps=2000, batch=40, frames=4, patches=120, rate=1.5e-3, fall=0.3, movers=0.5, seed=2),
-    Sightings("whole", steps=300, batch=8, frames=4, patches=784, rate=5e-4, fall=1, movers=0.5, seed=3),
+    Sightings("images", steps=2000, batch=128, frames=1, patches=196, rate=2e-3, fall=0, views=2),
+    Sightings("clips", steps=2200, batch=64, frames=4, patches=784, rate=1.5e-3, fall=0.5, movers=0.5, views=3, seed=2),
 )
+PLAN = parse_plan("2:0.5")
 FIND = (
-    Lesson("short", 760, videos=24, clips=(3, 8), cards=(2, 4), movers=(0, 1), tokens=20, rate=1.5e-3, fall=0),
-    Lesson("longer", 300, videos=10, clips=(6, 20), cards=(3, 6), movers=(0, 1), tokens=64, rate=1.2e-3, fall=0.2),
-    Lesson("long", 140, videos=4, clips=(16, 68), cards=(4, 8), movers=(1, 2), tokens=64, rate=8e-4, fall=0.7),
+    Lesson("short", 2000, videos=128, clips=(3, 6), cards=(2, 4), movers=(0, 1), tokens=20, rate=6e-4, fall=0),
+    Lesson(
+        "longer", 1500, videos=64, clips=(6, 20), cards=(3, 6), movers=(0, 1), tokens=64, rate=6e-4, fall=0, plan=PLAN
+    ),
+    Lesson(
+        "long", 2000, videos=16, clips=(16, 68), cards=(4, 8), movers=(1, 2), tokens=64, rate=6e-4, fall=0.6, plan=PLAN
+    ),
 )
 
 
@@ -76,27 +82,28 @@ def initialise(model: VideoChatFlashModel, seed: int) -> None:
 def main(
     out: Annotated[Path, typer.Option(help="Checkpoints, logs and the packed model.")] = Path("runs/tiny"),
     start: Annotated[Path | None, typer.Option(help="Go on from this packed model instead of from nothing.")] = None,
-    threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
+    device: Annotated[str, typer.Option(help="cpu, cuda.")] = "cuda" if torch.cuda.is_available() else "cpu",
+    workers: Annotated[int, typer.Option(min=1, help="Processes that draw.")] = max(1, (os.cpu_count() or 2) - 1),
 ) -> None:
     """Train flash-tiny, going on where an earlier run in the same folder stopped."""
-    torch.set_num_threads(threads)
     out.mkdir(parents=True, exist_ok=True)
+    run = Run(out, torch.device(device), workers)
+    torch.manual_seed(SEED)
     model = VideoChatFlashModel(FLASH_TINY)
     initialise(model, SEED)
     if start is not None:
         model.load_state_dict(load_model(start, FLASH_TINY, torch.float32).state_dict())
     seen = {f"tower.{name}": value for name, value in model.vision.state_dict().items()}
     for sightings in SEE:
-        seen = train_tower(FLASH_TINY.vision, out, sightings, seen)
+        seen = train_tower(FLASH_TINY.vision, run, sightings, seen)
     pupil = Pupil(FLASH_TINY.vision)
     pupil.load_state_dict(seen)
     model.vision.load_state_dict(pupil.tower.state_dict())
-    fill_bank(FLASH_TINY, pupil, out / "bank.safetensors", SEED, BANK_SCENES)
-    bank = Bank(out / "bank.safetensors", SEED, BANK_SCENES)
+    bank = Bank(fill_bank(FLASH_TINY, pupil, run, SEED, BANK_SCENES), SEED, BANK_SCENES)
     tokenizer = train_tokenizer(FLASH_TINY.llm.vocab, SEED)
     for lesson in FIND:
-        train_decoder(model, tokenizer, bank, lesson, out, SEED)
-    pack(model, tokenizer, out / "flash-tiny")
+        train_decoder(model, tokenizer, bank, lesson, run, SEED)
+    pack(model.cpu(), tokenizer, out / "flash-tiny")
 
 
 def pack(model: VideoChatFlashModel, tokenizer: Tokenizer, folder: Path) -> None:
