@@ -71,13 +71,15 @@ def _odd_videos(folder: Path, film: Path) -> None:
 
 
 def _odd_models(folder: Path, model: Path) -> None:
-    for name in ("no-config", "no-weights", "missing-shard", "misshapen", "nan", "no-tokenizer", "pickled", "bad-json"):
+    names = "no-config no-weights missing-shard misshapen nan no-tokenizer pickled bad-json bad-words"
+    for name in names.split():
         shutil.copytree(model, folder / name)
     (folder / "no-config" / "config.json").unlink()
     (folder / "no-tokenizer" / "tokenizer.json").unlink()
     (folder / "no-weights" / "model.safetensors").unlink()
     (folder / "pickled" / "model.safetensors").rename(folder / "pickled" / "pytorch_model.bin")
     (folder / "bad-json" / "config.json").write_text("{")
+    (folder / "bad-words" / "tokenizer.json").write_text('{"model": {"type": "BPE"}}')
     index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
     (folder / "missing-shard" / "model.safetensors.index.json").write_text(json.dumps(index))
     shutil.move(folder / "missing-shard" / "model.safetensors", folder / "missing-shard" / index["weight_map"]["a"])
@@ -205,6 +207,7 @@ def test_frames_that_are_no_whole_clips_are_rounded_down_and_that_is_said_once(
         ("no-config", ["no-config", "config.json"]),
         ("no-weights", ["no-weights", "model.safetensors"]),
         ("no-tokenizer", ["no-tokenizer", "tokenizer"]),
+        ("bad-words", ["bad-words", "no merges and no vocab"]),
         ("missing-shard", ["missing-shard", "model-00002-of-00002.safetensors"]),
         ("misshapen", ["misshapen", "(3, 3)"]),
         ("nan", ["nan", "finite"]),

@@ -28,6 +28,8 @@ def test_convert_names_a_raw_umt_tower_as_released(tmp_path: Path) -> None:
             f"{TOWER}encoder.vision_layernorm.weight",
         }
     assert done.dropped == ("decoder.x",)
+    (tmp_path / "new").touch()
+    assert done.path.stat().st_mode == (tmp_path / "new").stat().st_mode
 
 
 def test_convert_names_a_raw_internvideo2_tower_as_released(tmp_path: Path) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from collections import Counter
 
 import pytest
 from command import finished, start
 
 from videochat_flash import VideoChatFlash
 from videochat_flash.needle import PROCEDURAL, Made, make_needle
-from videochat_flash.synth import ATTRIBUTES, COLOURS
+from videochat_flash.prompt import Turn
+from videochat_flash.synth import ATTRIBUTES
 from videochat_flash.weights import ASSETS, EMBEDDED
 
 pytestmark = [
@@ -30,20 +31,30 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> list[Made]:
     ]
 
 
-def test_it_sees_what_is_there(made: list[Made]) -> None:
-    """The shipped weights read what a video shows, but mostly name it of the wrong card: see docs/flash-tiny.md."""
-    vc = VideoChatFlash.from_pretrained()
-    shown, right, asked = 0, 0, 0
+@pytest.fixture(scope="module")
+def vc() -> VideoChatFlash:
+    return VideoChatFlash.from_pretrained()
+
+
+def test_it_answers(vc: VideoChatFlash, made: list[Made]) -> None:
+    """With its own dropout and without; 500 questions of each kind stand in docs/flash-tiny.md."""
+    right: Counter[str] = Counter()
     for one in made:
         sight = vc.see(one.video)
         assert sight.frames == 64
-        there = {value for event in one.scene.events for value in vars(event.what).values()}
         for question in one.questions:
-            answer = vc.answer(sight, question.question).strip()
-            asked += 1
-            shown += answer in there
-            right += answer == question.answer
-    assert asked == 30 and shown >= 24 and right >= 6
+            for name, keep in (("own", None), ("off", ())):
+                right[name] += vc.answer(sight, question.question, keep=keep).strip() == question.answer
+    assert min(right["own"], right["off"]) >= 28, right
+
+
+def test_it_answers_a_question_that_follows(vc: VideoChatFlash, made: list[Made]) -> None:
+    sight = vc.see(made[0].video)
+    history: list[Turn] = []
+    for one in made[0].questions[:6]:
+        answer = vc.answer(sight, one.question, history=history)
+        assert answer == one.answer
+        history += [Turn("user", one.question), Turn("assistant", answer)]
 
 
 def test_vcflash_ask_from_end_to_end(made: list[Made]) -> None:
@@ -51,12 +62,11 @@ def test_vcflash_ask_from_end_to_end(made: list[Made]) -> None:
     done = finished(start("ask", made[0].video, question.question, "--json"))
     assert (done.code, done.err) == (0, "")
     told = json.loads(done.out)
-    assert told["answer"].strip() in COLOURS
+    assert told["answer"] == question.answer
     assert (told["frames"], told["visual_tokens"]) == (64, 1024)
     assert told["seconds_sampled"] == [float(i) for i in range(64)] and told["peak_memory_mb"] < 1000
 
 
-def test_it_is_small(tmp_path: Path) -> None:
-    vc = VideoChatFlash.from_pretrained()
+def test_it_is_small(vc: VideoChatFlash) -> None:
     assert sum(p.numel() for p in vc.model.parameters()) <= 10_000_000
     assert sum(path.stat().st_size for path in (ASSETS / EMBEDDED).rglob("*") if path.is_file()) <= 20_000_000

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from .files import beside
 from .weights import PREFIXES, UMT_PREFIX, rename_layerscale
 
 
@@ -41,17 +40,11 @@ def convert(source: Path, target: Path) -> Converted:
     if target.exists():
         raise FileExistsError(f"{target} exists: choose another name")
     tensors, dropped = _released_keys(_unpickle(source))
-    beside = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with beside(target) as part:
         save_file(
-            {key: tensor.contiguous().clone() for key, tensor in tensors.items()}, beside, metadata={"format": "pt"}
+            {key: tensor.contiguous().clone() for key, tensor in tensors.items()}, part, metadata={"format": "pt"}
         )
-        beside.replace(target)
-    except SafetensorError as error:
-        raise OSError(f"{target} cannot be written: {error}") from None
-    finally:
-        beside.unlink(missing_ok=True)
     return Converted(target, len(tensors), dropped)
 
 

@@ -15,7 +15,8 @@ from rich.text import Text
 
 from . import session, show
 from .chat import Reply, Stopwatch, VideoChatFlash
-from .needle import PROCEDURAL, Made, beside, make_needle
+from .files import beside
+from .needle import PROCEDURAL, Made, make_needle
 from .sheet import contact_sheet
 from .sight import Sight
 from .synth import Question

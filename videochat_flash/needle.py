@@ -6,17 +6,15 @@
 from __future__ import annotations
 
 import json
-import os
-import uuid
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from .files import beside
 from .synth import (
     ATTRIBUTES,
     CHARACTERS,
@@ -185,17 +183,6 @@ def save_png(image: Image8, path: Path) -> None:
     """Write a picture, whole or not at all."""
     with beside(path) as part:
         Image.fromarray(image).save(part, "PNG")
-
-
-@contextmanager
-def beside(path: Path) -> Iterator[Path]:
-    """A file beside ``path`` that takes its place when all went well, and is gone otherwise."""
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        yield part
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _scene(rng: Rng, frames: int, fps: float, kinds: Sequence[str], cards: int | None, movers: int | None) -> Scene:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,14 +13,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from .files import beside
+
 FORMAT = "videochat-flash sight 1"
-
-
-def share(path: Path) -> None:
-    """Give a file the permissions that a new one has; the library that writes it lets its owner alone read it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    path.chmod(0o666 & ~mask)
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,19 +95,9 @@ class Sight:
             "source": self.source,
             "made_by": self.made_by,
         }
-        beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            save_file(
-                {"tokens": self.tokens.contiguous().cpu(), "seconds": self.seconds.contiguous().cpu()},
-                beside,
-                metadata={"format": FORMAT, "sight": json.dumps(header)},
-            )
-            share(beside)
-            beside.replace(path)
-        except SafetensorError as error:
-            raise OSError(f"{path} cannot be written: {error}") from None
-        finally:
-            beside.unlink(missing_ok=True)
+        values = {"tokens": self.tokens.contiguous().cpu(), "seconds": self.seconds.contiguous().cpu()}
+        with beside(path) as part:
+            save_file(values, part, metadata={"format": FORMAT, "sight": json.dumps(header)})
 
     @staticmethod
     def load(path: str | Path) -> Sight:

@@ -9,7 +9,6 @@ import hashlib
 import itertools
 import math
 import re
-import uuid
 import warnings
 from array import array
 from collections.abc import Iterable, Iterator
@@ -24,6 +23,7 @@ from jaxtyping import Float32, Float64, Int64, UInt8
 from PIL import Image, ImageOps
 
 from .config import PIXEL_MEAN, PIXEL_STD, VisionConfig
+from .files import beside
 
 CLIP = VisionConfig.clip_frames  # plans are whole clips of this many frames
 GROUP = 8  # one frame a second is counted in groups of this many (4 in training)
@@ -360,27 +360,23 @@ def write(path: str | Path, frames: Iterable[UInt8[np.ndarray, "h w 3"]], fps: f
     path, count, shape = Path(path), 0, (0, 0, 3)
     if not 0 < fps < math.inf:
         raise ValueError(f"fps must be a positive number, not {fps}")
-    rate, partial = Fraction(fps).limit_denominator(100_000), path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    try:
-        with _open(partial, "w") as (av, out, _):
-            stream = out.add_stream(
-                "libx264", rate=rate, options={"crf": str(crf), "preset": "veryfast", "threads": "1", **SAME_BYTES}
-            )
-            stream.pix_fmt, stream.codec_context.time_base = "yuv420p", Fraction(1, rate.numerator)
-            for count, frame in enumerate(frames, 1):
-                if count == 1:
-                    shape = (*frame.shape[:2], 3)
-                    stream.height, stream.width = (side + side % 2 for side in shape[:2])
-                if frame.shape != shape or frame.dtype != np.uint8:
-                    raise ValueError(f"frame {count} is {frame.dtype}{frame.shape}: all must be uint8 (h, w, 3) alike")
-                even = np.pad(frame, ((0, shape[0] % 2), (0, shape[1] % 2), (0, 0)), "edge")
-                picture = av.VideoFrame.from_ndarray(even, format="rgb24").reformat(format="yuv420p")
-                picture.pts, picture.time_base = (count - 1) * rate.denominator, Fraction(1, rate.numerator)
-                out.mux(stream.encode(picture))
-            if not count:
-                raise ValueError(f"{path} needs at least one frame")
-            out.mux(stream.encode(None))
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    rate = Fraction(fps).limit_denominator(100_000)
+    with beside(path) as part, _open(part, "w") as (av, out, _):
+        stream = out.add_stream(
+            "libx264", rate=rate, options={"crf": str(crf), "preset": "veryfast", "threads": "1", **SAME_BYTES}
+        )
+        stream.pix_fmt, stream.codec_context.time_base = "yuv420p", Fraction(1, rate.numerator)
+        for count, frame in enumerate(frames, 1):
+            if count == 1:
+                shape = (*frame.shape[:2], 3)
+                stream.height, stream.width = (side + side % 2 for side in shape[:2])
+            if frame.shape != shape or frame.dtype != np.uint8:
+                raise ValueError(f"frame {count} is {frame.dtype}{frame.shape}: all must be uint8 (h, w, 3) alike")
+            even = np.pad(frame, ((0, shape[0] % 2), (0, shape[1] % 2), (0, 0)), "edge")
+            picture = av.VideoFrame.from_ndarray(even, format="rgb24").reformat(format="yuv420p")
+            picture.pts, picture.time_base = (count - 1) * rate.denominator, Fraction(1, rate.numerator)
+            out.mux(stream.encode(picture))
+        if not count:
+            raise ValueError(f"{path} needs at least one frame")
+        out.mux(stream.encode(None))
     return count

@@ -19,11 +19,11 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from torch import Tensor
 
 from .config import RELEASE_OWNER, RELEASES, Config
+from .files import share
 from .generate import Decoding
 from .model import VideoChatFlashModel
 from .prompt import plain_text
 from .released import config_from_json, config_to_json
-from .sight import share
 
 EMBEDDED = "flash-tiny"
 ASSETS = Path(__file__).parent / "assets"
@@ -126,6 +126,10 @@ def read_tokenizer(folder: Path) -> Tokenizer:
     """The tokenizer of a model folder: tokenizer.json, or Qwen's vocab.json and merges.txt with its added tokens."""
     whole = folder / "tokenizer.json"
     if whole.is_file():
+        values = _read_json(whole)  # the library ends with a bare Exception, which nobody could tell from a bug
+        missing = {"vocab", "merges"} - values.get("model", {}).keys()
+        if missing:
+            raise ValueError(f"{whole} holds no {' and no '.join(sorted(missing))}: it is damaged")
         return plain_text(Tokenizer.from_file(str(whole)))
     vocabulary, merges = folder / "vocab.json", folder / "merges.txt"
     if not (vocabulary.is_file() and merges.is_file()):
@@ -298,17 +302,17 @@ def save_model(
         raise FileExistsError(f"{folder} exists and is not empty: choose another folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
-        beside = Path(scratch) / "model"
-        beside.mkdir()
-        _write_weights(beside, model, shard_bytes)
+        made = Path(scratch) / "model"
+        made.mkdir()
+        _write_weights(made, model, shard_bytes)
         _write_json(
-            beside / "config.json", config_to_json(model.config) | {"torch_dtype": str(model.dtype)[len("torch.") :]}
+            made / "config.json", config_to_json(model.config) | {"torch_dtype": str(model.dtype)[len("torch.") :]}
         )
-        _write_json(beside / "generation_config.json", _decoding_to_json(decoding))
-        tokenizer.save(str(beside / "tokenizer.json"))
+        _write_json(made / "generation_config.json", _decoding_to_json(decoding))
+        tokenizer.save(str(made / "tokenizer.json"))
         if folder.exists():
             folder.rmdir()
-        os.rename(beside, folder)
+        os.rename(made, folder)
 
 
 def _write_weights(folder: Path, model: VideoChatFlashModel, shard_bytes: int) -> None:

@@ -20,6 +20,7 @@ from torch.utils.data import Dataset
 
 from ..config import Config
 from ..connector import Connector
+from ..files import beside
 from ..synth import Card, Event, Mover, Scene, random_style, random_what, scene_frames
 from .loop import Run
 from .see import SIZES, Pupil, to_clips
@@ -95,9 +96,8 @@ def fill_bank(config: Config, pupil: Pupil, run: Run, seed: int, count: int) -> 
             colour = pupil.what(tokens)[..., : SIZES[0]]
         kept.append(tokens.cpu())
         shows.append((colour.argmax(dim=-1) > 0).cpu())
-    beside = path.with_suffix(".part")
-    save_file({"tokens": torch.cat(kept), "shows": torch.cat(shows)}, beside, metadata=made_by)
-    beside.replace(path)
+    with beside(path) as part:
+        save_file({"tokens": torch.cat(kept), "shows": torch.cat(shows)}, part, metadata=made_by)
     return path
 
 

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Muon, Optimizer
 from torch.utils.data import DataLoader, Dataset, Subset
 
+from ..files import beside
+
 State = dict[str, Tensor]
 
 
@@ -73,11 +75,11 @@ def take_step(net: nn.Module, optimisers: list[Optimizer], loss: Tensor) -> None
 
 
 def save(path: Path, net: nn.Module, optimisers: list[Optimizer], step: int) -> None:
-    """Write a checkpoint beside, then rename."""
+    """Write a checkpoint, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".part")
-    torch.save({"model": net.state_dict(), "optimisers": [o.state_dict() for o in optimisers], "step": step}, beside)
-    beside.replace(path)
+    state = {"model": net.state_dict(), "optimisers": [one.state_dict() for one in optimisers], "step": step}
+    with beside(path) as part:
+        torch.save(state, part)
 
 
 def restore(path: Path, net: nn.Module, optimisers: list[Optimizer]) -> int:

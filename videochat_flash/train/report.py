@@ -26,7 +26,8 @@ from rich.table import Table
 from .. import errors, show
 from ..chat import VideoChatFlash
 from ..config import Plan, check_plan, parse_plan
-from ..needle import PROCEDURAL, beside, make_needle
+from ..files import beside
+from ..needle import PROCEDURAL, make_needle
 from ..synth import ATTRIBUTES, COLOURS, DIGITS, DIRECTIONS, KINDS, SHAPES, SPEEDS, Question
 from ..video import Sampling
 

@@ -7,6 +7,7 @@ is packed. Every lesson is seeded, writes a checkpoint as it goes, and goes on f
 from __future__ import annotations
 
 import os
+import sys
 from itertools import product
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +17,8 @@ import torch
 import typer
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from ..config import FLASH_TINY, parse_plan
+from .. import errors
+from ..config import FLASH_TINY
 from ..generate import Decoding
 from ..model import VideoChatFlashModel
 from ..prompt import END_OF_TEXT, IM_END, IM_START, SYSTEM, control, plain_text
@@ -28,20 +30,15 @@ from .loop import Run
 from .see import Pupil, Sightings, train_tower
 
 SEED = 1
-BANK_SCENES = 32_000
+BANK_SCENES = 20_000
 SEE = (
     Sightings("images", steps=2000, batch=128, frames=1, patches=196, rate=2e-3, fall=0, views=2),
     Sightings("clips", steps=2200, batch=64, frames=4, patches=784, rate=1.5e-3, fall=0.5, movers=0.5, views=3, seed=2),
 )
-PLAN = parse_plan("2:0.5")
 FIND = (
-    Lesson("short", 2000, videos=128, clips=(3, 6), cards=(2, 4), movers=(0, 1), tokens=20, rate=6e-4, fall=0),
-    Lesson(
-        "longer", 1500, videos=64, clips=(6, 20), cards=(3, 6), movers=(0, 1), tokens=64, rate=6e-4, fall=0, plan=PLAN
-    ),
-    Lesson(
-        "long", 2000, videos=16, clips=(16, 68), cards=(4, 8), movers=(1, 2), tokens=64, rate=6e-4, fall=0.6, plan=PLAN
-    ),
+    Lesson("short", 1600, 128, clips=(3, 6), cards=(2, 4), movers=(0, 1), tokens=20, rate=6e-4, fall=0),
+    Lesson("longer", 600, 64, (6, 20), (3, 6), (0, 1), tokens=64, rate=6e-4, fall=0, plan=FLASH_TINY.keep),
+    Lesson("long", 1200, 16, (16, 68), (4, 8), (1, 2), tokens=64, rate=6e-4, fall=0.6, plan=FLASH_TINY.keep),
 )
 
 
@@ -86,6 +83,8 @@ def main(
     workers: Annotated[int, typer.Option(min=1, help="Processes that draw.")] = max(1, (os.cpu_count() or 2) - 1),
 ) -> None:
     """Train flash-tiny, going on where an earlier run in the same folder stopped."""
+    if (out / "flash-tiny").exists():
+        raise FileExistsError(f"{out / 'flash-tiny'} is trained already: choose another --out")
     out.mkdir(parents=True, exist_ok=True)
     run = Run(out, torch.device(device), workers)
     torch.manual_seed(SEED)
@@ -113,4 +112,6 @@ def pack(model: VideoChatFlashModel, tokenizer: Tokenizer, folder: Path) -> None
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(main)
+    sys.exit(errors.ended("train", lambda _: app(standalone_mode=False, prog_name="train")))
