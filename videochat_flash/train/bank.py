@@ -22,7 +22,7 @@ from ..config import Config
 from ..connector import Connector
 from ..files import beside
 from ..synth import Card, Event, Mover, Scene, random_style, random_what, scene_frames
-from .loop import Run
+from .lessons import Run
 from .see import SIZES, Pupil, to_clips
 
 CLIP_SECONDS = 4.0  # at one frame a second

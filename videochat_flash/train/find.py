@@ -21,7 +21,7 @@ from ..prompt import Prompt, Turn, render
 from ..sight import Sight
 from ..synth import Question, Scene, ask
 from .bank import Bank
-from .loop import Progress, Run, optimiser, restore, save, set_rate, take_step
+from .lessons import Progress, Run, optimiser, restore, save, set_rate, take_step
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 from ..config import PIXEL_MEAN, PIXEL_STD, VisionConfig
 from ..synth import CHARACTERS, COLOURS, DIRECTIONS, SHAPES, SPEEDS, Labels, card_clip, card_frame
 from ..vision import Umt, umt_positions
-from .loop import Progress, Run, State, optimiser, restore, save, set_rate, take_step
+from .lessons import Progress, Run, State, optimiser, restore, save, set_rate, take_step
 
 FIELDS = {"colour": COLOURS, "shape": SHAPES, "character": CHARACTERS, "direction": DIRECTIONS, "speed": SPEEDS}
 PATCH = 16

@@ -26,7 +26,7 @@ from ..synth import CHARACTERS, COLOURS, KINDS, SHAPES, ask, make_scene
 from ..weights import byte_level, load_model, save_model
 from .bank import Bank, fill_bank
 from .find import Lesson, train_decoder
-from .loop import Run
+from .lessons import Run
 from .see import Pupil, Sightings, train_tower
 
 SEED = 1
