@@ -41,6 +41,7 @@ ALLOWED: dict[str, set[str]] = {
     "__init__": CORE,
     "train": {*BELOW_CHAT, "synth"},
     "needle": {"config", "files", "video", "synth"},
+    "grade": {"synth"},
     "sheet": {"video"},
     **{name: set() for name in ("show", "options")},  # these two and the next four are the command line's own
     "errors": {"show"},
@@ -49,8 +50,12 @@ ALLOWED: dict[str, set[str]] = {
     "demo": {*CORE, "facts", "show", "session", "sheet", "needle", "synth"},
     "cli": {*CORE, "convert", "show", "options", "errors", "facts", "session", "demo", "needle", "train", "synth"},
 }
-# Commands: one measures what a user would get, both end as a command ends.
-ALSO = {"train/report.py": {"chat", "needle", "show", "errors"}, "train/tiny.py": {"errors"}}
+# Commands: they end as a command ends, show bars, and one measures what a user would get.
+ALSO = {
+    "train/report.py": {"chat", "grade", "needle", "show", "errors"},
+    "train/tiny.py": {"errors"},
+    "train/command.py": {"show"},
+}
 LAZY = {"__init__.py", "cli.py", "video.py"}  # where an import may stand inside a function, of the core and the edge
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections import Counter
@@ -17,8 +18,8 @@ from PIL import Image
 
 from videochat_flash import needle
 from videochat_flash.needle import KINDS, PROCEDURAL, Made, make_card, make_needle
+from videochat_flash.synth import EXTRA_KINDS, HOPS, Card, Event, Mover
 from videochat_flash.synth import KINDS as ALL_KINDS
-from videochat_flash.synth import Card, Event, Mover
 from videochat_flash.video import SamplePlan, Sampling, decode, plan, probe, write
 
 
@@ -131,6 +132,49 @@ def test_all_kinds_can_be_asked_for(tmp_path: Path) -> None:
     paths = tmp_path / "a.mp4", tmp_path / "a.json"
     made = make_needle(PROCEDURAL, 64, None, 1, *paths, kinds=ALL_KINDS, size=(64, 64))
     assert {one.kind for one in made.questions} == set(ALL_KINDS)
+
+
+@pytest.mark.parametrize(
+    ("frames", "kinds", "digest"),
+    [(64, KINDS, "9f98f925f334199e"), (16, ALL_KINDS, "509125915538bac4"), (40, ALL_KINDS, "fbb01758a8538832")],
+)
+def test_the_truth_is_that_of_before_pointers(frames: int, kinds: tuple[str, ...], digest: str, tmp_path: Path) -> None:
+    """The numbers were taken before there were any."""
+    made = make_needle(
+        PROCEDURAL, frames, None, frames, tmp_path / "a.mp4", tmp_path / "a.json", kinds=kinds, size=(96, 64)
+    )
+    assert hashlib.sha256(made.truth.read_bytes()).hexdigest()[:16] == digest
+    assert not any(isinstance(event.what, Card) and event.what.points for event in made.scene.events)
+
+
+@pytest.mark.parametrize("hops", [1, 2, 3, None])
+def test_chains_and_times_can_be_asked_for(hops: int | None, tmp_path: Path) -> None:
+    paths = tmp_path / "a.mp4", tmp_path / "a.json"
+    made = make_needle(PROCEDURAL, 32, None, 4, *paths, kinds=EXTRA_KINDS, size=(96, 64), hops=hops)
+    truth = json.loads(made.truth.read_text())
+    assert Counter(one["kind"] for one in truth if "chain" in one) == dict.fromkeys(HOPS, 2)
+    chained = [one for one in truth if "chain" in one]
+    assert {one["hops"] for one in chained} <= ({hops} if hops else {1, 2, 3}) and len(chained) == 6
+    assert len({one["chain"] for one in chained}) == 2 and all(one["chain"] in one["question"] for one in chained)
+    for one in truth:
+        if one["kind"] == "grounding":
+            assert one["answer"] == "From {:.0f} to {:.0f} seconds.".format(*one["seconds"])
+            assert all(second == int(second) for second in one["seconds"]) and "chain" not in one
+
+
+@given(st.integers(4, 600), st.integers(0, 99))
+def test_as_many_hops_as_fit(frames: int, seed: int) -> None:
+    scene = needle._scene(np.random.default_rng(seed), frames, 1.0, HOPS, None, None)
+    indicators = [event for event in scene.cards if isinstance(event.what, Card) and event.what.points]
+    assert len(indicators) in (2, 4, 6) and scene.events[-1].end <= frames
+    assert len(scene.cards) - len(indicators) in (2, 3, 4)
+
+
+def test_chains_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    paths = tmp_path / "a.mp4", tmp_path / "a.json"
+    with pytest.raises(ValueError, match="ask for more frames"):
+        make_needle(PROCEDURAL, 6, None, 1, *paths, kinds=HOPS, size=(96, 64), hops=3)
+    assert not any(tmp_path.iterdir())
 
 
 def test_fewer_questions_than_asked_for_are_told(tmp_path: Path) -> None:

@@ -16,21 +16,24 @@ from PIL import Image
 
 from .files import beside
 from .synth import (
+    ALL_KINDS,
     ATTRIBUTES,
     CHARACTERS,
     COLOURS,
+    HOPS,
     SHAPES,
     Card,
     Question,
     Scene,
     ask,
     draw_card,
+    make_chains,
     make_scene,
     procedural,
     random_style,
     random_what,
+    whole_seconds,
 )
-from .synth import KINDS as ALL_KINDS
 from .synth.draw import jpeg
 from .synth.world import Image8, Rng
 from .video import SamplePlan, VideoInfo, decode, probe, write
@@ -41,6 +44,8 @@ SIZE = (640, 360)  # of a procedural haystack
 SMALLEST = 64  # pixels; nothing can be read on less
 ALL = 1_000_000  # more questions than any scene has
 MOVER_SECONDS = 6.0  # a mover's least time on screen
+CHAINS = 2  # one to follow and one decoy
+MOST_HOPS = 3
 FULL = 0.7  # of a video at most is needed by cards and movers that nobody asked for
 
 
@@ -78,8 +83,12 @@ def make_needle(
     cards: int | None = None,
     movers: int | None = None,
     size: tuple[int, int] | None = None,
+    hops: int | None = None,
 ) -> Made:
     """Write a needle video and its truth; both or, after an error, neither.
+
+    Where kinds of ``HOPS`` are asked, two chains of indicator cards are shown: each is the other's decoy. Where
+    grounding is asked, everything comes and goes at whole seconds.
 
     Args:
         haystack: ``procedural``, or a video (or folder of pictures) of which ``frames`` frames are taken evenly.
@@ -87,12 +96,13 @@ def make_needle(
         questions: how many to ask; fewer, with a warning, where the scene has no more to ask. None is all there are.
         seed: of everything that is random.
         out: the mp4.
-        truth: the JSON list of {question, answer, kind, seconds}.
+        truth: the JSON list of {question, answer, kind, seconds}; where there are chains, of {chain, hops} as well.
         kinds: of questions, taken in turn.
         fps: frames a second; at 1 every frame is sampled from videos of a minute and more.
-        cards: how many; None lets them grow from 4 with the length of the video.
+        cards: how many; None lets them grow from 4 with the length of the video. Beside chains: 0 to 2 more.
         movers: how many; None is 1 or 2, or none in a few seconds.
         size: width and height; None is the haystack's own, or 640 x 360.
+        hops: indicator cards in each chain; None is 1 to 3, where there is room for them.
 
     Raises:
         ValueError: a video too short or too small for what is to be shown or asked.
@@ -102,7 +112,7 @@ def make_needle(
     size = size or (SIZE if info is None else (info.width, info.height))
     if min(size) < SMALLEST:
         raise ValueError(f"{size[0]}x{size[1]} pixels are too few to read a card: use at least {SMALLEST}x{SMALLEST}")
-    scene = _scene(np.random.default_rng((seed, 0)), frames, fps, kinds, cards, movers)
+    scene = _scene(np.random.default_rng((seed, 0)), frames, fps, kinds, cards, movers, hops)
     asked = ask(np.random.default_rng((seed, 1)), scene, kinds, ALL if questions is None else questions)
     if not asked:
         raise ValueError(f"nothing of kind {', '.join(kinds)} can be asked in {frames / fps:g} s: ask for more frames")
@@ -119,9 +129,10 @@ def make_needle(
 
 
 def truth_json(questions: Sequence[Question]) -> str:
-    """The questions as a JSON list of {question, answer, kind, seconds}."""
+    """The questions as a JSON list of {question, answer, kind, seconds}, of those about chains with {chain, hops}."""
     values = [
         {"question": one.question, "answer": one.answer, "kind": one.kind, "seconds": list(one.seconds)}
+        | ({"chain": one.chain, "hops": one.hops} if one.chain else {})
         for one in questions
     ]
     return json.dumps(values, indent=1, ensure_ascii=False) + "\n"
@@ -185,7 +196,15 @@ def save_png(image: Image8, path: Path) -> None:
         Image.fromarray(image).save(part, "PNG")
 
 
-def _scene(rng: Rng, frames: int, fps: float, kinds: Sequence[str], cards: int | None, movers: int | None) -> Scene:
+def _scene(
+    rng: Rng,
+    frames: int,
+    fps: float,
+    kinds: Sequence[str],
+    cards: int | None,
+    movers: int | None,
+    hops: int | None = None,
+) -> Scene:
     """A scene with as much in it as its length suggests: never a card without another one to be taken for it."""
     if frames < 1 or not fps > 0:
         raise ValueError(f"a video needs at least one frame and a positive fps, not {frames} frames at {fps:g}")
@@ -193,13 +212,28 @@ def _scene(rng: Rng, frames: int, fps: float, kinds: Sequence[str], cards: int |
     if movers is None:
         most = 2 if seconds >= 8 * MOVER_SECONDS else 1 if seconds >= MOVER_SECONDS + 2 * shortest else 0
         movers = int(rng.integers(1, most + 1)) if most else 0
+    if set(kinds) & set(HOPS):
+        scene = _chains(rng, frames, fps, cards, movers, hops)
+        return whole_seconds(scene) if "grounding" in kinds else scene
     if cards is None:
         wanted = int(rng.integers(4, min(8, 5 + int(seconds // 64)) + 1))
         room = int((FULL * seconds - MOVER_SECONDS * movers) / shortest)
         cards = max(2, min(wanted, room))
     if cards < 2 and set(kinds) & {*ATTRIBUTES, "description"}:
         warnings.warn(f"{cards} card has no other one to be taken for it: the questions are easy", stacklevel=3)
-    return make_scene(rng, frames, fps, cards, movers)
+    scene = make_scene(rng, frames, fps, cards, movers)
+    return whole_seconds(scene) if "grounding" in kinds else scene
+
+
+def _chains(rng: Rng, frames: int, fps: float, cards: int | None, movers: int, hops: int | None) -> Scene:
+    """A scene with two chains, and a few other cards where there is room."""
+    shortest = max(1.0, 1 / fps)
+    room = int((frames / fps - MOVER_SECONDS * movers) / shortest)
+    if hops is None:
+        hops = int(rng.integers(1, max(1, min(MOST_HOPS, room // CHAINS - 1)) + 1))
+    if cards is None:
+        cards = min(int(rng.integers(3)), max(0, room - CHAINS * (hops + 1)))
+    return make_chains(rng, frames, fps, hops, CHAINS, cards, movers)
 
 
 def _procedural(seed: tuple[int, ...], frames: int, size: tuple[int, int]) -> Iterator[Image8]:

@@ -30,6 +30,7 @@ from videochat_flash.synth import (
 )
 from videochat_flash.synth.draw import diameters, mover_at
 from videochat_flash.synth.glyphs import BITMAPS
+from videochat_flash.synth.textures import texture
 from videochat_flash.synth.training import covered
 from videochat_flash.synth.world import DIMMEST, FONTS, RANGES, STEPS, distance, named_rgb
 
@@ -161,6 +162,11 @@ def test_a_haystack_gives_the_same_frames_in_any_order_and_changes_slowly_with_c
 def test_haystacks_are_varied() -> None:
     means = np.array([procedural(rng(seed), 64, 64).frame(0).mean((0, 1)) for seed in range(40)])
     assert means.std(0).min() > 25
+
+
+def test_tiny_haystacks_can_be_drawn_too() -> None:
+    for seed in range(400):
+        assert texture(rng(seed), 48, 48).size == (48, 48)
 
 
 # Scenes.

@@ -2,8 +2,17 @@
 
 from videochat_flash.synth.draw import draw_card, draw_mover
 from videochat_flash.synth.haystack import Haystack, procedural
-from videochat_flash.synth.questions import ATTRIBUTES, KINDS, Question, ask, ask_attributes
-from videochat_flash.synth.scene import Event, Scene, make_scene
+from videochat_flash.synth.questions import (
+    ALL_KINDS,
+    ATTRIBUTES,
+    EXTRA_KINDS,
+    HOPS,
+    KINDS,
+    Question,
+    ask,
+    ask_attributes,
+)
+from videochat_flash.synth.scene import Event, Scene, make_chains, make_scene, whole_seconds
 from videochat_flash.synth.training import Labels, card_clip, card_frame, scene_frames
 from videochat_flash.synth.world import (
     CHARACTERS,
@@ -16,17 +25,23 @@ from videochat_flash.synth.world import (
     Card,
     Mover,
     Plate,
+    Pointer,
     Style,
+    random_chain,
+    random_pointer,
     random_style,
     random_what,
 )
 
 __all__ = [
+    "ALL_KINDS",
     "ATTRIBUTES",
     "CHARACTERS",
     "COLOURS",
     "DIGITS",
     "DIRECTIONS",
+    "EXTRA_KINDS",
+    "HOPS",
     "KINDS",
     "LETTERS",
     "SHAPES",
@@ -37,6 +52,7 @@ __all__ = [
     "Labels",
     "Mover",
     "Plate",
+    "Pointer",
     "Question",
     "Scene",
     "Style",
@@ -46,9 +62,13 @@ __all__ = [
     "card_frame",
     "draw_card",
     "draw_mover",
+    "make_chains",
     "make_scene",
     "procedural",
+    "random_chain",
+    "random_pointer",
     "random_style",
     "random_what",
     "scene_frames",
+    "whole_seconds",
 ]

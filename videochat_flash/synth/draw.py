@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import io
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
 from videochat_flash.synth.glyphs import MARGIN, stencil
-from videochat_flash.synth.world import STEPS, Card, Image8, Mask, Mover, Plate, Rgb, Style, distance, luminance
+from videochat_flash.synth.world import (
+    STEPS,
+    Card,
+    Image8,
+    Mask,
+    Mover,
+    Plate,
+    PointerStyle,
+    Rgb,
+    Style,
+    distance,
+    luminance,
+)
 
 Points = NDArray[np.float64]
 SAMPLES = 2  # supersampling of a shape's edge
 REACH = 0.61  # diameters from the centre to the furthest point of a turned and outlined triangle
+DARK, LIGHT = (12, 12, 12), (245, 245, 245)
 TRIANGLE_FOOT = 0.36  # where a triangle's character stands, in diameters below the centre
 
 
@@ -33,13 +46,25 @@ def draw_card(frame: Image8, card: Card, style: Style, aspect: float | None = No
     """Draws a card.
 
     ``frame`` is uint8 ``h w 3``; ``aspect`` is the width over height that it has before squashing (None: its own).
-    Returns the image, uint8 ``h w 3``, and how far the shape covers each pixel, float32 ``h w``.
+    Returns the image, uint8 ``h w 3``, and how far the shape covers each pixel, float32 ``h w``; a pointer is not part
+    of it.
     """
+    if card.points is not None:
+        return _draw(frame, card, style, *_places(frame, card, style, aspect))
     across, down = _diameters(frame, style, aspect)
     height, width = frame.shape[:2]
     x, y = _between(style.x, across / width), _between(style.y, down / height)
     place = _Place(x * width, y * height, across, down)
     return _draw(frame, card, style, place)
+
+
+def pointer_mask(frame: Image8, card: Card, style: Style, aspect: float | None = None) -> Mask:
+    """How far an indicator's pointer, without the arrow, covers each pixel, float32 ``h w``; a plain card has none."""
+    height, width = frame.shape[:2]
+    if card.points is None:
+        return np.zeros((height, width), dtype=np.float32)
+    _, place = _places(frame, card, style, aspect)
+    return _coverage(_paint(Image.new("RGB", (width, height)), card.points.shape, _pointed(style), place, None))
 
 
 def draw_mover(
@@ -93,9 +118,109 @@ def _diameters(frame: Image8, style: Style, aspect: float | None) -> tuple[float
     return diameters(frame.shape[0], frame.shape[1], style.scale, aspect)
 
 
-def _draw(frame: Image8, what: Card | Mover, style: Style, place: _Place) -> tuple[Image8, Mask]:
+def _places(frame: Image8, card: Card, style: Style, aspect: float | None) -> tuple[_Place, _Place]:
+    """Where an indicator and its pointer lie. They are laid out in short sides of the frame before squashing."""
+    height, width = frame.shape[:2]
+    unit_x, unit_y = diameters(height, width, 1.0, aspect)
+    pointer = _look(style)
+    near, beyond = _edges(card, style)
+    far = max(near, style.scale / 2) + pointer.gap + max(beyond, pointer.scale / 2)
+    turn = math.radians(pointer.angle)
+    step_x, step_y = far * math.cos(turn), far * math.sin(turn)
+    x = _beside(style.x, width / unit_x, style.scale, step_x, pointer.scale)
+    y = _beside(style.y, height / unit_y, style.scale, step_y, pointer.scale)
+    large = style.scale * unit_x, style.scale * unit_y
+    small = pointer.scale * unit_x, pointer.scale * unit_y
+    return _Place(x * unit_x, y * unit_y, *large), _Place((x + step_x) * unit_x, (y + step_y) * unit_y, *small)
+
+
+def _beside(part: float, room: float, size: float, step: float, small: float) -> float:
+    """A card's centre, ``part`` of the way over the room in which it and a small shape a ``step`` off stay inside."""
+    low = REACH * max(size, small - step / REACH)
+    high = room - REACH * max(size, small + step / REACH)
+    return low + part * (high - low)
+
+
+def _edges(card: Card, style: Style) -> tuple[float, float]:
+    """How far an indicator's edge and its pointer's edge are from their centres where they face one another."""
+    assert card.points is not None
+    angle = _look(style).angle
+    pointed = _pointed(style)
+    return _edge(card.shape, style, angle), _edge(card.points.shape, pointed, angle + 180)
+
+
+def _edge(shape: str, style: Style, angle: float) -> float:
+    """The way from a shape's centre to its edge at an angle, over the frame's short side."""
+    points = turned(shape, style)
+    turn = math.radians(angle)
+    along = points @ (math.cos(turn), math.sin(turn))
+    aside = points @ (-math.sin(turn), math.cos(turn))
+    after_along, after_aside = np.roll(along, -1), np.roll(aside, -1)
+    crossed = (aside >= 0) != (after_aside >= 0)
+    step = aside[crossed] / (aside - after_aside)[crossed]
+    return style.scale * float((along[crossed] + step * (after_along - along)[crossed]).max())
+
+
+def _look(style: Style) -> PointerStyle:
+    if style.pointer is None:
+        raise ValueError("an indicator card needs a style with a pointer: take random_style of the card itself")
+    return style.pointer
+
+
+def _pointed(style: Style) -> Style:
+    """The card's style as it is for its pointer."""
+    own = {name: getattr(_look(style), name) for name in ("scale", "rotation", "body", "fatness", "rim")}
+    return replace(style, **own)
+
+
+def _draw(
+    frame: Image8, what: Card | Mover, style: Style, place: _Place, ahead: _Place | None = None
+) -> tuple[Image8, Mask]:
+    """Draws one thing, and first what lies under it: the plate, and ``ahead`` of an indicator its pointer."""
     height, width = frame.shape[:2]
     image = Image.fromarray(frame) if style.plate is None else _plate(style.plate, height, width)
+    card = what if isinstance(what, Card) else None
+    if card is not None and card.points is not None and ahead is not None:
+        _arrow(image, card, style, place, ahead)
+        _paint(image, card.points.shape, _pointed(style), ahead, None)
+    covered = _paint(image, what.shape, style, place, card)
+    image = image.point(_tones(style.brightness, style.contrast) * 3)
+    return np.asarray(image), _coverage(covered)
+
+
+def _coverage(covered: Image.Image) -> Mask:
+    return np.asarray(covered, dtype=np.float32) / np.float32(255)
+
+
+def _arrow(image: Image.Image, card: Card, style: Style, place: _Place, ahead: _Place) -> None:
+    """Pastes an arrow from the card's middle, which hides its tail, to just before its pointer."""
+    unit_x, unit_y = place.across / style.scale, place.down / style.scale
+    step = np.array([(ahead.x - place.x) / unit_x, (ahead.y - place.y) / unit_y])
+    far = float(np.hypot(*step))
+    along, aside = step / far, np.array([-step[1], step[0]]) / far
+    tip = far - _edges(card, style)[1] - 0.01
+    for wide, rgb in ((0.016, LIGHT), (0.0, DARK)):  # a rim, and on it the arrow
+        half, wing, neck = 0.016 + wide, 0.05 + 1.6 * wide, tip - 0.075 - wide
+        outline = [
+            (0.0, half),
+            (neck, half),
+            (neck, wing),
+            (tip + wide, 0.0),
+            (neck, -wing),
+            (neck, -half),
+            (0.0, -half),
+        ]
+        points = np.array([a * along + b * aside for a, b in outline]) * (unit_x, unit_y) + (place.x, place.y)
+        cut = Image.new("L", (image.width * SAMPLES, image.height * SAMPLES))
+        ImageDraw.Draw(cut).polygon([(x, y) for x, y in (points * SAMPLES).tolist()], fill=255)
+        blur = style.blur * min(image.size) / 224
+        soft = cut.reduce(SAMPLES)
+        image.paste(rgb, (0, 0), soft.filter(ImageFilter.GaussianBlur(blur)) if blur > 0.15 else soft)
+
+
+def _paint(image: Image.Image, shape: str, style: Style, place: _Place, card: Card | None) -> Image.Image:
+    """Pastes a shape, and the card's character if there is one; returns how far the shape covers each pixel."""
+    width, height = image.size
     blur = style.blur * min(height, width) / 224
     pad = 2 + math.ceil(3 * blur)
     left, top = math.floor(place.x - REACH * place.across) - pad, math.floor(place.y - REACH * place.down) - pad
@@ -104,19 +229,18 @@ def _draw(frame: Image8, what: Card | Mover, style: Style, place: _Place) -> tup
 
     under = image.crop((max(left, 0), max(top, 0), min(left + size[0], width), min(top + size[1], height)))
     outline, rim = _rim(style, under)
-    body = _shape(what.shape, style, local, size, 0.0)
-    outer = _shape(what.shape, style, local, size, outline) if outline else body
+    body = _shape(shape, style, local, size, 0.0)
+    outer = _shape(shape, style, local, size, outline) if outline else body
     layers = [(rim, outer)] if outline else []
     layers.append((style.body, body))
-    if isinstance(what, Card):
-        layers.append((style.ink, _character(what, style, local, size)))
+    if card is not None:
+        layers.append((style.ink, _character(card, style, local, size)))
     covered = Image.new("L", (width, height))
     covered.paste(255, (left, top, left + size[0], top + size[1]), outer)
     for rgb, cut in layers:
         soft = cut.filter(ImageFilter.GaussianBlur(blur)) if blur > 0.15 else cut
         image.paste(rgb, (left, top, left + size[0], top + size[1]), soft)
-    image = image.point(_tones(style.brightness, style.contrast) * 3)
-    return np.asarray(image), np.asarray(covered, dtype=np.float32) / np.float32(255)
+    return covered
 
 
 def _tones(brightness: float, contrast: float) -> list[int]:
@@ -133,7 +257,7 @@ def _rim(style: Style, under: Image.Image) -> tuple[float, Rgb]:
     red, green, blue = np.asarray(under.resize((1, 1), Image.Resampling.BOX))[0, 0].tolist()
     if distance((red, green, blue), style.body) > 110:
         return 0.0, style.rim
-    return 0.03, (12, 12, 12) if luminance(style.body) > 110 else (245, 245, 245)
+    return 0.03, DARK if luminance(style.body) > 110 else LIGHT
 
 
 def _plate(plate: Plate, height: int, width: int) -> Image.Image:
@@ -158,11 +282,7 @@ def _plate(plate: Plate, height: int, width: int) -> Image.Image:
 
 def _shape(shape: str, style: Style, place: _Place, size: tuple[int, int], outline: float) -> Image.Image:
     """How far the shape covers each pixel of a crop, ``outline`` diameters wider on each side."""
-    turn = math.radians(style.rotation)
-    turned = corners(shape, style.fatness) @ np.array(
-        [[math.cos(turn), math.sin(turn)], [-math.sin(turn), math.cos(turn)]]
-    )
-    pixels = (turned * (place.across, place.down) + (place.x, place.y)) * SAMPLES
+    pixels = (turned(shape, style) * (place.across, place.down) + (place.x, place.y)) * SAMPLES
     points = [(x, y) for x, y in pixels.tolist()]
     image = Image.new("L", (size[0] * SAMPLES, size[1] * SAMPLES))
     draw = ImageDraw.Draw(image)
@@ -171,6 +291,14 @@ def _shape(shape: str, style: Style, place: _Place, size: tuple[int, int], outli
         wide = max(2, round(2 * outline * SAMPLES * (place.across * place.down) ** 0.5))
         draw.line([*points, points[0], points[1]], fill=255, width=wide, joint="curve")
     return image.reduce(SAMPLES)
+
+
+def turned(shape: str, style: Style) -> Points:
+    """A shape's corners as ``corners`` gives them, turned as the style wants it."""
+    turn = math.radians(style.rotation)
+    return corners(shape, style.fatness) @ np.array(
+        [[math.cos(turn), math.sin(turn)], [-math.sin(turn), math.cos(turn)]]
+    )
 
 
 def corners(shape: str, fatness: float) -> Points:

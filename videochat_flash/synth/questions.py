@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from math import ceil
 
 from videochat_flash.synth.scene import Event, Scene
 from videochat_flash.synth.world import COLOURS, DIGITS, SHAPES, Card, Item, Mover, Rng, pick
@@ -11,12 +12,18 @@ from videochat_flash.synth.world import COLOURS, DIGITS, SHAPES, Card, Item, Mov
 
 @dataclass(frozen=True)
 class Question:
-    """A question, its one right answer, and from when to when the video has to be seen to know it."""
+    """A question, its one right answer, and from when to when the video has to be seen to know it.
+
+    Questions of the same ``chain``, named by the card at which it starts, belong together: only who answers all of
+    them right has followed its pointers. ``hops`` is how many there are to follow.
+    """
 
     question: str
     answer: str
     kind: str
     seconds: tuple[float, float]
+    chain: str = ""
+    hops: int = 0
 
 
 TEMPLATES: dict[str, tuple[str, ...]] = {
@@ -69,12 +76,33 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
 KINDS = tuple(TEMPLATES)
 ATTRIBUTES = ("character", "colour", "shape")
 
+# Kinds that are asked only where they are named.
+LEADS = (
+    "Start at the {thing} and follow the pointers.",
+    "Go from the {thing} to the card that it points at, and so on to the end.",
+    "The {thing} points at another card: go on until no card points on.",
+)
+HOP_TEMPLATES = {
+    "hop_character": ("What character is on the last card?", "Which character does the last card show?"),
+    "hop_colour": ("What colour is the last card?", "Name the colour of the last card."),
+    "hop_shape": ("What shape is the last card?", "Name the shape of the last card."),
+}
+GROUNDING_TEMPLATES = (
+    "When is the {thing} shown?",
+    "From when to when is the {thing} on screen?",
+    "During which seconds can the {thing} be seen?",
+    "At what time does the {thing} appear, and when is it gone?",
+)
+HOPS = tuple(HOP_TEMPLATES)
+EXTRA_KINDS = (*HOPS, "grounding")
+ALL_KINDS = (*KINDS, *EXTRA_KINDS)
+
 
 def ask(rng: Rng, scene: Scene, kinds: Sequence[str], count: int) -> list[Question]:
     """Up to ``count`` different questions, taking the kinds in turn; fewer where the scene has no more to ask."""
     unknown = [kind for kind in kinds if kind not in MAKERS]
     if unknown:
-        raise ValueError(f"kinds {unknown} are not known: use some of {', '.join(KINDS)}")
+        raise ValueError(f"kinds {unknown} are not known: use some of {', '.join(ALL_KINDS)}")
     piles = [_shuffled(rng, MAKERS[kind](rng, scene)) for kind in _shuffled(rng, dict.fromkeys(kinds))]
     asked: list[Question] = []
     while any(piles) and len(asked) < count:
@@ -181,6 +209,55 @@ def _order(rng: Rng, scene: Scene) -> list[Question]:
     return questions
 
 
+def _hops(kind: str, answer: Callable[[Card], str]) -> Callable[[Rng, Scene], list[Question]]:
+    """A maker of one question about every chain, in the same words for all: none of them is marked as a decoy."""
+
+    def make(rng: Rng, scene: Scene) -> list[Question]:
+        words = f"{pick(rng, LEADS)} {pick(rng, HOP_TEMPLATES[kind])}"
+        questions = []
+        for members in chains(scene):
+            first, last = scene.events[members[0]].what, scene.events[members[-1]].what
+            assert isinstance(last, Card)
+            seen = [scene.events[i] for i in members]
+            span = min(event.start for event in seen), max(event.end for event in seen)
+            name = thing(first.colour, first.shape)
+            questions.append(
+                Question(words.format(thing=name), answer(last), kind, span, chain=name, hops=len(members) - 1)
+            )
+        return questions
+
+    return make
+
+
+def pointed_at(scene: Scene) -> set[tuple[str, str]]:
+    """Colour and shape of everything at which a card of the scene points."""
+    points = [event.what.points for event in scene.events if isinstance(event.what, Card)]
+    return {(one.colour, one.shape) for one in points if one is not None}
+
+
+def chains(scene: Scene) -> list[tuple[int, ...]]:
+    """The events of every whole chain, from an indicator at which no card points to the card that ends it."""
+    goals = pointed_at(scene)
+    starts = [i for i, one in enumerate(scene.events) if (one.what.colour, one.what.shape) not in goals]
+    return [chain for chain in map(scene.chain, starts) if len(chain) > 1]
+
+
+def _grounding(rng: Rng, scene: Scene) -> list[Question]:
+    """When each event is on screen, in the whole seconds at which it is: at one frame a second, its frames decide.
+
+    Of what is pictured as a pointer as well it is not asked: that could be called shown twice.
+    """
+    questions = []
+    goals = pointed_at(scene)
+    for event in scene.events:
+        if (event.what.colour, event.what.shape) in goals:
+            continue
+        text = pick(rng, GROUNDING_TEMPLATES).format(thing=thing(event.what.colour, event.what.shape))
+        said = f"From {ceil(event.start)} to {ceil(event.end)} seconds."
+        questions.append(Question(text, said, "grounding", (event.start, event.end)))
+    return questions
+
+
 MAKERS: dict[str, Callable[[Rng, Scene], list[Question]]] = {
     "character": _of_cards("character", lambda card: card.character),
     "colour": _of_cards("colour", lambda card: card.colour),
@@ -190,4 +267,8 @@ MAKERS: dict[str, Callable[[Rng, Scene], list[Question]]] = {
     "speed": _of_movers("speed", lambda mover: mover.speed),
     "order": _order,
     "description": _of_cards("description", _describe),
+    "hop_character": _hops("hop_character", lambda card: card.character),
+    "hop_colour": _hops("hop_colour", lambda card: card.colour),
+    "hop_shape": _hops("hop_shape", lambda card: card.shape),
+    "grounding": _grounding,
 }

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from videochat_flash.synth.draw import draw_card, draw_mover, jpeg
-from videochat_flash.synth.world import Card, Image8, Mask, Mover, Rng, Style, random_style, random_what
+from videochat_flash.synth.draw import draw_card, draw_mover, jpeg, pointer_mask
+from videochat_flash.synth.world import (
+    Card,
+    Image8,
+    Mask,
+    Mover,
+    Rng,
+    Style,
+    random_chain,
+    random_style,
+    random_what,
+)
 
 MILLI = 1000  # times are whole milliseconds, so that back-to-back events never overlap by a rounding
 
@@ -68,6 +79,31 @@ class Scene:
             image, mask = draw_mover(haystack, event.what, event.style, second - event.start, aspect)
         return jpeg(image, event.style.quality), mask, number
 
+    def pointer(self, index: int, haystack: Image8, aspect: float | None = None) -> Mask:
+        """What the pointer shown in frame ``index`` covers, float32 ``h w``; arguments as in ``frame``."""
+        number = self.event_at(index / self.fps)
+        what = self.events[number].what if number >= 0 else None
+        if not isinstance(what, Card) or what.points is None:
+            return np.zeros(haystack.shape[:2], dtype=np.float32)
+        return pointer_mask(haystack, what, _jittered(self.events[number].style, index), aspect)
+
+    def chain(self, start: int) -> tuple[int, ...]:
+        """Indices of the events from ``start`` on as the pointers lead; empty where they lead nowhere or around."""
+        seen = [start]
+        while True:
+            what = self.events[seen[-1]].what
+            if not isinstance(what, Card) or what.points is None:
+                return tuple(seen)
+            goal = what.points
+            ahead = [
+                i
+                for i, event in enumerate(self.events)
+                if isinstance(event.what, Card) and (event.what.colour, event.what.shape) == (goal.colour, goal.shape)
+            ]
+            if len(ahead) != 1 or ahead[0] in seen:
+                return ()
+            seen.append(ahead[0])
+
 
 def make_scene(rng: Rng, frames: int, fps: float = 1.0, cards: int = 1, movers: int = 0) -> Scene:
     """A random scene: cards of 1 to 4 s and movers of 6 to 8 s in random order, at random times.
@@ -75,6 +111,54 @@ def make_scene(rng: Rng, frames: int, fps: float = 1.0, cards: int = 1, movers: 
     Every pair of colour and shape, and every character, occurs once. Each event is long enough to be in a frame.
     """
     order = rng.permutation(np.arange(cards + movers) >= cards).tolist()
+    shown: list[Card | Mover] = []
+    events: list[Event] = []
+    for start, length, moving in zip(*_times(rng, frames, fps, order), order, strict=True):
+        shown.append(random_what(rng, moving, shown))
+        events.append(Event(start, length, shown[-1], random_style(rng, shown[-1], length)))
+    return Scene(frames / fps, fps, tuple(events))
+
+
+def make_chains(
+    rng: Rng, frames: int, fps: float = 1.0, hops: int = 1, chains: int = 2, cards: int = 0, movers: int = 0
+) -> Scene:
+    """A random scene with ``chains`` chains of ``hops`` indicator cards and a last card: one to follow and decoys.
+
+    All are drawn alike, and their cards, further ``cards`` without pointers and ``movers`` come in random order. Every
+    pair of colour and shape, and every character, occurs once, on cards and movers; a pointer only repeats a pair.
+    """
+    shown: list[Card | Mover] = []
+    for _ in range(chains):
+        shown += random_chain(rng, hops, shown)
+    for moving in [False] * cards + [True] * movers:
+        shown.append(random_what(rng, moving, shown))
+    shown = [shown[i] for i in rng.permutation(len(shown)).tolist()]
+    starts, lengths = _times(rng, frames, fps, [isinstance(what, Mover) for what in shown])
+    events = [
+        Event(start, length, what, random_style(rng, what, length))
+        for start, length, what in zip(starts, lengths, shown, strict=True)
+    ]
+    return Scene(frames / fps, fps, tuple(events))
+
+
+def whole_seconds(scene: Scene) -> Scene:
+    """The scene with every event from its first whole second on screen to its first one gone.
+
+    At one frame a second the same frames show the same things, and they alone tell when.
+    """
+    events = []
+    for event in scene.events:
+        start = math.ceil(event.start)
+        length = round(min(math.ceil(event.end), scene.duration) - start, 3)
+        seconds = length if isinstance(event.what, Mover) else event.style.seconds
+        events.append(replace(event, start=float(start), length=length, style=replace(event.style, seconds=seconds)))
+    return replace(scene, events=tuple(events))
+
+
+def _times(rng: Rng, frames: int, fps: float, order: Sequence[bool]) -> tuple[list[float], list[float]]:
+    """Random starts and lengths, in seconds, of cards and (True) movers that come in this order and never overlap."""
+    movers = sum(order)
+    cards = len(order) - movers
     least = [6 * MILLI if moving else max(MILLI, math.ceil(MILLI / fps)) for moving in order]
     most = [8 * MILLI if moving else max(4 * MILLI, low) for moving, low in zip(order, least, strict=True)]
     total = math.floor(frames / fps * MILLI)
@@ -87,15 +171,9 @@ def make_scene(rng: Rng, frames: int, fps: float = 1.0, cards: int = 1, movers: 
     if sum(lengths) > total:
         lengths = least
     gaps = np.sort(rng.integers(0, total - sum(lengths) + 1, len(order))).tolist()
-    shown: list[Card | Mover] = []
-    events: list[Event] = []
-    passed = 0
-    for moving, length, gap in zip(order, lengths, gaps, strict=True):
-        shown.append(random_what(rng, moving, shown))
-        style = random_style(rng, shown[-1], length / MILLI)
-        events.append(Event((gap + passed) / MILLI, length / MILLI, shown[-1], style))
-        passed += length
-    return Scene(frames / fps, fps, tuple(events))
+    passed = np.cumsum([0, *lengths])[:-1].tolist()
+    starts = [(gap + before) / MILLI for gap, before in zip(gaps, passed, strict=True)]
+    return starts, [length / MILLI for length in lengths]
 
 
 def _jittered(style: Style, index: int) -> Style:

@@ -193,7 +193,9 @@ def room(rng: Rng, height: int, width: int) -> Image.Image:
     draw.polygon([(0, 0), (x0, y0), (x0, y1), (0, height)], fill=muted(rng, 80, 220))
     draw.polygon([(width, 0), (x1, y0), (x1, y1), (width, height)], fill=muted(rng, 80, 220))
     if rng.random() < 0.5:  # a board: long and low, so that it is no card
-        draw.rectangle((x0 + 8, y0 + 8, x1 - 8, y0 + (y1 - y0) * 0.45), fill=muted(rng, 40, 200))
+        paint, foot = muted(rng, 40, 200), y0 + (y1 - y0) * 0.45
+        if x0 + 8 < x1 - 8 and y0 + 8 < foot:  # in a tiny room there is no space for one
+            draw.rectangle((x0 + 8, y0 + 8, x1 - 8, foot), fill=paint)
     for part in (0.2, 0.5, 0.8):
         draw.line((part * width, 0, x0 + part * (x1 - x0), y0), fill=muted(rng, 180, 255, 8), width=2)
     if rng.random() < 0.5:

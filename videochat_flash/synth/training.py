@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from videochat_flash.synth.draw import diameters, draw_card, draw_mover, jpeg, mover_at
+from videochat_flash.synth.draw import diameters, draw_card, draw_mover, jpeg, mover_at, pointer_mask
 from videochat_flash.synth.haystack import procedural
 from videochat_flash.synth.scene import Event, Scene
 from videochat_flash.synth.world import (
@@ -25,6 +25,7 @@ from videochat_flash.synth.world import (
     Mover,
     Rng,
     pick,
+    random_pointer,
     random_style,
     random_what,
 )
@@ -36,13 +37,19 @@ Grid = NDArray[np.int8]
 
 @dataclass(frozen=True)
 class Labels:
-    """What each patch shows: int8 ``g g`` for a frame, ``f g g`` for a clip; 0 is nothing, else 1 + the index."""
+    """What each patch shows: int8 ``g g`` for a frame, ``f g g`` for a clip; 0 is nothing, else 1 + the index.
+
+    Where a card points lies on the patches of the card, as its other traits do, and on those of the pointer itself,
+    which have nothing else: so a pointer is never taken for a card, and a card alone tells where to go on.
+    """
 
     colour: Grid
     shape: Grid
     character: Grid
     direction: Grid
     speed: Grid
+    pointer_colour: Grid
+    pointer_shape: Grid
 
 
 @dataclass(frozen=True)
@@ -54,45 +61,60 @@ class _Canvas:
     aspect: float
 
 
-def card_frame(rng: Rng, size: int = 224, haystack: Image8 | None = None) -> tuple[Image8, Labels]:
+def card_frame(
+    rng: Rng, size: int = 224, haystack: Image8 | None = None, pointers: float = 0.0
+) -> tuple[Image8, Labels]:
     """One random frame: 20 % show nothing, 10 % a mover (too short to tell its direction), the rest a card.
 
-    ``haystack`` is a real frame to hide it in, uint8 ``h w 3`` (None: a procedural one).
+    ``haystack`` is a real frame to hide it in, uint8 ``h w 3`` (None: a procedural one). A share of ``pointers`` of the
+    cards points somewhere.
     Returns the image, uint8 ``size size 3``, and labels ``g g`` with ``g = size // 16``.
     """
     canvas = _canvas(rng, size, haystack)
     image = _fitted(haystack, canvas) if haystack is not None else _procedural(rng, canvas, 1)[0]
     mask: Mask = np.zeros(image.shape[:2], dtype=np.float32)
+    ahead = mask
     draw, what = rng.random(), None
     if draw > 0.2:
-        what = random_what(rng, draw > 0.9)
+        what = _pointing(rng, random_what(rng, draw > 0.9), pointers)
         style = random_style(rng, what, 7.0)
         if isinstance(what, Card):
+            ahead = pointer_mask(image, what, style, canvas.aspect)
             image, mask = draw_card(image, what, style, canvas.aspect)
         else:
             image, mask = draw_mover(image, what, style, float(rng.uniform(0, 7)), canvas.aspect)
     image = jpeg(image, int(rng.integers(35, 96)))
-    return _resized(image, size), _labels([what], [covered(mask, size // PATCH)], seen=False, clip=False)
+    grids = [(covered(mask, size // PATCH), covered(ahead, size // PATCH))]
+    return _resized(image, size), _labels([what], grids, seen=False, clip=False)
 
 
 def card_clip(
-    rng: Rng, size: int = 224, frames: int = 4, haystack: Sequence[Image8] | None = None, movers: float = 0.4
+    rng: Rng,
+    size: int = 224,
+    frames: int = 4,
+    haystack: Sequence[Image8] | None = None,
+    movers: float = 0.4,
+    pointers: float = 0.0,
 ) -> tuple[Image8, Labels]:
     """A clip at one frame a second, as it would lie in a needle video.
 
     A share of ``movers`` shows a mover; of the others half show one card that starts or ends within the clip or fills
     it, a third two cards in succession, the rest nothing. ``haystack`` holds real frames, uint8 ``h w 3``, one for
-    each of the clip's.
+    each of the clip's. A share of ``pointers`` of the cards points somewhere.
     Returns the images, uint8 ``frames size size 3``, and labels ``frames g g``.
     """
     canvas = _canvas(rng, size, haystack[0] if haystack is not None else None)
     stack = _procedural(rng, canvas, frames) if haystack is None else [_fitted(one, canvas) for one in haystack]
-    scene = Scene(float(frames), 1.0, _clip_events(rng, frames, movers))
+    scene = Scene(float(frames), 1.0, _clip_events(rng, frames, movers, pointers))
     drawn = [scene.frame(i, one, canvas.aspect) for i, one in enumerate(stack)]
     plain = int(rng.integers(35, 96))
     images = [_resized(image if number >= 0 else jpeg(image, plain), size) for image, _, number in drawn]
     whats = [scene.events[number].what if number >= 0 else None for _, _, number in drawn]
-    grids = [covered(mask, size // PATCH) for _, mask, _ in drawn]
+    ahead = [scene.pointer(i, one, canvas.aspect) for i, one in enumerate(stack)]
+    grids = [
+        (covered(mask, size // PATCH), covered(small, size // PATCH))
+        for (_, mask, _), small in zip(drawn, ahead, strict=True)
+    ]
     return np.stack(images), _labels(whats, grids, seen=_motion_seen(scene, frames, canvas), clip=True)
 
 
@@ -143,7 +165,14 @@ def _resized(image: Image8, size: int) -> Image8:
     return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC))
 
 
-def _clip_events(rng: Rng, frames: int, movers: float) -> tuple[Event, ...]:
+def _pointing(rng: Rng, what: Card | Mover, pointers: float) -> Card | Mover:
+    """A card, by a chance of ``pointers``, as an indicator; at 0 nothing is drawn."""
+    if isinstance(what, Card) and pointers and rng.random() < pointers:
+        return random_pointer(rng, what)
+    return what
+
+
+def _clip_events(rng: Rng, frames: int, movers: float, pointers: float) -> tuple[Event, ...]:
     """Random events around a clip that starts at 0 s; they may begin before it and end after it."""
     moving = rng.random() < movers
     kind = rng.random()
@@ -165,7 +194,7 @@ def _clip_events(rng: Rng, frames: int, movers: float) -> tuple[Event, ...]:
     else:
         spans = []
     for start, length in spans:
-        what = random_what(rng, moving, taken)
+        what = _pointing(rng, random_what(rng, moving, taken), pointers)
         taken.append(what)
         events.append(Event(round(start, 3), round(length, 3), what, random_style(rng, what, length)))
     return tuple(events)
@@ -186,17 +215,24 @@ def _motion_seen(scene: Scene, frames: int, canvas: _Canvas) -> bool:
 
 
 def _labels(
-    whats: Sequence[Card | Mover | None], grids: Sequence[NDArray[np.bool_]], *, seen: bool, clip: bool
+    whats: Sequence[Card | Mover | None],
+    grids: Sequence[tuple[NDArray[np.bool_], NDArray[np.bool_]]],
+    *,
+    seen: bool,
+    clip: bool,
 ) -> Labels:
-    """Labels of frames that each show at most one thing, on the patches that it covers."""
-    codes = np.zeros((5, len(whats), 1, 1), dtype=np.int8)
+    """Labels of frames that each show at most one thing, on the patches that it and its pointer cover."""
+    codes = np.zeros((7, len(whats), 1, 1), dtype=np.int8)
     for i, what in enumerate(whats):
         if what is None:
             continue
         codes[0, i], codes[1, i] = 1 + COLOURS.index(what.colour), 1 + SHAPES.index(what.shape)
         if isinstance(what, Card):
             codes[2, i] = 1 + CHARACTERS.index(what.character)
+            if what.points is not None:
+                codes[5, i], codes[6, i] = 1 + COLOURS.index(what.points.colour), 1 + SHAPES.index(what.points.shape)
         elif seen:
             codes[3, i], codes[4, i] = 1 + DIRECTIONS.index(what.direction), 1 + SPEEDS.index(what.speed)
-    full = codes * np.stack(grids).astype(np.int8)
+    own, ahead = (np.stack(some).astype(np.int8) for some in zip(*grids, strict=True))
+    full = np.concatenate([codes[:5] * own, codes[5:] * (own | ahead)])
     return Labels(*(full if clip else full[:, 0]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -42,12 +42,21 @@ RANGES: dict[str, tuple[Rgb, Rgb]] = {
 
 
 @dataclass(frozen=True)
+class Pointer:
+    """Colour and shape of the card at which to go on."""
+
+    colour: str
+    shape: str
+
+
+@dataclass(frozen=True)
 class Card:
-    """A large shape with a character on it, standing still."""
+    """A large shape with a character on it, standing still; with a pointer it is an indicator card."""
 
     colour: str
     shape: str
     character: str
+    points: Pointer | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +77,19 @@ class Plate:
     grain: int  # amplitude of the pixel noise
     blotch: int  # amplitude of the soft noise
     seed: int
+
+
+@dataclass(frozen=True)
+class PointerStyle:
+    """How an indicator's pointer looks: a small plain shape at the end of an arrow."""
+
+    angle: float  # degrees from the card's centre, clockwise from the right, before squashing
+    gap: float  # between card and pointer, over the frame's short side: the arrow's room
+    scale: float  # diameter over the frame's short side
+    rotation: float
+    body: Rgb
+    fatness: float
+    rim: Rgb
 
 
 @dataclass(frozen=True)
@@ -93,6 +115,7 @@ class Style:
     seed: int  # of the jitter from frame to frame
     pace: float = 0.0  # of a mover, frame sides a second
     seconds: float = 0.0  # a mover's time on screen
+    pointer: PointerStyle | None = None  # an indicator's
 
     def __post_init__(self) -> None:
         if self.font not in FONTS:
@@ -185,6 +208,23 @@ def random_what(rng: Rng, moving: bool, taken: Sequence[Card | Mover] = ()) -> C
     return Card(colour, shape, pick(rng, free))
 
 
+def random_pointer(rng: Rng, card: Card) -> Card:
+    """The card as an indicator that points at any other pair of colour and shape."""
+    pairs = [(colour, shape) for colour in COLOURS for shape in SHAPES if (colour, shape) != (card.colour, card.shape)]
+    return replace(card, points=Pointer(*pick(rng, pairs)))
+
+
+def random_chain(rng: Rng, hops: int, taken: Sequence[Card | Mover] = ()) -> list[Card]:
+    """``hops`` indicator cards, each pointing at the next, and a last card without a pointer; all unlike ``taken``."""
+    cards: list[Card] = []
+    for _ in range(hops + 1):
+        card = random_what(rng, False, [*taken, *cards])
+        assert isinstance(card, Card)
+        cards.append(card)
+    ahead = [Pointer(card.colour, card.shape) for card in cards[1:]]
+    return [replace(card, points=pointer) for card, pointer in zip(cards, [*ahead, None], strict=True)]
+
+
 def random_style(rng: Rng, what: Card | Mover, seconds: float = 0.0) -> Style:
     """A random look for ``what``; ``seconds`` is how long a mover travels."""
     body = named_rgb(rng, what.colour)
@@ -195,7 +235,7 @@ def random_style(rng: Rng, what: Card | Mover, seconds: float = 0.0) -> Style:
         low, high = 0.22, 0.35
     elif what.shape in ("triangle", "star", "diamond", "cross"):
         low = 0.58  # their bodies are smaller, and the character must stay readable
-    return Style(
+    style = Style(
         x=float(rng.random()),
         y=float(rng.random()),
         scale=float(rng.uniform(low, high)),
@@ -214,4 +254,26 @@ def random_style(rng: Rng, what: Card | Mover, seconds: float = 0.0) -> Style:
         plate=random_plate(rng, body) if rng.random() < 0.5 else None,
         seed=int(rng.integers(2**31)),
         **movement,
+    )
+    if not isinstance(what, Card) or what.points is None:
+        return style
+    return replace(
+        style,
+        scale=float(rng.uniform(0.46 if low == 0.50 else 0.52, 0.54)),  # so that both fit into frames of any aspect
+        brightness=max(style.brightness, DIMMEST.get(what.points.colour, 0.0)),
+        pointer=_pointer_style(rng, what.points),
+    )
+
+
+def _pointer_style(rng: Rng, pointer: Pointer) -> PointerStyle:
+    """A random look for a pointer, off one of the card's corners, where there is room in frames of any aspect."""
+    body = named_rgb(rng, pointer.colour)
+    return PointerStyle(
+        angle=45 + 90 * int(rng.integers(4)) + float(rng.uniform(-11, 11)),
+        gap=float(rng.uniform(0.08, 0.10)),
+        scale=float(rng.uniform(0.25, 0.28)),
+        rotation=float(rng.uniform(-12, 12)),
+        body=body,
+        fatness=float(rng.random()),
+        rim=contrasting(rng, body),
     )

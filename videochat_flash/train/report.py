@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -23,12 +23,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from .. import errors, show
+from .. import errors, grade, show
 from ..chat import VideoChatFlash
 from ..config import Plan, check_plan, parse_plan
 from ..files import beside
-from ..needle import PROCEDURAL, make_needle
-from ..synth import ATTRIBUTES, COLOURS, DIGITS, DIRECTIONS, KINDS, SHAPES, SPEEDS, Question
+from ..needle import CHAINS, MOST_HOPS, PROCEDURAL, make_needle
+from ..synth import ALL_KINDS, ATTRIBUTES, COLOURS, DIGITS, DIRECTIONS, HOPS, KINDS, SHAPES, SPEEDS, Question
 from ..video import Sampling
 
 OWN = "default"  # names the model's own dropout plan
@@ -43,9 +43,13 @@ OPTIONS = {
     "speed": len(SPEEDS),
     "order": 2,
     "description": len(COLOURS) * len(SHAPES),
+    **{kind: CHAINS for kind in HOPS},  # who sees all but follows nothing has as many last cards to choose from
 }
+JOINT, OVERLAP, NAMED = "multi-hop, joint", "grounding, mIoU", "description, named"  # rows that are no kind's own
 PER_VIDEO = 15  # questions about one video, roughly
 SEEDS = 10_000  # videos that one seed has room for
+# What is asked of the same videos, and the number of the first one: what else is measured changes none of them.
+GROUPS: tuple[tuple[tuple[str, ...], int], ...] = ((KINDS, 0), (HOPS, 5_000), (("grounding",), 7_500))
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,12 @@ class Record:
     truth: str
     answers: dict[str, str]  # by the name of the dropout plan
     blind: str
+    chain: str = ""
+    hops: int = 0
+
+    def plain(self) -> dict[str, object]:
+        """As it is saved: without chain and hops where there are none."""
+        return {name: value for name, value in asdict(self).items() if self.chain or name not in ("chain", "hops")}
 
 
 @dataclass(frozen=True)
@@ -89,7 +99,7 @@ class Row:
     frames: int
     keep: str
     asked: int
-    right: int
+    right: float  # a number of answers, or a sum of overlaps
     accuracy: float
     interval: tuple[float, float]  # Wilson, 95 %
     chance: float
@@ -126,42 +136,50 @@ class Quota:
         return not +self.left
 
 
-def wanted_of(attributes: int, motion: int, others: int) -> dict[str, int]:
-    """Questions of each kind: the three attributes share theirs."""
+def wanted_of(attributes: int, motion: int, others: int, hops: int = 0, grounding: int = 0) -> dict[str, int]:
+    """Questions of each kind: the three attributes share theirs, of each chain all is asked."""
     shared = {kind: attributes // 3 + (i < attributes % 3) for i, kind in enumerate(ATTRIBUTES)}
     rest = {kind: others for kind in KINDS if kind not in (*ATTRIBUTES, "motion")}
-    return {kind: count for kind, count in {**shared, "motion": motion, **rest}.items() if count}
+    extra = {**{kind: hops for kind in HOPS}, "grounding": grounding}
+    return {kind: count for kind, count in {**shared, "motion": motion, **rest, **extra}.items() if count}
 
 
-def measure(vc: VideoChatFlash, setting: Setting, told: show.Told) -> Iterator[Record]:
+def measure(vc: VideoChatFlash, setting: Setting, told: Callable[[int, int], None]) -> Iterator[Record]:
     """Make videos until every kind of question was asked often enough."""
-    total, number = sum(setting.wanted.values()) * len(setting.frames), 0
-    done = 0
-    for frames in setting.frames:
-        quota = Quota.of(setting.wanted)
-        empty = 0  # videos in a row that had nothing to ask
-        while not quota.met:
-            haystack = setting.haystacks[number % len(setting.haystacks)]
-            seed = setting.seed * SEEDS + number
-            number += 1
-            records = list(_video(vc, setting, frames, haystack, seed, quota))
-            empty = 0 if records else empty + 1
-            if empty == 20 or number == SEEDS:
-                raise ValueError(f"{frames} frames show no {', '.join(+quota.left)}: use more frames or fewer kinds")
+    total, done = sum(setting.wanted.values()) * len(setting.frames), 0
+    for kinds, first in GROUPS:
+        for records in _group(vc, setting, kinds, first):
             done += len(records)
             told(done, total)
             yield from records
 
 
+def _group(vc: VideoChatFlash, setting: Setting, kinds: Sequence[str], number: int) -> Iterator[list[Record]]:
+    """The records of one video after the other, until these kinds were asked often enough."""
+    for frames in setting.frames:
+        quota = Quota.of({kind: count for kind, count in setting.wanted.items() if kind in kinds})
+        empty = 0  # videos in a row that had nothing to ask
+        while not quota.met:
+            haystack = setting.haystacks[number % len(setting.haystacks)]
+            seed = setting.seed * SEEDS + number
+            number += 1
+            records = list(_video(vc, setting, kinds, frames, haystack, seed, quota))
+            empty = 0 if records else empty + 1
+            if empty == 20 or number == SEEDS:
+                raise ValueError(f"{frames} frames show no {', '.join(+quota.left)}: use more frames or fewer kinds")
+            yield records
+
+
 def _video(
-    vc: VideoChatFlash, setting: Setting, frames: int, haystack: str, seed: int, quota: Quota
+    vc: VideoChatFlash, setting: Setting, kinds: Sequence[str], frames: int, haystack: str, seed: int, quota: Quota
 ) -> Iterator[Record]:
     """Make one video, see it once, ask all there is to ask of it."""
     with tempfile.TemporaryDirectory() as scratch:
         film, truth = Path(scratch) / "needle.mp4", Path(scratch) / "truth.json"
         movers = 2 if frames >= 32 else None
-        made = make_needle(haystack, frames, None, seed, film, truth, kinds=KINDS, movers=movers)
-        questions = quota.take(made.questions)
+        hops = 1 + seed % MOST_HOPS if kinds == HOPS else None
+        made = make_needle(haystack, frames, None, seed, film, truth, kinds=kinds, movers=movers, hops=hops)
+        questions = quota.take(_by_chain(made.questions))
         if not questions:
             return
         sight = vc.see(film, Sampling(max_frames=max(frames, 4)))
@@ -169,10 +187,16 @@ def _video(
         said = {plan: vc.answer(sight, one.question, keep=plan).strip() for plan in set(setting.keeps.values())}
         answers = {name: said[plan] for name, plan in setting.keeps.items()}
         blind = vc.answer(None, one.question).strip()
-        yield Record(frames, haystack, seed, one.kind, one.question, one.answer, answers, blind)
+        yield Record(frames, haystack, seed, one.kind, one.question, one.answer, answers, blind, one.chain, one.hops)
 
 
-def wilson(right: int, asked: int, z: float = 1.96) -> tuple[float, float]:
+def _by_chain(questions: Sequence[Question]) -> list[Question]:
+    """The same questions, of every kind about the same chain first: so that a quota takes whole chains."""
+    chains = list(dict.fromkeys(one.chain for one in questions))
+    return sorted(questions, key=lambda one: chains.index(one.chain))
+
+
+def wilson(right: float, asked: int, z: float = 1.96) -> tuple[float, float]:
     """Where a share truly lies, with 95 % confidence, when ``right`` of ``asked`` were seen."""
     if not asked:
         return 0.0, 1.0
@@ -182,16 +206,26 @@ def wilson(right: int, asked: int, z: float = 1.96) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def rows_of(records: Sequence[Record]) -> list[Row]:
-    """Accuracy by kind, length and dropout; the attributes also together."""
+def rows_of(records: Sequence[Record], named: bool = False) -> list[Row]:
+    """Accuracy by kind, length and dropout; the attributes also together. Then, where there are any, chains of which
+    all is right, the overlap of intervals and, if ``named``, how many attributes descriptions name."""
     groups: dict[tuple[str, int, str], list[Record]] = {}
-    for kind in (POOLED, *KINDS):
+    for kind in (POOLED, *ALL_KINDS):
         members = ATTRIBUTES if kind == POOLED else (kind,)
         for one in records:
             if one.kind in members:
                 for keep in one.answers:
                     groups.setdefault((kind, one.frames, keep), []).append(one)
-    return [_row(*place, group) for place, group in groups.items()]
+    rows = [_row(*place, group) for place, group in groups.items()]
+    for (kind, frames, keep), group in groups.items():
+        if kind == HOPS[0]:
+            chains = [one for one in records if one.kind in HOPS and one.frames == frames and keep in one.answers]
+            rows += _joint_rows(frames, keep, chains)
+        elif kind == "grounding":
+            rows.append(_overlap_row(frames, keep, group))
+        elif kind == "description" and named:
+            rows.append(_named_row(frames, keep, group))
+    return rows
 
 
 def _row(kind: str, frames: int, keep: str, group: Sequence[Record]) -> Row:
@@ -201,6 +235,41 @@ def _row(kind: str, frames: int, keep: str, group: Sequence[Record]) -> Row:
     return Row(
         kind, frames, keep, len(group), right, right / len(group), wilson(right, len(group)), chance, blind / len(group)
     )
+
+
+def _joint_rows(frames: int, keep: str, group: Sequence[Record]) -> Iterator[Row]:
+    """Chains of which every answer is right: of all lengths together, and of each."""
+    for hops in (0, *sorted({one.hops for one in group})):
+        some = [one for one in group if hops in (0, one.hops)]
+        place = [(one.haystack, one.seed, one.chain) for one in some]
+        right = grade.jointly(zip(place, (one.answers[keep] == one.truth for one in some), strict=True))
+        blind = grade.jointly(zip(place, (one.blind == one.truth for one in some), strict=True))
+        kind = f"{JOINT}, {hops}" if hops else JOINT
+        yield _scored(kind, frames, keep, [*right.values()], 1 / CHAINS, [*blind.values()])
+
+
+def _overlap_row(frames: int, keep: str, group: Sequence[Record]) -> Row:
+    """Mean overlap; by chance it is that of an answer with another question's truth."""
+    truths = [grade.interval(one.truth) or (0.0, 0.0) for one in group]
+    scores = [grade.grounding(one.answers[keep], truth) for one, truth in zip(group, truths, strict=True)]
+    blind = [grade.grounding(one.blind, truth) for one, truth in zip(group, truths, strict=True)]
+    pairs = [grade.iou(one, other) for i, one in enumerate(truths) for other in truths[:i]]
+    return _scored(OVERLAP, frames, keep, scores, sum(pairs) / max(1, len(pairs)), blind)
+
+
+def _named_row(frames: int, keep: str, group: Sequence[Record]) -> Row:
+    """Attributes named, but for the character, which the question gives away."""
+    unknown = ("colour", "shape")
+    right = [grade.named(one.answers[keep], one.truth)[name] for one in group for name in unknown]
+    blind = [grade.named(one.blind, one.truth)[name] for one in group for name in unknown]
+    return _scored(NAMED, frames, keep, right, sum(1 / OPTIONS[name] for name in unknown) / 2, blind)
+
+
+def _scored(kind: str, frames: int, keep: str, scores: Sequence[float], chance: float, blind: Sequence[float]) -> Row:
+    """A row of scores from 0 to 1; for the interval each counts as a share of one right answer."""
+    right, asked = sum(scores), len(scores)
+    share, interval = right / asked, wilson(right, asked)
+    return Row(kind, frames, keep, asked, round(right, 2), share, interval, chance, sum(blind) / asked)
 
 
 def _chance(one: Record, group: Sequence[Record]) -> float:
@@ -217,7 +286,7 @@ def table_of(rows: Sequence[Row]) -> Table:
     for i, row in enumerate(rows):
         low, high = (f"{100 * bound:.1f}" for bound in row.interval)
         table.add_row(
-            row.kind, str(row.frames), row.keep, f"{row.right}/{row.asked}", f"{100 * row.accuracy:.1f} %",
+            row.kind, str(row.frames), row.keep, f"{row.right:g}/{row.asked}", f"{100 * row.accuracy:.1f} %",
             f"{low} to {high} %", f"{100 * row.chance:.1f} %", f"{100 * row.blind:.1f} %",
             end_section=i + 1 < len(rows) and rows[i + 1].kind != row.kind,
         )  # fmt: skip
@@ -232,6 +301,9 @@ def report(
     questions: Annotated[int, typer.Option(min=0, help="About attributes, for each length.")] = 500,
     motion: Annotated[int, typer.Option(min=0, help="About motion.")] = 100,
     others: Annotated[int, typer.Option(min=0, help="Of each other kind.")] = 60,
+    hops: Annotated[int, typer.Option(min=0, help="Chains of 1 to 3 pointers to follow, for each length.")] = 0,
+    grounding: Annotated[int, typer.Option(min=0, help="About when something is shown.")] = 0,
+    named: Annotated[bool, typer.Option("--named", help="Count also what descriptions name.")] = False,
     frames: Annotated[str, typer.Option(help="Lengths of the videos.")] = "64,256",
     keep: Annotated[list[str] | None, typer.Option(help=f"Dropout: {OWN}, off, 2:0.5; may be repeated.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, mps.")] = "cpu",
@@ -241,16 +313,16 @@ def report(
     began = time.perf_counter()
     with errors.usage():
         lengths = _lengths(frames)
-        named = {name: None if name == OWN else parse_plan(name) for name in keep or KEEPS}
+        plans = {name: None if name == OWN else parse_plan(name) for name in keep or KEEPS}
     vc = VideoChatFlash.from_pretrained(model, device=device)
-    keeps = {name: vc.model.config.keep if plan is None else plan for name, plan in named.items()}
+    keeps = {name: vc.model.config.keep if plan is None else plan for name, plan in plans.items()}
     for plan in keeps.values():
         check_plan(plan, vc.model.config.llm)
-    wanted = wanted_of(questions, motion, others)
+    wanted = wanted_of(questions, motion, others, hops, grounding)
     setting = Setting(lengths, tuple(haystack or [PROCEDURAL]), keeps, wanted, seed)
     with show.progress("asking", wanted=True) as told:
         records = list(measure(vc, setting, told))
-    rows = rows_of(records)
+    rows = rows_of(records, named)
     facts = {
         "model": model,
         "made_by": vc.made_by,
@@ -265,7 +337,7 @@ def report(
         "seconds": round(time.perf_counter() - began, 1),
         "warnings": context.obj,
         "rows": [asdict(row) for row in rows],
-        "records": [asdict(record) for record in records],
+        "records": [record.plain() for record in records],
     }
     with beside(out) as part:
         part.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,95 @@
+"""Scores: what an answer says of time and of a card is read strictly; chains are right as a whole."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from videochat_flash import grade
+from videochat_flash.synth import ask, make_scene
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("From 12 to 15 seconds.", (12, 15)),
+        ("It is shown from 12 to 15 seconds", (12, 15)),
+        ("from 12.5 s to 15.25 s", (12.5, 15.25)),
+        ("From 0 seconds to 1 second.", (0, 1)),
+        ("From 3 to 5 seconds. Yes, from 3 to 5 seconds.", (3, 5)),
+        ("From 3 to 5 seconds or from 7 to 9 seconds.", None),
+        ("From 15 to 12 seconds.", None),
+        ("From 12 to 12 seconds.", None),
+        ("12 to 15 seconds", None),
+        ("From 12 to 15", None),
+        ("From twelve to 15 seconds.", None),
+        ("From 1 to 2 sections", None),
+        ("", None),
+    ],
+)
+def test_an_interval_is_read_in_one_form_only(text: str, found: tuple[float, float] | None) -> None:
+    assert grade.interval(text) == found
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "share"),
+    [
+        ((0, 4), (0, 4), 1.0),
+        ((0, 4), (2, 6), 2 / 6),
+        ((0, 4), (1, 2), 1 / 4),
+        ((0, 4), (4, 8), 0.0),
+        ((0, 1), (7, 9), 0.0),
+        ((2, 2), (2, 2), 0.0),
+    ],
+)
+def test_overlap(one: tuple[float, float], other: tuple[float, float], share: float) -> None:
+    assert grade.iou(one, other) == grade.iou(other, one) == pytest.approx(share)
+
+
+@given(*[st.tuples(st.integers(0, 50), st.integers(1, 50)) for _ in range(2)])
+def test_overlap_is_that_of_whole_seconds_counted(one: tuple[int, int], other: tuple[int, int]) -> None:
+    first, second = (set(range(start, start + length)) for start, length in (one, other))
+    counted = len(first & second) / len(first | second)
+    assert grade.iou((one[0], sum(one)), (other[0], sum(other))) == pytest.approx(counted)
+
+
+def test_an_answer_without_an_interval_overlaps_nothing() -> None:
+    assert grade.grounding("From 12 to 15 seconds.", (12, 15)) == 1
+    assert grade.grounding("From 12 to 15 seconds.", (14, 16)) == pytest.approx(1 / 4)
+    assert grade.grounding("12", (12, 15)) == grade.grounding("From 15 to 12 seconds.", (12, 15)) == 0
+
+
+@pytest.mark.parametrize(
+    ("answer", "colour", "shape", "character"),
+    [
+        ("A red star with the digit 7.", True, True, True),
+        ("a Red STAR, and on it the digit 7", True, True, True),
+        ("A blue star with the digit 7.", False, True, True),
+        ("A red or blue star with the digit 7.", False, True, True),
+        ("A red shape.", True, False, False),
+        ("A red star with a 7.", True, True, False),
+        ("A red star with the letter A.", True, True, False),
+        ("A red star with the digit 77.", True, True, False),
+        ("", False, False, False),
+    ],
+)
+def test_what_a_description_names(answer: str, colour: bool, shape: bool, character: bool) -> None:
+    found = grade.named(answer, "A red star with the digit 7.")
+    assert found == {"colour": colour, "shape": shape, "character": character}
+
+
+def test_true_descriptions_name_everything_and_only_one_thing() -> None:
+    for seed in range(30):
+        scene = make_scene(np.random.default_rng(seed), 60, 1.0, 5, 0)
+        truths = [one.answer for one in ask(np.random.default_rng(seed), scene, ["description"], 99)]
+        for truth in truths:
+            assert list(grade.attributes(truth)) == ["colour", "shape", "character"]
+            assert [other for other in truths if all(grade.named(other, truth).values())] == [truth]
+
+
+def test_a_chain_is_right_when_all_of_it_is() -> None:
+    answers = [("a", True), ("b", True), ("a", False), ("b", True), ("c", False), ("a", True)]
+    assert grade.jointly(answers) == {"a": False, "b": True, "c": False}
+    assert grade.jointly([]) == {}

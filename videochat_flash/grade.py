@@ -1,0 +1,66 @@
+"""Scores that are more than right or wrong: intervals of time, descriptions, and questions that belong together.
+
+Pure functions of words, for everyone who measures a model.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable, Iterable
+from typing import TypeVar
+
+from .synth import CHARACTERS, COLOURS, SHAPES
+
+Interval = tuple[float, float]  # seconds
+Key = TypeVar("Key", bound=Hashable)
+
+UNIT = r"\s*(?:seconds|second|secs|sec|s)\b"
+SPAN = re.compile(rf"\bfrom\s+(\d+(?:\.\d+)?)(?:{UNIT})?\s+to\s+(\d+(?:\.\d+)?){UNIT}", re.IGNORECASE)
+SIGN = re.compile(rf"\b(?:digit|letter|character)\s+([{''.join(CHARACTERS)}])\b")
+
+
+def interval(text: str) -> Interval | None:
+    """The one interval that a text states as ``From 12 to 15 seconds``; None where there is none, or more than one."""
+    found = {(float(start), float(end)) for start, end in SPAN.findall(text)}
+    if len(found) != 1:
+        return None
+    [(start, end)] = found
+    return (start, end) if start < end else None
+
+
+def iou(one: Interval, other: Interval) -> float:
+    """How much of the time that either interval takes both take, 0 to 1."""
+    both = min(one[1], other[1]) - max(one[0], other[0])
+    either = max(one[1], other[1]) - min(one[0], other[0])  # where they meet, their union; elsewhere both is 0
+    return max(0.0, both) / either if either > 0 else 0.0
+
+
+def grounding(answer: str, truth: Interval) -> float:
+    """The overlap of the interval that an answer states with the true one; 0 where it states none."""
+    said = interval(answer)
+    return iou(said, truth) if said is not None else 0.0
+
+
+def attributes(text: str) -> dict[str, str]:
+    """Colour, shape and character that a description names; one of which it names none or several is missing."""
+    words = set(re.findall(r"[a-z]+", text.lower()))
+    found = {
+        "colour": words & set(COLOURS),
+        "shape": words & set(SHAPES),
+        "character": set(SIGN.findall(text)),
+    }
+    return {name: values.pop() for name, values in found.items() if len(values) == 1}
+
+
+def named(answer: str, truth: str) -> dict[str, bool]:
+    """For each attribute in a true description, whether the answer names it, and no other value of it."""
+    said = attributes(answer)
+    return {name: said.get(name) == value for name, value in attributes(truth).items()}
+
+
+def jointly(answers: Iterable[tuple[Key, bool]]) -> dict[Key, bool]:
+    """For every chain, given which chain each answer belongs to and whether it is right: whether all of them are."""
+    right: dict[Key, bool] = {}
+    for chain, one in answers:
+        right[chain] = right.get(chain, True) and one
+    return right
