@@ -1,0 +1,393 @@
+"""A training as one file: what is trained, from what, on what. TOML, read strictly and written back (spec training 2).
+
+A recipe may name a ``base``: the file to take every key from that it does not say itself. Nothing here opens weights
+or data.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import re
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from ..config import FLASH_TINY, RELEASES, Config, check_plan, parse_plan
+
+MODELS: dict[str, Config] = {"flash-tiny": FLASH_TINY, **RELEASES}
+PARTS = ("tower", "connector", "decoder")
+ADAPTED = ("decoder", "tower")  # parts that can have LoRA adapters
+CLIP = 4  # frames in a clip: videos are read in whole ones (spec 5.2)
+STRATEGY = re.compile(r"all|(first[234]?|end|random):\d+(\.\d+%|%)?")  # spec 4.1; decimal shares are ours
+WEIGHTLESS = ("image_size", "rope_theta", "rms_eps", "max_positions", "yarn")  # no shape depends on these
+DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Records of one annotation file: a ``[[data]]`` table."""
+
+    annotation: str  # .json or .jsonl, a local path or an fsspec URL
+    media: str = ""  # folder or URL that media paths are relative to
+    strategy: str = "all"  # which of its records, as first:25% (spec 4.1)
+    weight: float = 1.0  # how often its records come in an epoch: 2.5 is twice, and half of them a third time
+    frame_fps: float = 1.0  # of frame folders
+    name: str = ""  # for reports; else the annotation's stem
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Learning rate of each part at its peak; 0 freezes it. A part with adapters: the rate of its adapters."""
+
+    tower: float = 0.0
+    connector: float = 0.0
+    decoder: float = 0.0
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """AdamW and its schedule: linear warm-up, then a cosine to 0."""
+
+    weight_decay: float = 0.0
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    clip: float = 1.0  # norm of all gradients together, at most
+    warmup: float = 0.03  # share of the steps
+
+
+@dataclass(frozen=True)
+class Video:
+    """How many frames of a video are seen (spec 5.2), in whole clips of 4."""
+
+    sampling: Literal["dynamic", "middle"] = "dynamic"  # one frame a second within the bounds, or always max_frames
+    min_frames: int = 64
+    max_frames: int = 512
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Adapters of low rank (arXiv 2106.09685) instead of the weights themselves."""
+
+    parts: tuple[str, ...] = ()  # of "decoder", "tower"
+    rank: int = 64
+    alpha: float = 16.0
+    dropout: float = 0.05
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One stage of training."""
+
+    out: str  # folder of checkpoints and metrics
+    model: str = ""  # architecture: "flash-tiny" or a released name; else that of ``start``
+    start: str = ""  # a whole model to start from: folder or released name
+    tower: str = ""  # parts to start from where there is no whole model; a part without one starts fresh
+    connector: str = ""
+    decoder: str = ""
+    image_size: int = 0  # pixels of a side; 0: as the model has it
+    seed: int = 42
+    steps: int = 0  # 0: as many as ``epochs`` take
+    epochs: int = 1
+    batch: int = 256  # conversations a step, over all processes
+    pack: int = 32768  # rows of one forward, at most
+    max_rows: int = 32768  # a longer conversation is left out and counted
+    save_every: int = 1000  # steps
+    keep: int = 2  # newest checkpoints
+    workers: int = 2  # processes that read data, for each process that trains
+    device: str = "auto"
+    precision: Literal["bfloat16", "float32"] = "bfloat16"  # of arithmetic; master weights are float32
+    recompute: bool = True  # activations in the backward pass instead of keeping them
+    loss: Literal["sample", "token"] = "sample"  # what counts the same: every conversation, or every learned token
+    template: Literal["chat", "plain"] = "chat"  # plain: picture, then caption (spec 6.3)
+    tiles: int = 1  # along a side of an image, at most (spec 5.4); 1: one square
+    train_with_dropout: str = ""  # a plan as 4:0.75,18:0.25
+    max_bad_share: float = 0.01  # of the records; beyond it the run stops
+    mixture: str = ""  # a .yaml of the reference, read unchanged, beside or instead of ``data``
+    rates: Rates = Rates()
+    optimizer: Optimizer = Optimizer()
+    video: Video = Video()
+    lora: Lora = Lora()
+    data: tuple[Source, ...] = field(default=())
+
+
+# What a value must be beyond its type: key -> (test, words).
+Rule = tuple[Callable[[Any], bool], str]
+_SOME: Rule = (lambda n: n >= 1, "at least 1")
+_NONE: Rule = (lambda n: n >= 0, "0 or more")
+_MORE: Rule = (lambda n: n > 0, "above 0")
+_SHARE: Rule = (lambda n: 0 <= n <= 1, "a share from 0 to 1")
+_BELOW: Rule = (lambda n: 0 <= n < 1, "from 0 to below 1")
+_CLIPS: Rule = (lambda n: n > 0 and n % CLIP == 0, f"a multiple of {CLIP}: videos are read in clips of {CLIP} frames")
+_GIVEN: Rule = (lambda text: bool(text.strip()), "a path")
+RULES: dict[str, Rule] = {
+    "out": _GIVEN,
+    "model": (lambda name: name in ("", *MODELS), f"one of {', '.join(MODELS)}"),
+    **dict.fromkeys(("epochs", "batch", "pack", "max_rows", "save_every", "keep", "tiles", "lora.rank"), _SOME),
+    **dict.fromkeys(("image_size", "seed", "steps", "workers", "optimizer.weight_decay"), _NONE),
+    **{f"rates.{part}": _NONE for part in PARTS},
+    **dict.fromkeys(("optimizer.eps", "optimizer.clip", "lora.alpha", "data.weight", "data.frame_fps"), _MORE),
+    **dict.fromkeys(("max_bad_share", "optimizer.warmup"), _SHARE),
+    **dict.fromkeys(("optimizer.beta1", "optimizer.beta2", "lora.dropout"), _BELOW),
+    **dict.fromkeys(("video.min_frames", "video.max_frames"), _CLIPS),
+    "device": (lambda text: bool(DEVICE.fullmatch(text)), "auto, cpu, mps, cuda or cuda:1"),
+    "lora.parts": (
+        lambda parts: set(parts) <= set(ADAPTED) and len(set(parts)) == len(parts),
+        f"a list of {' and '.join(ADAPTED)}, each at most once",
+    ),
+    "data.annotation": _GIVEN,
+    "data.strategy": (lambda text: bool(STRATEGY.fullmatch(text)), "all, or as first:25%, random:1000, end:10%"),
+}
+
+
+# -- reading -----------------------------------------------------------------------------------------------------------
+
+
+def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        path: a TOML file. Its ``base`` is relative to it; every other path in it to the working directory.
+        changes: ``key=value`` or ``table.key=value``, the value as TOML; a bare word is a text.
+
+    Raises:
+        FileNotFoundError: no such file, or no such base.
+        ValueError: anything in it that cannot be followed; the message names file and key.
+    """
+    values = _read(Path(path), ())
+    for change in changes:
+        values = _merged(values, _change(change))
+    recipe: Recipe = _build(Recipe, values, str(path))
+    _check_together(recipe, str(path))
+    return recipe
+
+
+def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+    """A file's values over those of its base; every file is checked for itself, so that errors name the right one."""
+    real = path.resolve()
+    if real in above:
+        raise ValueError(f"{above[-1]}: base leads in a circle, back to {path}")
+    if not path.is_file():
+        named = f", the base of {above[-1]}" if above else ""
+        raise FileNotFoundError(f"no recipe {path}{named}: name a .toml file")
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not TOML: {error}") from None
+    base = values.pop("base", None)
+    if not isinstance(base, str | None):
+        raise ValueError(f"{path}: base must be text, the file to derive from, not {base!r}")
+    values = _checked(Recipe, values, str(path))
+    return values if base is None else _merged(_read(path.parent / base, (*above, real)), values)
+
+
+def _change(text: str) -> dict[str, Any]:
+    """One ``table.key=value`` as the values of a file."""
+    where = f"--set {text}"
+    key, equals, word = text.partition("=")
+    *tables, last = key.strip().split(".")
+    if not equals or not last or len(tables) > 1:
+        raise ValueError(f"{where}: write key=value or table.key=value")
+    try:
+        parsed = tomllib.loads(f"value = {word}")
+    except tomllib.TOMLDecodeError:
+        parsed = {}
+    value = parsed["value"] if parsed.keys() == {"value"} else word
+    if not isinstance(value, str) and _hint(tables, last) is str:
+        value = word  # a folder may be named 2024
+    return _checked(Recipe, {tables[0]: {last: value}} if tables else {last: value}, where)
+
+
+def _hint(tables: Sequence[str], key: str) -> Any:
+    """The type of a key; None if there is no such key."""
+    owner = get_type_hints(Recipe).get(tables[0]) if tables else Recipe
+    return get_type_hints(owner).get(key) if is_dataclass(owner) else None
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Tables are merged, everything else is replaced, lists as a whole."""
+    merged = dict(below)
+    for key, value in above.items():
+        held = merged.get(key)
+        merged[key] = _merged(held, value) if isinstance(held, dict) and isinstance(value, dict) else value
+    return merged
+
+
+# -- checking ----------------------------------------------------------------------------------------------------------
+
+
+def known_keys() -> list[str]:
+    """Every key of a recipe, with its table."""
+    tables = {name: hint for name, hint in get_type_hints(Recipe).items() if is_dataclass(hint)} | {"data": Source}
+    inner = [f"{table}.{key}" for table, hint in tables.items() for key in get_type_hints(hint)]
+    return [key for key in get_type_hints(Recipe) if key not in tables] + inner
+
+
+def _checked(kind: Any, values: Mapping[str, Any], where: str, table: str = "") -> dict[str, Any]:
+    """Values of one table as its fields hold them, tables still as tables."""
+    hints = get_type_hints(kind)
+    checked: dict[str, Any] = {}
+    for name, value in values.items():
+        key = table + name
+        if name not in hints:
+            raise ValueError(f"{where}: unknown key {key!r}: did you mean {_nearest(key)!r}?")
+        checked[name] = _value(hints[name], value, key, where)
+        test, words = RULES.get(key, (lambda _: True, ""))
+        if not test(checked[name]):
+            raise ValueError(f"{where}: {key} must be {words}, not {value!r}")
+    return checked
+
+
+def _nearest(key: str) -> str:
+    known = known_keys()
+    last = key.rpartition(".")[2]
+    elsewhere = [one for one in known if one.rpartition(".")[2] == last]  # the right word in the wrong table
+    return (elsewhere or difflib.get_close_matches(key, known, n=1, cutoff=0))[0]
+
+
+def _value(hint: Any, value: Any, key: str, where: str) -> Any:
+    """A value of the type that the field names."""
+    if is_dataclass(hint):
+        if not isinstance(value, dict):
+            raise ValueError(f"{where}: {key} must be a table, [{key}], not {value!r}")
+        return _checked(hint, value, where, f"{key}.")
+    if get_origin(hint) is Literal:
+        if value not in get_args(hint):
+            raise ValueError(f"{where}: {key} must be {' or '.join(map(repr, get_args(hint)))}, not {value!r}")
+        return value
+    if get_origin(hint) is tuple:
+        inner = get_args(hint)[0]
+        if not isinstance(value, list):
+            what = "tables, [[data]]" if is_dataclass(inner) else "texts"
+            raise ValueError(f"{where}: {key} must be a list of {what}, not {value!r}")
+        return tuple(_value(inner, one, key, where) for one in value)
+    return _plain(hint, value, key, where)
+
+
+def _plain(hint: Any, value: Any, key: str, where: str) -> Any:
+    words = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}[hint]
+    right = (int, float) if hint is float else hint
+    if not isinstance(value, right) or (isinstance(value, bool) and hint is not bool):
+        raise ValueError(f"{where}: {key} must be {words}, not {value!r}")
+    if hint is float and not math.isfinite(value):
+        raise ValueError(f"{where}: {key} must be a finite number, not {value!r}")
+    return float(value) if hint is float else value
+
+
+def _build(kind: Any, values: Mapping[str, Any], where: str, table: str = "") -> Any:
+    """The dataclass of checked values. Raises ValueError where a key without a default is missing."""
+    hints = get_type_hints(kind)
+    for one in fields(kind):
+        if one.name not in values and one.default is MISSING:
+            raise ValueError(f"{where}: {table}{one.name} is missing")
+    built = {}
+    for name, value in values.items():
+        if is_dataclass(hints[name]):
+            value = _build(hints[name], value, where, f"{name}.")
+        elif name == "data":
+            value = tuple(_build(Source, one, where, "data.") for one in value)
+        built[name] = value
+    return kind(**built)
+
+
+def _check_together(recipe: Recipe, where: str) -> None:
+    """Raises ValueError where several keys do not agree."""
+    rates, video = vars(recipe.rates), recipe.video
+    parts = [part for part in PARTS if vars(recipe)[part]]
+    still = [part for part in recipe.lora.parts if not rates[part]]
+    faults = {
+        "nothing would train: set a rate in [rates] above 0": not (any(rates.values()) or still),
+        f"lora.parts names {' and '.join(still)}: adapters learn at their part's rate in [rates], which is 0": still,
+        "no data: add a [[data]] table or name a mixture": not (recipe.data or recipe.mixture),
+        "no model: name model, start or both": not (recipe.model or recipe.start),
+        f"start is a whole model already: drop {' and '.join(parts)}, or start": recipe.start and parts,
+        f"video.min_frames {video.min_frames} is more than video.max_frames {video.max_frames}": (
+            video.min_frames > video.max_frames
+        ),
+    }
+    try:
+        fault = next((words for words, found in faults.items() if found), "")
+        if fault:
+            raise ValueError(fault)
+        plan = parse_plan(recipe.train_with_dropout)
+        if recipe.model:
+            check_plan(plan, architecture(recipe).llm)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+
+
+# -- what follows from it ----------------------------------------------------------------------------------------------
+
+
+def architecture(recipe: Recipe, begun: Config | None = None) -> Config:
+    """The model that the recipe trains, ``image_size`` applied.
+
+    Args:
+        begun: the Config of the model in ``start``; needed where the recipe names no ``model``.
+
+    Raises:
+        ValueError: ``start`` holds another model than ``model`` names, or the tower has no such image size.
+    """
+    named = MODELS[recipe.model] if recipe.model else begun
+    if named is None:
+        raise ValueError("no model: name model, or a start that can be read")
+    size = recipe.image_size or named.vision.image_size
+    for config in (named, begun or named):
+        if config.vision.kind != "umt" and config.vision.image_size != size:
+            raise ValueError(
+                f"image_size {size}: the position table of {config.vision.kind} is learned "
+                f"for {config.vision.image_size} and cannot be resized"
+            )
+    try:
+        sized = replace(named, vision=replace(named.vision, image_size=size))
+    except ValueError as error:
+        raise ValueError(f"image_size: {error}") from None
+    if begun is not None:
+        _check_same(begun, sized, recipe.start)
+    return sized
+
+
+def _check_same(begun: Config, wanted: Config, start: str) -> None:
+    """Raises ValueError where weights of ``begun`` do not fit ``wanted``."""
+    for part, held, asked in (
+        ("tower", vars(begun.vision), vars(wanted.vision)),
+        ("decoder", vars(begun.llm), vars(wanted.llm)),
+    ):
+        for key, value in asked.items():
+            if key not in WEIGHTLESS and held[key] != value:
+                raise ValueError(f"start {start} holds another model: its {part} has {key} {held[key]}, not {value}")
+
+
+def steps_of(recipe: Recipe, records: int) -> int:
+    """Steps of a training on so many records an epoch; the last batch of all is left out if it is not full."""
+    return recipe.steps or max(1, records * recipe.epochs // recipe.batch)
+
+
+def resolved(recipe: Recipe) -> str:
+    """The whole recipe as TOML, every key said; ``load_recipe`` reads it back to an equal one."""
+    plain, tables = [], []
+    for one in fields(recipe):
+        value = vars(recipe)[one.name]
+        if one.name == "data" and value:
+            tables += ["\n[[data]]\n" + _lines(source) for source in value]
+        elif is_dataclass(value):
+            tables.append(f"\n[{one.name}]\n" + _lines(value))
+        else:
+            plain.append(f"{one.name} = {_toml(value)}\n")
+    return "".join([*plain, *tables])
+
+
+def _lines(table: Any) -> str:
+    return "".join(f"{key} = {_toml(value)}\n" for key, value in vars(table).items())
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return str(value).lower() if isinstance(value, bool) else repr(value)
