@@ -1,0 +1,358 @@
+"""One stage of training as its user would run it: stopped, killed, resumed, sharded, and refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import stage
+import tiny
+import torch
+from command import ENTRY, ROOT, finished, start
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+
+from videochat_flash import VideoChatFlash
+from videochat_flash.prompt import Prompt
+from videochat_flash.train.adapters import merge_adapters
+from videochat_flash.train.begin import begin
+from videochat_flash.train.checkpoint import Keeper
+from videochat_flash.train.learner import Learner, objective, pack
+from videochat_flash.train.loop import METRICS, Schedule, Step, Trainer, factor, forget, make_optimizer
+from videochat_flash.train.parallel import Place, prepare
+from videochat_flash.train.recipe import Recipe
+from videochat_flash.train.samples import Sample, Samples
+from videochat_flash.train.stage import claim, losses, read_data, train
+
+HERE = Place(0, 1, torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return stage.make(tmp_path_factory.mktemp("stage"))
+
+
+def samples_of(recipe: Recipe) -> list[Sample]:
+    model, tokenizer = begin(recipe)
+    data = Samples(recipe, model.config, tokenizer, read_data(recipe).records)
+    read = [data[i] for i in range(len(data))]
+    assert all(isinstance(one, Sample) for one in read), read
+    return [one for one in read if isinstance(one, Sample)]
+
+
+def trained(recipe: Recipe) -> list[tuple[int, float]]:
+    """Run a stage in this process; steps and losses."""
+    with tiny.seeded():
+        train(recipe, lambda step, steps: None, pytest.fail)
+    return losses(Path(recipe.out))
+
+
+# -- what is optimised -------------------------------------------------------------------------------------------------
+
+
+def step_sizes(recipe: Recipe) -> dict[str, float]:
+    """How far the first step moves the weights of each part that moves at all."""
+    with tiny.seeded():
+        model, _ = begin(recipe)
+        net = prepare(Learner(model), HERE, recipe.recompute, recipe.precision)
+        optimizer = make_optimizer(net, recipe)
+        before = {name: value.clone() for name, value in net.named_parameters()}
+        sums, counts, zero = net(samples_of(recipe))
+        (objective(sums, counts, recipe.loss)[0] + zero).backward()
+        optimizer.step()
+    moved: dict[str, float] = {}
+    for name, value in net.named_parameters():
+        far = (value.detach() - before[name]).abs().max().item()
+        part = name.split(".")[1]
+        moved[part] = max(far, moved.get(part, 0.0))
+    return moved
+
+
+def test_every_part_learns_at_its_own_rate(path: Path) -> None:
+    moved = step_sizes(stage.recipe(path))
+    assert moved["vision"] == pytest.approx(1e-4, rel=1e-2)  # a first step of Adam is as large as the rate
+    assert moved["connector"] == pytest.approx(1e-3, rel=1e-2)
+    assert moved["decoder"] == pytest.approx(5e-4, rel=1e-2)
+
+
+def test_a_part_without_a_rate_is_frozen(path: Path) -> None:
+    moved = step_sizes(stage.recipe(path, "rates.tower=0", "rates.decoder=0"))
+    assert moved["vision"] == moved["decoder"] == 0 < moved["connector"]
+
+
+def test_norms_and_biases_never_decay(path: Path) -> None:
+    recipe = stage.recipe(path, "optimizer.weight_decay=0.1")
+    model, _ = begin(recipe)
+    for group in make_optimizer(Learner(model), recipe).param_groups:
+        assert all((value.ndim > 1) == (group["weight_decay"] > 0) for value in group["params"])
+
+
+def test_the_rate_rises_and_sinks_as_a_cosine() -> None:
+    assert [round(factor(i, 100, 0.03), 4) for i in (0, 1, 2, 3)] == [0.3333, 0.6667, 1.0, 1.0]
+    assert factor(99, 100, 0.03) < 1e-3 and factor(51, 100, 0.03) == pytest.approx(0.5, abs=0.02)
+    assert factor(0, 1, 0.0) == 1.0
+
+
+@pytest.mark.parametrize("by", ["sample", "token"])
+def test_many_small_packs_equal_one_large(path: Path, tmp_path: Path, by: str) -> None:
+    large, small = (
+        stage.recipe(path, f"loss={by}", f"out={tmp_path / name}", f"pack={rows}", f"max_rows={rows}", "steps=2")
+        for name, rows in (("large", 4000), ("small", 200))
+    )
+    assert len(pack(samples_of(large), 4000)) == 1 and len(pack(samples_of(small), 200)) > 3
+    first, second = trained(large), trained(small)
+    np.testing.assert_allclose([loss for _, loss in first], [loss for _, loss in second], rtol=1e-5)
+    one, other = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("large", "small"))
+    assert all(torch.allclose(one[key].float(), other[key].float(), atol=1e-2) for key in one)
+
+
+def test_by_sample_every_answer_weighs_the_same() -> None:
+    sums, counts = torch.tensor([2.0, 30.0]), torch.tensor([1, 10])
+    value, weight = objective(sums, counts, "sample")
+    assert value / weight == 2.5
+    value, weight = objective(sums, counts, "token")
+    assert value / weight == pytest.approx(32 / 11)
+
+
+def test_packed_conversations_lose_what_each_alone_would(path: Path) -> None:
+    recipe = stage.recipe(path)
+    model, _ = begin(recipe)
+    samples = samples_of(recipe)
+    net = Learner(model)
+    with torch.no_grad():
+        together = net(samples)[0]
+        alone = torch.cat([net([one])[0] for one in samples])
+    torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-5)
+
+
+def test_recomputation_changes_no_gradient(path: Path) -> None:
+    grads = []
+    for recompute in (False, True):
+        model, _ = begin(stage.recipe(path))
+        net = prepare(Learner(model), HERE, recompute, "float32")
+        net(samples_of(stage.recipe(path)))[0].sum().backward()
+        grads.append([value.grad for value in net.parameters()])
+    for plain, again in zip(*grads, strict=True):
+        torch.testing.assert_close(plain, again)
+
+
+@given(st.lists(st.integers(1, 50), max_size=30), st.integers(1, 60))
+def test_packs_hold_everything_once_within_the_budget(rows: list[int], budget: int) -> None:
+    blank = Sample("", "", Prompt((), (), ()), (), (), 0)
+    packs = pack([replace(blank, id=str(i), rows=n) for i, n in enumerate(rows)], budget)
+    assert sorted(int(one.id) for part in packs for one in part) == list(range(len(rows)))
+    assert all(len(part) == 1 or sum(one.rows for one in part) <= budget for part in packs)
+
+
+@given(st.integers(1, 9), st.integers(1, 12), st.integers(1, 4))
+def test_steps_share_out_whole_epochs(length: int, batch: int, world: int) -> None:
+    def order(epoch: int) -> np.ndarray:
+        return np.random.default_rng(epoch).permutation(length)
+
+    schedule = Schedule(order, length, np.arange(length) % 5 + 1, batch)
+    drawn = [record for number in range(length) for record in schedule.step(number)]
+    assert sorted(drawn) == sorted(list(range(length)) * batch)
+    places = [Place(rank, world, HERE.device) for rank in range(world)]
+    assert sorted(sum((schedule.share(3, place) for place in places), [])) == sorted(schedule.step(3))
+
+
+# -- stopping and going on ---------------------------------------------------------------------------------------------
+
+
+def killed(path: Path, out: Path, when: int) -> None:
+    """Start a run in a process of its own and kill it when it has told of so many steps."""
+    process = start("train", path, "--set", f"out={out}", "--set", "save_every=1", "--set", "steps=6", "-q")
+    deadline = time.monotonic() + 120
+    while not (out / METRICS).is_file() or len((out / METRICS).read_text().splitlines()) < when:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.communicate()
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_as_if_nothing_had_been(path: Path, tmp_path: Path) -> None:
+    expected = trained(stage.recipe(path, f"out={tmp_path / 'whole'}", "save_every=1", "steps=6"))
+    killed(path, tmp_path / "killed", int(np.random.default_rng().integers(1, 6)))
+    assert trained(stage.recipe(path, f"out={tmp_path / 'killed'}", "save_every=1", "steps=6")) == expected
+    one, other = (tmp_path / name / "model" / "model.safetensors" for name in ("whole", "killed"))
+    assert one.read_bytes() == other.read_bytes()
+    assert [p.name for p in sorted((tmp_path / "killed" / "checkpoints").iterdir())] == [
+        "step-00000005",
+        "step-00000006",
+    ]
+
+
+def test_any_number_of_readers_gives_the_same(path: Path, tmp_path: Path) -> None:
+    runs = [trained(stage.recipe(path, f"out={tmp_path / str(n)}", f"workers={n}", "steps=2")) for n in (0, 2)]
+    assert runs[0] == runs[1]
+
+
+def shared_run(path: Path, processes: int, *changes: str) -> None:
+    """The command under torchrun."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes), *ENTRY[1:]]
+    sets = [word for change in changes for word in ("--set", change)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [*launch, "train", str(path), *sets, "-q"], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_does_and_each_goes_on_from_the_other(path: Path, tmp_path: Path) -> None:
+    more = ("train_with_dropout=2:0.5", "loss=token", "save_every=2")
+    expected = trained(stage.recipe(path, f"out={tmp_path / 'one'}", *more))
+    shared_run(path, 2, f"out={tmp_path / 'two'}", *more)
+    np.testing.assert_allclose(losses(tmp_path / "two"), expected, rtol=1e-5)
+    for begun, resumed in ((2, 1), (1, 2)):
+        out = tmp_path / f"{begun}-{resumed}"
+        shutil.copytree(tmp_path / ("two" if begun == 2 else "one"), out)
+        shutil.rmtree(out / "checkpoints" / "step-00000004")
+        shutil.rmtree(out / "model")
+        shared_run(path, resumed, f"out={out}", *more)
+        np.testing.assert_allclose(losses(out), expected, rtol=1e-5)
+
+
+# -- adapters ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_merged_model_answers_as_its_adapters_did(path: Path, tmp_path: Path) -> None:
+    out = tmp_path / "lora"
+    changes = (f"out={out}", 'lora.parts=["decoder", "tower"]', "lora.rank=4", "lora.dropout=0.1", "steps=3")
+    recipe = stage.recipe(path, *changes, "rates.decoder=0.01")
+    trained(recipe)
+    with tiny.seeded():
+        model, _ = begin(recipe)
+        net = Learner(model)
+        Keeper(out / "checkpoints", 2, "", {}).restore(net, make_optimizer(net, recipe), HERE)
+        samples = samples_of(recipe)
+        with torch.no_grad():
+            before, adapted = (one.eval()(samples)[0] for one in (Learner(begin(recipe)[0]), net))
+            merged = Learner(merge_adapters(net.model))(samples)[0]
+    assert (adapted - before).abs().max() > 0.1
+    torch.testing.assert_close(adapted, merged, rtol=1e-4, atol=1e-4)
+    written = VideoChatFlash.from_pretrained(out / "model").model.state_dict()
+    assert all(torch.equal(value.bfloat16().float(), written[name]) for name, value in net.model.state_dict().items())
+    assert set(load_file(out / "model" / "model.safetensors")) == set(
+        load_file(Path(recipe.start) / "model.safetensors")
+    )
+
+
+# -- what is refused ---------------------------------------------------------------------------------------------------
+
+
+def told(path: Path, tmp_path: Path, *changes: str) -> str:
+    """The one line that a refused command says."""
+    sets = [word for change in (f"out={tmp_path / 'run'}", *changes) for word in ("--set", change)]
+    done = finished(start("train", path, *sets))
+    assert done.code == 1 and done.out == ""
+    (line,) = [line for line in done.lines if not line.startswith("vcflash: note: ")]
+    return line
+
+
+@pytest.mark.slow
+def test_too_many_bad_records_stop_the_run(path: Path, tmp_path: Path) -> None:
+    rows = json.loads((path.parent / "records.json").read_text())
+    broken = [{**one, "video": "missing.mp4"} if "video" in one else one for one in rows]
+    (tmp_path / "broken.json").write_text(json.dumps(broken))
+    text = path.read_text().replace(str(path.parent / "records.json"), str(tmp_path / "broken.json"))
+    (tmp_path / "broken.toml").write_text(text)
+    line = told(tmp_path / "broken.toml", tmp_path)
+    assert "missing file" in line and "max_bad_share" in line and "--check-data" in line
+    done = finished(start("train", tmp_path / "broken.toml", "--check-data", "--json"))
+    table = json.loads(done.out)
+    assert done.code == 1 and table["sources"][0]["bad"] == {"missing file": 4} and not table["accepted"]
+
+
+def test_bad_records_within_the_share_are_left_out_and_told_once(path: Path, tmp_path: Path) -> None:
+    rows = json.loads((path.parent / "records.json").read_text())
+    (tmp_path / "some.json").write_text(json.dumps([*rows, stage.record(9, "What?", "it", video="none.mp4")]))
+    text = path.read_text().replace(str(path.parent / "records.json"), str(tmp_path / "some.json"))
+    (tmp_path / "some.toml").write_text(text)
+    heard: list[str] = []
+    steps: list[Step] = []
+    with tiny.seeded():
+        recipe = stage.recipe(tmp_path / "some.toml", f"out={tmp_path / 'run'}", "max_bad_share=0.5", "batch=7")
+        train(recipe, lambda step, _: steps.append(step), heard.append)
+    assert [step.samples for step in steps] == [6] * 4 and [step.bad for step in steps] == [1, 2, 3, 4]
+    assert len(heard) == 1 and "r9" in heard[0] and "missing file" in heard[0]
+
+
+def trainer(recipe: Recipe) -> tuple[Trainer, Samples]:
+    with tiny.seeded():
+        model, tokenizer = begin(recipe)
+    net = Learner(model)
+    data = Samples(recipe, model.config, tokenizer, read_data(recipe).records)
+    keeper = Keeper(Path(recipe.out) / "checkpoints", 2, "", {})
+    schedule = Schedule(lambda _: np.arange(len(data)), len(data), np.ones(len(data)), recipe.batch)
+    keeper.folder.mkdir(parents=True)
+    made = make_optimizer(net, recipe)
+    return Trainer(recipe, HERE, net, made, keeper, schedule, lambda _: None, lambda _: None), data
+
+
+def test_a_loss_that_is_no_number_names_its_records(path: Path, tmp_path: Path) -> None:
+    one, data = trainer(stage.recipe(path, f"out={tmp_path / 'run'}"))
+    with torch.no_grad():
+        one.net.model.decoder.norm.weight.fill_(float("nan"))
+    with pytest.raises(ValueError, match=r"loss of step 1 is nan.*r2"), tiny.seeded():
+        one.run(data)
+
+
+def test_out_of_memory_says_which_knob_helps(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, data = trainer(stage.recipe(path, f"out={tmp_path / 'run'}"))
+
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB.")
+
+    monkeypatch.setattr(one.net, "forward", full)
+    with pytest.raises(ValueError, match=r"rows in one forward: lower pack or video.max_frames.*lora"), tiny.seeded():
+        one.run(data)
+
+
+@pytest.mark.slow
+def test_a_full_disk_leaves_the_last_checkpoint_good(path: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    trained(stage.recipe(path, f"out={out}", "steps=4", "save_every=2"))
+    shutil.rmtree(out / "checkpoints" / "step-00000004")
+    shutil.rmtree(out / "model")
+
+    def small_files() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))  # as a disk with so much room
+
+    done = finished(start("train", path, "--set", f"out={out}", "-q", preexec_fn=small_files))
+    assert done.code == 1 and "no checkpoint of step 4" in done.err and "earlier ones stay" in done.err
+    assert [one.name for one in (out / "checkpoints").iterdir()] == ["step-00000002"]
+    assert [step for step, _ in trained(stage.recipe(path, f"out={out}"))] == [1, 2, 3, 4]
+
+
+def test_a_folder_belongs_to_one_recipe(path: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    claim(out, stage.recipe(path, f"out={out}"))
+    claim(out, stage.recipe(path, f"out={out}", "workers=3", "save_every=1"))
+    with pytest.raises(ValueError, match=r"another recipe \(different: steps\)"):
+        claim(out, stage.recipe(path, f"out={out}", "steps=9"))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").touch()
+    with pytest.raises(ValueError, match="not empty and holds no run"):
+        claim(tmp_path / "other", stage.recipe(path, f"out={out}"))
+
+
+def test_metrics_forget_steps_that_will_be_done_again(tmp_path: Path) -> None:
+    file = tmp_path / METRICS
+    forget(file, 3)
+    file.write_text("".join(f'{{"step": {i}}}\n' for i in range(1, 6)) + '{"ste')
+    forget(file, 3)
+    assert [json.loads(line)["step"] for line in file.read_text().splitlines()] == [1, 2, 3]
