@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +30,7 @@ def ran(folder: Path, *arguments: str) -> str:
 def test_commands_and_python_run_in_the_order_of_the_page_and_say_what_it_says(tmp_path: Path) -> None:
     commands = [line for line in LINES if line.startswith("vcflash ")]
     assert len(commands) >= 6 and len(PYTHON) == 1
+    shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
     for line in commands:
         said = ran(tmp_path, *ENTRY, *shlex.split(line, comments=True)[1:])
         assert said and said.strip().startswith(line.partition("  # ")[2])

@@ -236,6 +236,35 @@ def convert(
 
 
 @app.command()
+def train(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A .toml file, as those in recipes/.")],
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key; may be repeated.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what it would take.")] = False,
+    check_data: Annotated[
+        bool, typer.Option("--check-data", help="Only read every record, tell what is wrong.")
+    ] = False,
+    gpu: Annotated[str, typer.Option(help="Of --dry-run: H200, H100, A100-80, L4, RTX 4090.")] = "H100",
+    gpus: Annotated[int, typer.Option(min=1, help="Of --dry-run.")] = 1,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train by a recipe, or go on where it stopped. For many GPUs: torchrun -m videochat_flash.cli train RECIPE."""
+    try:
+        from .train import command as room
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{error.name} is not installed: pip install 'videochat-flash[train]'") from None
+    if dry_run:
+        room.dry_run(recipe, changes or (), gpu, gpus, as_json)
+    elif check_data:
+        if not room.check_data(recipe, changes or (), quiet, as_json):
+            raise typer.Exit(1)
+    else:
+        room.run(recipe, changes or (), quiet)
+
+
+@app.command()
 def demo(
     video: Annotated[Path | None, typer.Option(help="Hide the needles in this video; else in a generated one.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for the video, its truth and the contact sheet.")] = Path(

@@ -76,7 +76,7 @@ class VideoChatFlashModel(nn.Module):
         rows, segments = self.embed(prompts, videos)
         labels = torch.tensor(self._labels(prompts, segments), device=rows.device)
         hidden: Hidden = self.decoder(rows, segments, plan)
-        following = labels.roll(-1)[hidden.kept]  # every conversation begins with a token that is never learned
+        following = labels[hidden.kept].roll(-1)  # every conversation begins with a row that is never learned
         learned = following != IGNORE
         return F.cross_entropy(self.logits(hidden.rows[learned]), following[learned], reduction="none")
 

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import resource
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 WIDE = 120  # columns where there is no terminal to ask
-Told = Callable[[int, int], None]  # is told how much is done, of how much
+
+
+@runtime_checkable
+class Told(Protocol):
+    """Is told how much is done, of how much, and maybe how it goes."""
+
+    def __call__(self, done: int, total: int, words: str = "") -> None: ...
 
 
 def one_line(words: object) -> str:
@@ -21,7 +28,7 @@ def one_line(words: object) -> str:
 def progress(what: str, wanted: bool) -> Iterator[Told]:
     """A bar on stderr, gone when all is done; none where it is not wanted or stderr is no terminal."""
     if not wanted or not sys.stderr.isatty():
-        yield lambda done, total: None
+        yield lambda done, total, words="": None
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -30,8 +37,8 @@ def progress(what: str, wanted: bool) -> Iterator[Told]:
     with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as bar:
         task = bar.add_task(what, total=None)
 
-        def told(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
+        def told(done: int, total: int, words: str = "") -> None:
+            bar.update(task, completed=done, total=total, description=f"{what} {words}".strip())
             if done >= total:
                 bar.stop()  # before anything else is written: an answer must not run into the bar
 

@@ -206,6 +206,24 @@ def load_model(
     return model.eval()
 
 
+def read_part(place: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    """Tensors with released keys out of a safetensors file or a folder of weights, in float32; others are passed over.
+
+    Raises:
+        FileNotFoundError: no such file or folder.
+        ValueError: a key that is missing or has another shape.
+    """
+    if not place.exists():
+        raise FileNotFoundError(f"no weights at {place}")
+    files = _weight_files(place) if place.is_dir() else [place]
+    found = {key: tensor for key, tensor in _stream(files) if key in shapes}
+    for key, shape in shapes.items():
+        there = tuple(found[key].shape) if key in found else "nothing"
+        if there != shape:
+            raise ValueError(f"{place} does not fit the model: {key} should be {shape}, and there is {there}")
+    return {key: tensor.float() for key, tensor in found.items()}
+
+
 def _weight_files(folder: Path) -> list[Path]:
     index, single = folder / INDEX, folder / "model.safetensors"
     if index.is_file():

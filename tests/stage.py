@@ -1,0 +1,66 @@
+"""A small stage: a random model in the released layout, records about small videos, pictures and nothing, a recipe."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from command import small_model
+from PIL import Image
+
+from videochat_flash.train.recipe import Recipe, load_recipe
+from videochat_flash.video import write
+
+FRAMES = (8, 4, 12, 8)  # of the videos, at 2 a second
+
+
+def make(folder: Path) -> Path:
+    """Write everything into a folder; the recipe's path."""
+    start = small_model(folder)
+    draw = np.random.default_rng(0)
+    media = folder / "media"
+    media.mkdir()
+    for number, frames in enumerate(FRAMES):
+        write(media / f"{number}.mp4", draw.integers(0, 255, (frames, 48, 64, 3), np.uint8), 2.0)
+    Image.fromarray(draw.integers(0, 255, (40, 60, 3), np.uint8)).save(media / "picture.png")
+    rows = [record(number, f"What is in {number}?", f"thing {number}", video=f"{number}.mp4") for number in range(4)]
+    rows.append(record(4, "What is it?", "a long answer about noise of many colours", image="picture.png"))
+    rows.append(record(5, "Who are you?", "a model"))
+    (folder / "records.json").write_text(json.dumps(rows))
+    path = folder / "recipe.toml"
+    path.write_text(
+        f"""
+        out = "{folder / "run"}"
+        start = "{start}"
+        steps = 4
+        batch = 4
+        save_every = 2
+        workers = 0
+        device = "cpu"
+        precision = "float32"
+        [rates]
+        tower = 1e-4
+        connector = 1e-3
+        decoder = 5e-4
+        [video]
+        min_frames = 4
+        max_frames = 8
+        [[data]]
+        annotation = "{folder / "records.json"}"
+        media = "{media}"
+        """
+    )
+    return path
+
+
+def record(number: int, question: str, answer: str, **media: str) -> dict[str, object]:
+    """One in the reference's form."""
+    place = "<image>\n" if media else ""
+    turns = [{"from": "human", "value": place + question}, {"from": "gpt", "value": answer}]
+    return {"id": f"r{number}", "conversations": turns, **media}
+
+
+def recipe(path: Path, *changes: str) -> Recipe:
+    """The recipe of a folder, changed."""
+    return load_recipe(path, changes)

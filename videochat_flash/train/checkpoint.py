@@ -1,0 +1,142 @@
+"""Checkpoints of a run: weights, optimiser, position and random states, by torch.distributed.checkpoint (DCP).
+
+Written into a folder beside and renamed, so that what has its name is whole; any number of processes reads what any
+other number wrote.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
+from torch.optim import Optimizer
+
+from .parallel import Place
+
+NAME = re.compile(r"step-(\d+)")
+OPTIONS = StateDictOptions(strict=False, ignore_frozen_params=True)
+
+
+@dataclass(frozen=True)
+class Keeper:
+    """Where a run's checkpoints lie and what stands beside each.
+
+    Attributes:
+        folder: holds ``step-00000100`` and so on.
+        keep: how many of the newest stay.
+        recipe: the resolved recipe, written beside every checkpoint.
+        versions: of what ran it.
+    """
+
+    folder: Path
+    keep: int
+    recipe: str
+    versions: dict[str, str]
+
+    def steps(self) -> list[int]:
+        """Steps of the checkpoints that are whole, oldest first."""
+        if not self.folder.is_dir():
+            return []
+        found = (NAME.fullmatch(path.name) for path in self.folder.iterdir())
+        return sorted(int(match[1]) for match in found if match)
+
+    def place(self, step: int) -> Path:
+        """The folder of one checkpoint."""
+        return self.folder / f"step-{step:08d}"
+
+    def save(self, net: nn.Module, optimizer: Optimizer, step: int, place: Place) -> None:
+        """Write a checkpoint of what was learned by ``step``, and remove the oldest beyond ``keep``.
+
+        Raises:
+            OSError: it cannot be written, as on a full disk; earlier ones stay.
+        """
+        part = self.folder / f".step-{step:08d}.part"
+        if place.first:
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir(parents=True)
+        place.wait()
+        weights, moments = get_state_dict(net, optimizer, options=OPTIONS)
+        state = {"weights": weights, "optimizer": moments, **_random_states(place)}
+        try:
+            with _alone(place):
+                save(state, checkpoint_id=part, no_dist=place.world == 1)
+        except (CheckpointException, OSError) as error:
+            shutil.rmtree(part, ignore_errors=True)
+            raise OSError(
+                f"no checkpoint of step {step} in {self.folder}, earlier ones stay: {_cause(error)}"
+            ) from None
+        if place.first:
+            (part / "recipe.toml").write_text(self.recipe, encoding="utf-8")
+            (part / "versions.json").write_text(json.dumps(self.versions, indent=1) + "\n", encoding="utf-8")
+            shutil.rmtree(self.place(step), ignore_errors=True)
+            part.rename(self.place(step))
+            for old in self.steps()[: -self.keep]:
+                shutil.rmtree(self.place(old))
+        place.wait()
+
+    def restore(self, net: nn.Module, optimizer: Optimizer, place: Place) -> int:
+        """Load the newest checkpoint, if there is one, and return its step.
+
+        Raises:
+            ValueError: a checkpoint that does not fit the model, or a damaged one.
+        """
+        steps = self.steps()
+        if not steps:
+            return 0
+        path = self.place(steps[-1])
+        weights, moments = get_state_dict(net, optimizer, options=OPTIONS)
+        state: dict[str, Any] = {"weights": weights, "optimizer": moments}
+        stored = FileSystemReader(path).read_metadata().state_dict_metadata
+        drawn = {name: value for name, value in _random_states(place).items() if name in stored}
+        try:
+            with _alone(place):
+                load(state | drawn, checkpoint_id=path, no_dist=place.world == 1)
+        except CheckpointException as error:
+            raise ValueError(f"{path} does not fit this run, or is damaged: {_cause(error)}") from None
+        set_state_dict(
+            net, optimizer, model_state_dict=state["weights"], optim_state_dict=state["optimizer"], options=OPTIONS
+        )
+        if drawn:
+            torch.set_rng_state(drawn[f"random.{place.rank}"])
+            if place.device.type == "cuda":
+                torch.cuda.set_rng_state(drawn[f"random.cuda.{place.rank}"], place.device)
+        return steps[-1]
+
+
+@contextmanager
+def _alone(place: Place) -> Iterator[None]:
+    """DCP warns a single process, though it is told that there is but one."""
+    with warnings.catch_warnings():
+        if place.world == 1:
+            warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
+        yield
+
+
+def _random_states(place: Place) -> dict[str, torch.Tensor]:
+    """Each process has its own; a process that had none before draws from the seed."""
+    states = {f"random.{place.rank}": torch.get_rng_state()}
+    if place.device.type == "cuda":
+        states[f"random.cuda.{place.rank}"] = torch.cuda.get_rng_state(place.device)
+    return states
+
+
+def _cause(error: BaseException) -> str:
+    """What one process said went wrong."""
+    if isinstance(error, CheckpointException):
+        _, (inner, _) = next(iter(error.failures.items()))
+        return str(inner).splitlines()[0]
+    return str(error)

@@ -1,0 +1,284 @@
+"""One stage of training: steps over packed conversations, with checkpoints that lose nothing (spec training 7 to 9).
+
+A step's conversations follow from the recipe, the data and the step's number alone; so does everything else on a CPU.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from ..config import Plan, parse_plan
+from ..files import beside
+from .begin import part_of
+from .checkpoint import Keeper
+from .learner import Learner, objective, pack
+from .parallel import Place, whole
+from .recipe import Recipe
+from .samples import Bad, Sample
+
+METRICS = "metrics.jsonl"
+
+
+@dataclass(frozen=True)
+class Step:
+    """What is told of a step, in ``metrics.jsonl`` and to whoever watches.
+
+    Attributes:
+        step: counted from 1.
+        loss: mean of what was optimised.
+        norm: of all gradients together, before clipping.
+        rates: of each part.
+        rows: text and visual rows that passed the decoder.
+        bad: conversations left out so far, of all that were read.
+        seconds: of this step.
+        memory: bytes on the device at most so far; 0 on a CPU.
+    """
+
+    step: int
+    loss: float
+    norm: float
+    rates: dict[str, float]
+    rows: int
+    samples: int
+    bad: int
+    seconds: float
+    memory: int
+
+
+@dataclass
+class Tally:
+    """Conversations read, and those left out by reason."""
+
+    read: int = 0
+    bad: Counter[str] = field(default_factory=Counter)
+    told: set[tuple[str, str]] = field(default_factory=set)
+
+    def add(self, one: Bad) -> bool:
+        """Count a bad one; whether it was not heard of before."""
+        self.bad[one.reason] += 1
+        new = (one.source, one.id) not in self.told
+        self.told.add((one.source, one.id))
+        return new
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Which conversations belong to which step: epochs one behind the other, cut into steps, shared out by length.
+
+    Attributes:
+        epochs: the order of each epoch, by its number.
+        length: conversations of an epoch.
+        rows: estimated rows of every record.
+    """
+
+    epochs: Callable[[int], np.ndarray]
+    length: int
+    rows: np.ndarray
+    batch: int
+
+    def steps(self, recipe: Recipe) -> int:
+        """Steps of the whole run."""
+        return recipe.steps or max(1, recipe.epochs * self.length // self.batch)
+
+    def step(self, number: int) -> list[int]:
+        """Records of step ``number`` (from 0)."""
+        wanted: list[int] = []
+        at = number * self.batch
+        while len(wanted) < self.batch:
+            epoch, place = divmod(at + len(wanted), self.length)
+            order = self.epochs(epoch)
+            wanted += order[place : place + self.batch - len(wanted)].tolist()
+        return wanted
+
+    def share(self, number: int, place: Place) -> list[int]:
+        """This process's records of a step: the longest first, each to whoever has the fewest rows so far."""
+        loads = [0] * place.world
+        shares: list[list[int]] = [[] for _ in loads]
+        for record in sorted(self.step(number), key=lambda i: (-self.rows[i], i)):
+            least = min(range(place.world), key=lambda rank: (loads[rank], rank))
+            loads[least] += int(self.rows[record])
+            shares[least].append(record)
+        return shares[place.rank]
+
+
+def groups(net: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+    """Parameters with the rate of their part; norms and biases never decay (spec 8.1)."""
+    found: dict[tuple[str, bool], list[Tensor]] = {}
+    for name, parameter in net.named_parameters():
+        if parameter.requires_grad:
+            plain = name.replace("_checkpoint_wrapped_module.", "").removeprefix("model.")
+            found.setdefault((part_of(plain), parameter.ndim > 1), []).append(parameter)
+    rates = vars(recipe.rates)
+    return [
+        {
+            "params": parameters,
+            "name": part,
+            "peak": rates[part],
+            "lr": rates[part],
+            "weight_decay": recipe.optimizer.weight_decay if decays else 0.0,
+        }
+        for (part, decays), parameters in found.items()
+    ]
+
+
+def make_optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
+    """AdamW over real groups: every part has its own rate."""
+    own = recipe.optimizer
+    return torch.optim.AdamW(groups(net, recipe), betas=(own.beta1, own.beta2), eps=own.eps)
+
+
+def factor(step: int, steps: int, warmup: float) -> float:
+    """Share of the peak rate in step ``step`` (from 0): a linear rise, then a cosine to 0 (spec 2.4, 8.2)."""
+    rise = math.ceil(warmup * steps)
+    if step < rise:
+        return (step + 1) / rise
+    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
+
+
+@dataclass
+class Trainer:
+    """Everything that a run of one recipe holds together."""
+
+    recipe: Recipe
+    place: Place
+    net: Learner
+    optimizer: torch.optim.Optimizer
+    keeper: Keeper
+    schedule: Schedule
+    told: Callable[[Step], None]
+    warn: Callable[[str], None]
+    tally: Tally = field(default_factory=Tally)
+
+    def run(self, data: Dataset[Sample | Bad]) -> int:
+        """Train from the newest checkpoint, or from the beginning, to the end; the number of steps.
+
+        Raises:
+            ValueError: a loss that is no number, too many bad records, or too little memory.
+            OSError: a checkpoint that cannot be written.
+        """
+        recipe = self.recipe
+        steps = self.schedule.steps(recipe)
+        first = self.keeper.restore(self.net, self.optimizer, self.place)
+        if self.place.first:
+            forget(self.keeper.folder.parent / METRICS, first)
+        shares = deque(self.schedule.share(number, self.place) for number in range(first, steps))
+        stream = iter(_loader(data, [record for share in shares for record in share], recipe.workers))
+        plan = parse_plan(recipe.train_with_dropout)
+        for number, share in enumerate(shares, first):
+            began = time.monotonic()
+            samples = self._good([next(stream) for _ in share])
+            for group in self.optimizer.param_groups:
+                group["lr"] = group["peak"] * factor(number, steps, recipe.optimizer.warmup)
+            step = self._step(number, samples, plan, began)
+            if self.place.first:
+                _append(self.keeper.folder.parent / METRICS, step)
+                self.told(step)
+            if (number + 1) % recipe.save_every == 0 or number + 1 == steps:
+                self.keeper.save(self.net, self.optimizer, number + 1, self.place)
+        return steps
+
+    def _good(self, read: Sequence[Sample | Bad]) -> list[Sample]:
+        """What can be learned from; the rest is counted, and told of once."""
+        good = [one for one in read if isinstance(one, Sample)]
+        self.tally.read += len(read)
+        for one in read:
+            if isinstance(one, Bad) and self.tally.add(one):
+                self.warn(f"{one.source} {one.id} is left out, {one.reason}: {one.detail}")
+        return good
+
+    def _step(self, number: int, samples: list[Sample], plan: Plan, began: float) -> Step:
+        packs = pack(samples, self.recipe.pack)
+        self.optimizer.zero_grad(set_to_none=True)
+        sums = torch.zeros(2, dtype=torch.float64, device=self.place.device)
+        most = self.place.most(len(packs))
+        for part in packs + [[]] * (most - len(packs)):
+            sums += self._learn(part, plan)
+        bad, read = sum(self.tally.bad.values()), self.tally.read
+        told = torch.tensor([bad, read, len(samples), sum(one.rows for one in samples)], dtype=torch.float64)
+        summed, weight, bad, read, learned, rows = self.place.total(torch.cat([sums, told.to(sums.device)])).tolist()
+        self._check(number, summed, weight, bad / read, samples)
+        for parameter in self.net.parameters():
+            if parameter.grad is not None:
+                parameter.grad.mul_(self.place.world / weight)  # sharding averages over processes
+        norm = whole(nn.utils.clip_grad_norm_(self.net.parameters(), self.recipe.optimizer.clip))
+        self.optimizer.step()
+        cuda = self.place.device.type == "cuda"
+        return Step(
+            step=number + 1,
+            loss=summed / weight,
+            norm=float(norm),
+            rates={group["name"]: group["lr"] for group in self.optimizer.param_groups},
+            rows=int(rows),
+            samples=int(learned),
+            bad=int(bad),
+            seconds=round(time.monotonic() - began, 3),
+            memory=torch.cuda.max_memory_allocated(self.place.device) if cuda else 0,
+        )
+
+    def _learn(self, samples: list[Sample], plan: Plan) -> Tensor:
+        """Gradients of one pack are added; the sum of its losses and its weight come back."""
+        bf16 = self.recipe.precision == "bfloat16"
+        try:
+            with torch.autocast(self.place.device.type, torch.bfloat16, enabled=bf16):
+                sums, counts, zero = self.net(samples, plan)
+            value, weight = objective(sums, counts, self.recipe.loss)
+            (value + zero).backward()
+        except torch.OutOfMemoryError as error:
+            rows = sum(one.rows for one in samples)
+            raise ValueError(
+                f"out of memory with {rows} rows in one forward: lower pack or video.max_frames, set recompute, "
+                f"train fewer parts or adapters ([lora]), or use more processes ({str(error).splitlines()[0]})"
+            ) from None
+        return torch.stack([value.detach(), weight]).double()
+
+    def _check(self, number: int, summed: float, weight: float, share: float, samples: Sequence[Sample]) -> None:
+        if share > self.recipe.max_bad_share:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in self.tally.bad.most_common())
+            raise ValueError(
+                f"{share:.1%} of the records are bad ({reasons}), more than max_bad_share "
+                f"{self.recipe.max_bad_share:.1%}: see them with --check-data"
+            )
+        if not weight:
+            raise ValueError(f"step {number + 1} has no good record to learn from: see why with --check-data")
+        if not math.isfinite(summed):
+            names = ", ".join(one.id for one in samples)
+            raise ValueError(f"the loss of step {number + 1} is {summed}: its records here were {names}")
+
+
+def _loader(data: Dataset[Sample | Bad], order: Sequence[int], workers: int) -> Iterator[Sample | Bad]:
+    """Records in order, read ahead by so many processes: any number of them gives the same."""
+    loader = DataLoader(
+        cast("Dataset[Sample | Bad]", Subset(data, order)),
+        batch_size=None,
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+    )
+    return iter(loader)
+
+
+def _append(path: Path, step: Step) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(asdict(step)) + "\n")
+
+
+def forget(path: Path, step: int) -> None:
+    """Cut what metrics tell of steps behind ``step``: they will be done again."""
+    if not path.is_file():
+        return
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+    if kept != lines:
+        with beside(path) as part:
+            part.write_text("".join(kept), encoding="utf-8")

@@ -1,0 +1,120 @@
+"""One process or many: started plainly, by torchrun or by slurm; sharding and recomputation, applied from outside."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import CheckpointImpl, checkpoint_wrapper
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor
+
+from .learner import Learner
+
+
+@dataclass(frozen=True)
+class Place:
+    """This process among all: its rank, how many there are, and its device."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        """Whether this process speaks and writes for all."""
+        return self.rank == 0
+
+    def total(self, values: Tensor) -> Tensor:
+        """The sum over all processes, the same on each."""
+        if self.world > 1:
+            values = values.clone()
+            dist.all_reduce(values)
+        return values
+
+    def most(self, value: int) -> int:
+        """The largest of all processes' values."""
+        if self.world == 1:
+            return value
+        held = torch.tensor(value, device=self.device)
+        dist.all_reduce(held, op=dist.ReduceOp.MAX)
+        return int(held)
+
+    def wait(self) -> None:
+        """Until every process is here."""
+        if self.world > 1:
+            dist.barrier()
+
+
+def rank() -> int:
+    """This process among all, counted from 0."""
+    return _told("RANK", "SLURM_PROCID", 0)
+
+
+def _told(torchrun: str, slurm: str, alone: int) -> int:
+    return int(os.environ.get(torchrun, os.environ.get(slurm, alone)))
+
+
+def join(device: str) -> Place:
+    """Join the processes that the environment tells of (torchrun's or slurm's variables), or be the only one.
+
+    Raises:
+        ValueError: a device that is not there.
+    """
+    world, local = (_told("WORLD_SIZE", "SLURM_NTASKS", 1), _told("LOCAL_RANK", "SLURM_LOCALID", 0))
+    kind = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    if kind.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"device {device} is not there: this machine has no GPU that PyTorch knows")
+    if kind == "cuda":
+        torch.cuda.set_device(local)
+        kind = f"cuda:{local}"
+    if world > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if kind.startswith("cuda") else "gloo", rank=rank(), world_size=world)
+    return Place(rank(), world, torch.device(kind))
+
+
+def leave(place: Place) -> None:
+    """Leave the group of processes."""
+    if place.world > 1:
+        dist.barrier()
+        dist.destroy_process_group()
+
+
+def blocks(learner: Learner) -> list[tuple[nn.ModuleList, int]]:
+    """Where the blocks of the tower and the layers of the decoder are held."""
+    lists = (learner.model.vision.blocks, learner.model.decoder.layers)
+    return [(held, i) for held in lists if isinstance(held, nn.ModuleList) for i in range(len(held))]
+
+
+def prepare(learner: Learner, place: Place, recompute: bool, precision: str) -> Learner:
+    """Move to the device; recompute blocks in the backward pass; shard over all processes (FSDP2).
+
+    Weights stay float32; with ``bfloat16`` they are gathered as such, while gradients are summed in float32.
+    """
+    learner = learner.to(place.device)
+    if recompute:
+        for held, i in blocks(learner):
+            held[i] = checkpoint_wrapper(held[i], CheckpointImpl.NO_REENTRANT)
+    if place.world == 1:
+        return learner
+    mesh = init_device_mesh(place.device.type, (place.world,))
+    policy = MixedPrecisionPolicy(
+        param_dtype=torch.bfloat16 if precision == "bfloat16" else None,
+        reduce_dtype=torch.float32,
+        cast_forward_inputs=False,
+    )
+    for held, i in blocks(learner):
+        fully_shard(held[i], mesh=mesh, mp_policy=policy)
+    for layer in learner.model.decoder.layers:
+        register_fsdp_forward_method(layer, "rank")  # dropout asks a layer before it runs
+    fully_shard(learner, mesh=mesh, mp_policy=policy)
+    return learner
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor that may be sharded, put together (a collective call where it is)."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

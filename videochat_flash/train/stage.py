@@ -1,0 +1,168 @@
+"""One stage from its recipe to a model in the released layout: what ``vcflash train`` runs."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+from ..files import beside
+from ..model import VideoChatFlashModel
+from ..weights import save_model
+from .adapters import merge_adapters
+from .begin import begin, choose_parts, decoding_of
+from .checkpoint import Keeper
+from .learner import Learner
+from .loop import METRICS, Schedule, Step, Trainer, make_optimizer
+from .parallel import Place, join, leave, prepare
+from .recipe import Recipe, Source, resolved
+from .records import Record, epoch_order, read_mixture, read_source
+from .samples import Samples, estimated_rows
+
+MODEL = "model"  # the folder of the trained model, in a run's own
+FREE = ("save_every", "keep", "workers", "device", "pack", "recompute")  # may change between two starts
+
+
+@dataclass(frozen=True)
+class Data:
+    """All records of a recipe, source behind source."""
+
+    sources: tuple[Source, ...]
+    records: tuple[Record, ...]
+    sizes: tuple[int, ...]
+
+
+def read_data(recipe: Recipe) -> Data:
+    """Read every annotation file of a recipe; no media are opened.
+
+    Raises:
+        FileNotFoundError: an annotation file or mixture that is not there.
+        ValueError: a record that cannot be understood.
+    """
+    sources = (*(read_mixture(Path(recipe.mixture)) if recipe.mixture else ()), *recipe.data)
+    read = [read_source(source, recipe.seed) for source in sources]
+    records = tuple(record for part in read for record in part)
+    if not records:
+        raise ValueError(f"no records in {', '.join(source.annotation for source in sources)}: nothing to learn from")
+    return Data(sources, records, tuple(len(part) for part in read))
+
+
+def train(recipe: Recipe, told: Callable[[Step, int], None], warn: Callable[[str], None]) -> Path:
+    """Run a stage, or go on with it where it stopped; the folder of the model that came out.
+
+    Args:
+        recipe: what to do.
+        told: called behind each step with the number of steps in all, in the first process.
+        warn: told of records that are left out.
+
+    Raises:
+        FileNotFoundError, ValueError, OSError: one line that says what is wrong.
+    """
+    place = join(recipe.device)
+    try:
+        return _train(recipe, place, told, warn)
+    finally:
+        leave(place)
+
+
+def _train(recipe: Recipe, place: Place, told: Callable[[Step, int], None], warn: Callable[[str], None]) -> Path:
+    out = Path(recipe.out)
+    if place.first:
+        claim(out, recipe)
+    place.wait()
+    torch.manual_seed(recipe.seed + place.rank)
+    data = read_data(recipe)
+    model, tokenizer = begin(recipe)
+    net = prepare(Learner(model, idle=place.world > 1), place, recipe.recompute, recipe.precision)
+    schedule = schedule_of(recipe, data, model)
+    steps = schedule.steps(recipe)
+    trainer = Trainer(
+        recipe=recipe,
+        place=place,
+        net=net,
+        optimizer=make_optimizer(net, recipe),
+        keeper=Keeper(out / "checkpoints", recipe.keep, resolved(recipe), versions()),
+        schedule=schedule,
+        told=lambda step: told(step, steps),
+        warn=warn,
+    )
+    trainer.run(Samples(recipe, model.config, tokenizer, data.records))
+    return finish(net, recipe, place, tokenizer, out / MODEL)
+
+
+def schedule_of(recipe: Recipe, data: Data, model: VideoChatFlashModel) -> Schedule:
+    """The order of all steps, from the recipe's seed."""
+
+    @lru_cache(maxsize=2)
+    def order(epoch: int) -> np.ndarray:
+        return epoch_order(data.sources, data.sizes, recipe.seed, epoch)
+
+    rows = np.array([estimated_rows(record, recipe, model.config) for record in data.records])
+    return Schedule(order, len(order(0)), rows, recipe.batch)
+
+
+def claim(out: Path, recipe: Recipe) -> None:
+    """Take an output folder for a recipe, or go on in it with the same one.
+
+    Raises:
+        ValueError: the folder holds the run of another recipe.
+    """
+    mine = resolved(_bound(recipe))
+    path = out / "recipe.toml"
+    if path.is_file():
+        theirs = path.read_text(encoding="utf-8")
+        if theirs != mine:
+            changed = sorted(set(mine.splitlines()) ^ set(theirs.splitlines()))
+            keys = dict.fromkeys(line.split(" =")[0] for line in changed if " = " in line)
+            raise ValueError(
+                f"{out} holds a run of another recipe (different: {', '.join(keys)}): choose another out, or remove it"
+            )
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    if any(out.iterdir()):
+        raise ValueError(f"{out} is not empty and holds no run: choose another out")
+    with beside(path) as part:
+        part.write_text(mine, encoding="utf-8")
+
+
+def finish(net: Learner, recipe: Recipe, place: Place, tokenizer: Tokenizer, folder: Path) -> Path:
+    """Put the trained model together, adapters merged, and write it in the released layout."""
+    state = get_model_state_dict(
+        net, options=StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=False)
+    )
+    if place.first and not folder.exists():
+        with torch.device("meta"):
+            model = choose_parts(VideoChatFlashModel(net.model.config), recipe)
+        model.load_state_dict({key.removeprefix("model."): value for key, value in state.items()}, assign=True)
+        merged = merge_adapters(model) if recipe.lora.parts else model
+        save_model(folder, merged.bfloat16(), tokenizer, decoding_of(tokenizer))
+    place.wait()
+    return folder
+
+
+def versions() -> dict[str, str]:
+    """Of what a result depends on."""
+    names = ("videochat-flash", "torch", "numpy", "pillow", "av", "tokenizers", "safetensors", "peft")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+
+
+def losses(out: Path) -> list[tuple[int, float]]:
+    """Step and loss of everything that a run's metrics tell."""
+    lines = (out / METRICS).read_text(encoding="utf-8").splitlines()
+    rows: Sequence[dict[str, float]] = [json.loads(line) for line in lines]
+    return [(int(row["step"]), row["loss"]) for row in rows]
+
+
+def _bound(recipe: Recipe) -> Recipe:
+    """The recipe without what does not change the result."""
+    plain = Recipe(out="run")
+    return replace(recipe, out=plain.out, **{key: getattr(plain, key) for key in FREE})
