@@ -18,7 +18,7 @@ from torch import Tensor
 
 from videochat_flash.config import Drop, LLMConfig, Plan, Yarn, drop_plan
 from videochat_flash.dropout import Run, Segment
-from videochat_flash.llm import Decoder, Hidden, LayerCache, rotary_frequencies, rotary_tables, rotate
+from videochat_flash.llm import Decoder, Hidden, LayerCache, attend_padded, rotary_frequencies, rotary_tables, rotate
 
 NET = decoder()
 PLANS: dict[str, Plan] = {
@@ -352,3 +352,16 @@ def test_names_and_sizes_are_those_of_qwen2(
     assert {key: tuple(tensor.shape) for key, tensor in net.state_dict().items()} == expected
     head = 0 if width == 1536 else vocab * width
     assert round((sum(p.numel() for p in net.parameters()) + head) / 1e9, 3) == billions
+
+
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=5))
+def test_padded_attention_is_that_of_each_conversation_alone(lengths: list[int]) -> None:
+    q, k, v = (draw(heads, sum(lengths), 8, seed=heads + i) for i, heads in enumerate((6, 2, 2)))
+    parts = zip(*(t.split(lengths, 1) for t in (q, k, v)), strict=True)
+    alone = [
+        torch.nn.functional.scaled_dot_product_attention(
+            query[None], key[None], value[None], is_causal=True, enable_gqa=True
+        )[0]
+        for query, key, value in parts
+    ]
+    torch.testing.assert_close(attend_padded(q, k, v, lengths), torch.cat(alone, 1), rtol=1e-5, atol=1e-5)

@@ -21,6 +21,7 @@ from .config import LLMConfig, Plan
 from .dropout import Segment, choose
 
 ROW_CHUNK = 8192  # rows that pass the MLP at once: its intermediate is the largest tensor of a long prefill
+PADDED = 1.5  # times the rows that a padded batch of conversations may hold
 Tables = tuple[Tensor, Tensor]
 
 
@@ -103,6 +104,21 @@ def rotate(x: Float[Tensor, "n T H"], tables: Tables) -> Float[Tensor, "n T H"]:
     return (x.float() * tables[0] + turned * tables[1]).to(x.dtype)
 
 
+def attend_padded(
+    q: Float[Tensor, "N T H"], k: Float[Tensor, "K T H"], v: Float[Tensor, "K T H"], lengths: Sequence[int]
+) -> Float[Tensor, "N T H"]:
+    """Causal attention of many conversations at once, each filled up behind its end to the length of the longest.
+
+    What stands behind a row cannot reach it, so the result is that of each alone; a GPU gains by one launch for many.
+    """
+    sizes, place = torch.tensor(lengths), torch.arange(max(lengths))
+    spread = ((sizes.cumsum(0) - sizes)[:, None] + place).clamp(max=q.shape[1] - 1).to(q.device)
+    back = (torch.arange(len(lengths))[:, None] * len(place) + place)[place < sizes[:, None]].to(q.device)
+    q, k, v = (t.index_select(1, spread.flatten()).unflatten(1, spread.shape).transpose(0, 1) for t in (q, k, v))
+    mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+    return mixed.transpose(0, 1).flatten(1, 2).index_select(1, back)
+
+
 class Attention(nn.Module):
     """Grouped-query attention: biases on query, key and value, none on the output."""
 
@@ -122,6 +138,8 @@ class Attention(nn.Module):
         q = rotate(self._split(self.q_proj(x)), tables)
         k = rotate(self._split(self.k_proj(x)), tables)
         v = self._split(self.v_proj(x))
+        if caches is None and x.is_cuda and len(lengths) * max(lengths) < PADDED * x.shape[0]:
+            return self.o_proj(attend_padded(q, k, v, lengths).transpose(0, 1).flatten(1))
         mixed = []
         parts = zip(q.split(list(lengths), 1), k.split(list(lengths), 1), v.split(list(lengths), 1), strict=True)
         for i, (query, key, value) in enumerate(parts):
