@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
-from command import small_model
+import pytest
+import tiny
+from command import ENTRY, ROOT, small_model
 from PIL import Image
 
 from videochat_flash.train.recipe import Recipe, load_recipe
+from videochat_flash.train.stage import losses, train
 from videochat_flash.video import write
 
 FRAMES = (8, 4, 12, 8)  # of the videos, at 2 a second
@@ -59,6 +65,24 @@ def record(number: int, question: str, answer: str, **media: str) -> dict[str, o
     place = "<image>\n" if media else ""
     turns = [{"from": "human", "value": place + question}, {"from": "gpt", "value": answer}]
     return {"id": f"r{number}", "conversations": turns, **media}
+
+
+def trained(recipe: Recipe) -> list[tuple[int, float]]:
+    """Run a stage in this process; steps and losses."""
+    with tiny.seeded():
+        train(recipe, lambda step, steps: None, pytest.fail)
+    return losses(Path(recipe.out))
+
+
+def shared_run(path: Path, processes: int, *changes: str) -> None:
+    """The command under torchrun."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes), *ENTRY[1:]]
+    sets = [word for change in changes for word in ("--set", change)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [*launch, "train", str(path), *sets, "-q"], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def recipe(path: Path, *changes: str) -> Recipe:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import resource
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -18,10 +15,11 @@ import pytest
 import stage
 import tiny
 import torch
-from command import ENTRY, ROOT, finished, start
+from command import finished, start
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from stage import shared_run, trained
 
 from videochat_flash import VideoChatFlash
 from videochat_flash.prompt import Prompt
@@ -49,13 +47,6 @@ def samples_of(recipe: Recipe) -> list[Sample]:
     read = [data[i] for i in range(len(data))]
     assert all(isinstance(one, Sample) for one in read), read
     return [one for one in read if isinstance(one, Sample)]
-
-
-def trained(recipe: Recipe) -> list[tuple[int, float]]:
-    """Run a stage in this process; steps and losses."""
-    with tiny.seeded():
-        train(recipe, lambda step, steps: None, pytest.fail)
-    return losses(Path(recipe.out))
 
 
 # -- what is optimised -------------------------------------------------------------------------------------------------
@@ -200,17 +191,6 @@ def test_any_number_of_readers_gives_the_same(path: Path, tmp_path: Path) -> Non
     assert runs[0] == runs[1]
 
 
-def shared_run(path: Path, processes: int, *changes: str) -> None:
-    """The command under torchrun."""
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes), *ENTRY[1:]]
-    sets = [word for change in changes for word in ("--set", change)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [*launch, "train", str(path), *sets, "-q"], env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
-
-
 @pytest.mark.slow
 def test_two_processes_learn_what_one_does_and_each_goes_on_from_the_other(path: Path, tmp_path: Path) -> None:
     more = ("train_with_dropout=2:0.5", "loss=token", "save_every=2")
@@ -301,6 +281,21 @@ def trainer(recipe: Recipe) -> tuple[Trainer, Samples]:
     keeper.folder.mkdir(parents=True)
     made = make_optimizer(net, recipe)
     return Trainer(recipe, HERE, net, made, keeper, schedule, lambda _: None, lambda _: None), data
+
+
+def test_one_bad_record_of_the_first_few_is_no_share_of_all(path: Path, tmp_path: Path) -> None:
+    one, _ = trainer(stage.recipe(path, f"out={tmp_path / 'run'}", "steps=500", "max_bad_share=0.01"))
+    one.schedule = replace(one.schedule, length=5000)
+    assert one._judged(4) == 1000 and one._judged(3000) == 3000
+    one._check(0, 1.0, 4.0, 1 / one._judged(4), [])
+    with pytest.raises(ValueError, match="1.1% of the records are bad"):
+        one._check(9, 1.0, 4.0, 11 / one._judged(40), [])
+
+
+def test_weights_that_leave_no_record_are_refused(path: Path, tmp_path: Path) -> None:
+    (tmp_path / "light.toml").write_text(path.read_text() + "\n        weight = 0.05\n")
+    with pytest.raises(ValueError, match="weights in .* are too small"):
+        trained(stage.recipe(tmp_path / "light.toml", f"out={tmp_path / 'run'}"))
 
 
 def test_a_loss_that_is_no_number_names_its_records(path: Path, tmp_path: Path) -> None:

@@ -21,9 +21,10 @@ from videochat_flash.train.recipe import (
     architecture,
     known_keys,
     load_recipe,
-    resolved,
     steps_of,
 )
+from videochat_flash.train.worlds import World
+from videochat_flash.train.written import resolved
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 STAGES = sorted(RECIPES.glob("*-*/stage*.toml"))
@@ -173,7 +174,8 @@ def test_what_is_resolved_is_read_back(tmp_path_factory: pytest.TempPathFactory,
 
 
 def test_resolved_says_every_key(small: Path) -> None:
-    text = resolved(load_recipe(small))
+    drawn = replace(load_recipe(small), data=(Source(world=World("clips", count=3)),))
+    text = resolved(drawn)
     assert all(f"{key.rpartition('.')[2]} = " in text for key in known_keys())
     assert "data = []" in resolved(replace(load_recipe(small), data=()))
 
@@ -186,9 +188,10 @@ def test_a_stage_is_read_back(path: Path, tmp_path: Path) -> None:
 
 def test_every_field_can_be_told_apart() -> None:
     """Reading knows these types alone."""
-    for table in (Recipe, Rates, Optimizer, Video, Lora, Source):
+    for table in (Recipe, Rates, Optimizer, Video, Lora, Source, World):
         for one in fields(table):
-            kinds = ("str", "int", "float", "bool", "Literal", "tuple[", "Rates", "Optimizer", "Video", "Lora")
+            kinds = ("str", "int", "float", "bool", "Literal", "tuple[", "Span")
+            kinds += ("Rates", "Optimizer", "Video", "Lora", "World")
             assert is_dataclass(table) and str(one.type).startswith(kinds), one
 
 
@@ -228,7 +231,12 @@ def test_every_field_can_be_told_apart() -> None:
         ("data=[]", "no data: add a [[data]] table or name a mixture"),
         ("data=x", "data must be a list of tables"),
         ("data.weight=2", "data must be a list of tables"),
-        ('data=[{media="x"}]', "data.annotation is missing"),
+        ('data=[{media="x"}]', "needs an annotation or a world"),
+        ('data=[{annotation="x", world={kind="clips", count=1}}]', "one of the two"),
+        ('data=[{world={kind="clips"}}]', "count of conversations"),
+        ('data=[{world={kind="clips", count=1, clips=[3, 2]}}]', "fewest and most"),
+        ('data=[{world={kind="clip", count=1}}]', "data.world.kind must be"),
+        ("teach=1.0", "teach is for worlds"),
         ('data=[{annotation="x", strategy="some"}]', "data.strategy must be all, or as first:25%"),
         ('data=[{annotation="x", weight=0}]', "data.weight must be above 0"),
         ('data=[{annotation="x", json_path="y"}]', "unknown key 'data.json_path'"),

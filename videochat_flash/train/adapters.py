@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import nn
@@ -19,11 +20,11 @@ HELD = {"decoder": ("decoder.", "head."), "tower": ("vision.",)}
 
 
 def add_adapters(
-    model: VideoChatFlashModel, parts: Sequence[str], rank: int, alpha: float, dropout: float
+    model: VideoChatFlashModel, parts: Sequence[str], rank: int, alpha: float, dropout: float, seed: int = 0
 ) -> VideoChatFlashModel:
     """Put low-rank adapters beside the linear layers of ``parts``; they alone learn in those parts.
 
-    At first they change nothing: their second matrix is zero.
+    At first they change nothing: their second matrix is zero. The first is drawn from ``seed``, in every process alike.
 
     Raises:
         ValueError: a part that takes no adapters.
@@ -40,7 +41,9 @@ def add_adapters(
         bias="none",
     )
     learns = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    inject_adapter_in_model(config, model)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        inject_adapter_in_model(config, model)
     for name, parameter in model.named_parameters():
         adapter = ".lora_" in name
         beside = any(name.startswith(HELD[part]) for part in parts)

@@ -62,7 +62,8 @@ def choose_parts(model: VideoChatFlashModel, recipe: Recipe) -> VideoChatFlashMo
         parameter.requires_grad_(rates[part_of(name)] > 0)
     model.train()
     if recipe.lora.parts:
-        add_adapters(model, recipe.lora.parts, recipe.lora.rank, recipe.lora.alpha, recipe.lora.dropout)
+        own = recipe.lora
+        add_adapters(model, own.parts, own.rank, own.alpha, own.dropout, recipe.seed)
     for part, module in (("tower", model.vision), ("connector", model.connector), ("decoder", model.decoder)):
         module.train(rates[part] > 0)
     return model

@@ -7,6 +7,7 @@ other number wrote.
 from __future__ import annotations
 
 import json
+import pickle
 import re
 import shutil
 import warnings
@@ -66,7 +67,8 @@ class Keeper:
         """
         part = self.folder / f".step-{step:08d}.part"
         if place.first:
-            shutil.rmtree(part, ignore_errors=True)
+            for left in self.folder.glob(".step-*.part"):  # of a run that was killed
+                shutil.rmtree(left, ignore_errors=True)
             part.mkdir(parents=True)
         place.wait()
         weights, moments = get_state_dict(net, optimizer, options=OPTIONS)
@@ -74,14 +76,15 @@ class Keeper:
         try:
             with _alone(place):
                 save(state, checkpoint_id=part, no_dist=place.world == 1)
+            if place.first:
+                (part / "recipe.toml").write_text(self.recipe, encoding="utf-8")
+                (part / "versions.json").write_text(json.dumps(self.versions, indent=1) + "\n", encoding="utf-8")
         except (CheckpointException, OSError) as error:
             shutil.rmtree(part, ignore_errors=True)
             raise OSError(
                 f"no checkpoint of step {step} in {self.folder}, earlier ones stay: {_cause(error)}"
             ) from None
         if place.first:
-            (part / "recipe.toml").write_text(self.recipe, encoding="utf-8")
-            (part / "versions.json").write_text(json.dumps(self.versions, indent=1) + "\n", encoding="utf-8")
             shutil.rmtree(self.place(step), ignore_errors=True)
             part.rename(self.place(step))
             for old in self.steps()[: -self.keep]:
@@ -100,13 +103,18 @@ class Keeper:
         path = self.place(steps[-1])
         weights, moments = get_state_dict(net, optimizer, options=OPTIONS)
         state: dict[str, Any] = {"weights": weights, "optimizer": moments}
-        stored = FileSystemReader(path).read_metadata().state_dict_metadata
+        try:
+            stored = FileSystemReader(path).read_metadata().state_dict_metadata
+        except (OSError, EOFError, pickle.UnpicklingError) as error:
+            raise ValueError(f"{path} is damaged ({error}): remove it, and the one before is taken") from None
         drawn = {name: value for name, value in _random_states(place).items() if name in stored}
         try:
             with _alone(place):
                 load(state | drawn, checkpoint_id=path, no_dist=place.world == 1)
         except CheckpointException as error:
-            raise ValueError(f"{path} does not fit this run, or is damaged: {_cause(error)}") from None
+            raise ValueError(
+                f"{path} does not fit this run, or is damaged ({_cause(error)}): remove it, and the one before is taken"
+            ) from None
         set_state_dict(
             net, optimizer, model_state_dict=state["weights"], optim_state_dict=state["optimizer"], options=OPTIONS
         )
@@ -138,5 +146,5 @@ def _cause(error: BaseException) -> str:
     """What one process said went wrong."""
     if isinstance(error, CheckpointException):
         _, (inner, _) = next(iter(error.failures.items()))
-        return str(inner).splitlines()[0]
+        return (str(inner).splitlines() or [type(inner).__name__])[0]
     return str(error)

@@ -12,13 +12,16 @@ from rich.table import Table
 
 from .. import show
 from ..weights import find, read_config, read_tokenizer
+from .checkpoint import Keeper
 from .estimate import estimate, facts
 from .loop import METRICS, Step
 from .parallel import rank
-from .recipe import Recipe, architecture, load_recipe, resolved
+from .recipe import Recipe, architecture, load_recipe
+from .records import epoch_order
 from .samples import Bad, Sample, Samples, check
-from .stage import losses, read_data, train
+from .stage import losses, read_data, sources_of, train
 from .watch import Watch, draw_losses
+from .written import resolved
 
 
 def run(path: Path, changes: Sequence[str], quiet: bool) -> None:
@@ -26,13 +29,21 @@ def run(path: Path, changes: Sequence[str], quiet: bool) -> None:
     recipe = load_recipe(path, changes)
     out = Path(recipe.out)
     speaks = rank() == 0
+    last = 0
     with Watch(out / "tensorboard") as watch, show.progress("training", speaks and not quiet) as bar:
 
         def told(step: Step, steps: int) -> None:
+            nonlocal last
+            last = step.step
             watch(step)
             bar(step.step, steps, said(step))
 
-        model = train(recipe, told, lambda text: warnings.warn(text, stacklevel=2))
+        try:
+            model = train(recipe, told, lambda text: warnings.warn(text, stacklevel=2))
+        except KeyboardInterrupt:
+            if speaks:
+                warnings.warn(f"stopped behind step {last}: the same command goes on from {saved(out)}", stacklevel=1)
+            raise
     if not speaks:
         return
     curve = losses(out)
@@ -41,9 +52,15 @@ def run(path: Path, changes: Sequence[str], quiet: bool) -> None:
     print(f"{model}: trained to step {step}, loss {loss:.4f}; {out / METRICS} and {out / 'loss.png'} tell the rest")
 
 
+def saved(out: Path) -> str:
+    """Where a run would go on."""
+    steps = Keeper(out / "checkpoints", 1, "", {}).steps()
+    return f"step {steps[-1]}" if steps else "the beginning"
+
+
 def said(step: Step) -> str:
     """A step in a few words."""
-    words = [f"loss {step.loss:.3f}", f"{step.rows / step.seconds:,.0f} rows/s"]
+    words = [f"loss {step.loss:.3f}", f"{step.rows / max(step.seconds, 1e-3):,.0f} rows/s"]
     if step.memory:
         words.append(f"{step.memory / 2**30:.1f} GiB")
     if step.bad:
@@ -65,8 +82,11 @@ def dry_run(path: Path, changes: Sequence[str], gpu: str, gpus: int, as_json: bo
 
 def _records(recipe: Recipe) -> int | None:
     """Conversations of an epoch, where the annotation files are there already."""
-    files = [source.annotation for source in recipe.data] + ([recipe.mixture] if recipe.mixture else [])
-    return len(read_data(recipe).records) if all(Path(file).is_file() for file in files) else None
+    sources = sources_of(recipe) if not recipe.mixture or Path(recipe.mixture).is_file() else None
+    if sources is None or not all(one.world.kind or Path(one.annotation).expanduser().is_file() for one in sources):
+        return None
+    data = read_data(recipe)
+    return len(epoch_order(data.sources, data.sizes, recipe.seed, 0))
 
 
 def check_data(path: Path, changes: Sequence[str], quiet: bool, as_json: bool) -> bool:

@@ -193,11 +193,20 @@ def parameters(recipe: Recipe, config: Config) -> tuple[Counts, Counts]:
 def largest_sample(recipe: Recipe, config: Config) -> Sample:
     """The most rows that a conversation with one video or one image can have, TEXT_ROWS of text among them."""
     newline = int(config.newline == "one_token")
+    worlds = [source.world for source in recipe.data if source.world.kind]
+    if worlds and len(worlds) == len(recipe.data):
+        clips, frames = max(world.span for world in worlds)
+        return Sample(clips, frames, clips * tokens_of(config, frames) + newline, TEXT_ROWS)
     clips = recipe.video.max_frames // config.vision.clip_frames
     tiles = 1 if recipe.tiles == 1 else 1 + recipe.tiles**2  # the whole image, then its tiles (spec 5.4)
     video = Sample(clips, config.vision.clip_frames, clips * config.clip_tokens + newline, TEXT_ROWS)
     image = Sample(tiles, 1, tiles * config.image_tokens + newline, TEXT_ROWS)
     return max(video, image, key=lambda sample: sample.rows)
+
+
+def tokens_of(config: Config, frames: int) -> int:
+    """Rows of a clip, or of an image."""
+    return config.image_tokens if frames == 1 else config.clip_tokens
 
 
 def tower_flops(config: VisionConfig, frames: int) -> Flops:
@@ -252,15 +261,16 @@ def training_flops(recipe: Recipe, config: Config, sample: Sample) -> dict[str, 
     """One conversation forward and backward, by part.
 
     The gradient flows down to the lowest part that learns: a part below it runs forward alone, a frozen part above it
-    passes the gradient on. Recomputation runs tower blocks and decoder layers forward once more where it flows. What
-    adapters themselves compute is left out: about 2 % at rank 64.
+    passes the gradient on; a world of videos passed the tower before. Recomputation runs tower blocks and decoder
+    layers forward once more where it flows. What adapters themselves compute is left out: about 2 % at rank 64.
     """
     needed = {}
     flows = False
     for part, one in forward_flops(config, sample, parse_plan(recipe.train_with_dropout)).items():
         learns = vars(recipe.rates)[part] > 0
         adapted = part in recipe.lora.parts
-        flops = one.total
+        seen = part == "tower" and any(source.world.kind == "videos" for source in recipe.data)
+        flops = 0.0 if seen else one.total
         if learns or flows:
             passed = one.activations if part != "connector" else 0.0  # the matching has no gradient
             flops += one.weights + 2 * passed + (one.weights if learns and not adapted else 0.0)

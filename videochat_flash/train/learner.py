@@ -14,7 +14,11 @@ from torch import Tensor, nn
 from ..config import PIXEL_MEAN, PIXEL_STD, Plan
 from ..model import VideoChatFlashModel
 from ..prompt import IGNORE, Prompt
+from ..vision import Umt
 from .samples import Sample, raster
+from .teach import EARLY, Taught, Teacher
+
+BLANK = Prompt((0, 0), (IGNORE, 0), (0,))  # something is seen, then a token is learned
 
 
 class Learner(nn.Module):
@@ -29,55 +33,89 @@ class Learner(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, model: VideoChatFlashModel, idle: bool = False) -> None:
+    def __init__(self, model: VideoChatFlashModel, idle: bool = False, teach: float = 0.0) -> None:
         super().__init__()
         self.model = model
         self.idle = idle
+        self.teach = teach
+        vision = model.config.vision
+        self.teacher = Teacher(vision.width, vision.image_size // vision.patch) if teach else None
         for name, values in (("mean", PIXEL_MEAN), ("std", PIXEL_STD)):
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
 
     def forward(
         self, samples: Sequence[Sample], plan: Plan = ()
     ) -> tuple[Float[Tensor, " n"], Int[Tensor, " n"], Float[Tensor, ""]]:
-        """Summed cross-entropy of each conversation's learned tokens, how many these are, and a zero.
+        """Summed cross-entropy of each conversation's learned tokens, how many these are, and what is to be added.
 
-        The zero depends on parts that had nothing to do; it has to be added to what is optimised.
+        That is a zero which depends on parts that had nothing to do, or the loss of what a tower is taught.
         """
-        videos, zero = self._see(samples)
+        videos, zero, blanks = self._see(samples)
         prompts = [one.prompt for one in samples]
+        if self.idle and not any(videos):  # or no layer would rank rows, and a frozen one pass no gradient on
+            prompts, videos = [*prompts, BLANK], [*videos, blanks[:1]]
         counts = [sum(label != IGNORE for label in prompt.labels) for prompt in prompts]
-        if not prompts:
-            nothing = self.model.loss([Prompt((0, 0), (IGNORE, 0), ())], [[]])
-            return zero.new_zeros(0), torch.zeros(0, dtype=torch.long, device=zero.device), zero + nothing.sum() * 0
         losses = self.model.loss(prompts, videos, plan)
-        sums = torch.stack([part.sum() for part in losses.split(counts)])
-        return sums, torch.tensor(counts, device=sums.device), zero
+        *sums, last = [part.sum() for part in losses.split(counts)]
+        if len(prompts) > len(samples):
+            zero, counts = zero + last * 0, counts[:-1]
+        else:
+            sums.append(last)
+        return (
+            torch.stack(sums) if sums else zero.new_zeros(0),
+            torch.tensor(counts, dtype=torch.long, device=zero.device),
+            zero,
+        )
 
-    def _see(self, samples: Sequence[Sample]) -> tuple[list[list[Tensor]], Tensor]:
-        """Visual tokens of each conversation's videos and images, and a zero that depends on the parts left idle.
+    def _see(self, samples: Sequence[Sample]) -> tuple[list[list[Tensor]], Tensor, list[Tensor]]:
+        """Visual tokens of each conversation's videos and images, what is to be added, and tokens of blank clips.
 
         Clips of all samples pass the tower together, images likewise: attention never leaves a clip.
         """
         frames = self.model.config.vision.clip_frames
-        flat = [clips for one in samples for clips in one.clips]
+        flat = [clips for one in samples for clips in one.clips if clips.ndim == 5]
         seen: dict[int, list[Tensor]] = {}
         zero = torch.zeros((), device=self.mean.device)
+        blanks: list[Tensor] = []
         for length in (frames, 1):
             group = [clips for clips in flat if clips.shape[1] == length]
             if group:
-                tokens = self.model.see(self._normalised(torch.cat(group)))
+                lessons = [lesson for one in samples for lesson in one.lessons if one.clips[0].shape[1] == length]
+                tokens, loss = self._look(torch.cat(group), lessons)
+                zero = zero + loss
                 seen[length] = list(tokens.split([len(clips) for clips in group]))
             elif self.idle:
                 size = self.model.config.vision.image_size
                 blank = torch.zeros(1, length, size, size, 3, dtype=torch.uint8)
-                zero = zero + self.model.see(self._normalised(blank)).sum() * 0
+                blanks.append(self.model.see(self._normalised(blank)))
+                zero = zero + blanks[-1].sum() * 0
         videos = []
         for one in samples:
-            parts = [seen[clips.shape[1]].pop(0) for clips in one.clips]
+            parts = [
+                seen[clips.shape[1]].pop(0)
+                if clips.ndim == 5
+                else self.model.connector.mlp(clips.to(self.mean.device).float())
+                for clips in one.clips
+            ]
             videos.append(
                 [part if grid is None else raster(part, *grid) for part, grid in zip(parts, one.grids, strict=True)]
             )
-        return videos, zero
+        return videos, zero, blanks
+
+    def _look(self, clips: Tensor, lessons: Sequence[Taught]) -> tuple[Float[Tensor, "C M E"], Tensor | float]:
+        """Tokens of clips or images, and the loss of what the tower should know of their patches."""
+        pixels = self._normalised(clips)
+        if self.teacher is None or not lessons:
+            return self.model.see(pixels), 0.0
+        tower = self.model.vision
+        assert isinstance(tower, Umt), "recipes teach towers of this kind alone"
+        x = early = tower.embed(pixels)
+        for number, block in enumerate(tower.blocks):
+            x = block(x)
+            early = x if number == EARLY else early
+        patches = tower.vision_layernorm(x)
+        loss = self.teacher(patches, early, lessons) * self.teach * len(lessons)
+        return self.model.connector(patches, clips.shape[1]), loss
 
     def _normalised(self, clips: Tensor) -> Float[Tensor, "C F 3 h w"]:
         """uint8 "C F h w 3", on the way to the device."""

@@ -29,6 +29,7 @@ from .recipe import Recipe
 from .samples import Bad, Sample
 
 METRICS = "metrics.jsonl"
+JUDGED = 1000  # ours: the share of bad records is one of so many at least, or of all of a shorter run
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,8 @@ def groups(net: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     for name, parameter in net.named_parameters():
         if parameter.requires_grad:
             plain = name.replace("_checkpoint_wrapped_module.", "").removeprefix("model.")
-            found.setdefault((part_of(plain), parameter.ndim > 1), []).append(parameter)
+            part = "tower" if plain.startswith("teacher.") else part_of(plain)
+            found.setdefault((part, parameter.ndim > 1), []).append(parameter)
     rates = vars(recipe.rates)
     return [
         {
@@ -201,17 +203,19 @@ class Trainer:
     def _step(self, number: int, samples: list[Sample], plan: Plan, began: float) -> Step:
         packs = pack(samples, self.recipe.pack)
         self.optimizer.zero_grad(set_to_none=True)
-        sums = torch.zeros(2, dtype=torch.float64, device=self.place.device)
+        sums = torch.zeros(2, dtype=self.place.exact, device=self.place.device)
         most = self.place.most(len(packs))
         for part in packs + [[]] * (most - len(packs)):
             sums += self._learn(part, plan)
         bad, read = sum(self.tally.bad.values()), self.tally.read
-        told = torch.tensor([bad, read, len(samples), sum(one.rows for one in samples)], dtype=torch.float64)
+        told = torch.tensor([bad, read, len(samples), sum(one.rows for one in samples)], dtype=sums.dtype)
         summed, weight, bad, read, learned, rows = self.place.total(torch.cat([sums, told.to(sums.device)])).tolist()
-        self._check(number, summed, weight, bad / read, samples)
+        self._check(number, summed, weight, bad / self._judged(read), samples)
         for parameter in self.net.parameters():
             if parameter.grad is not None:
                 parameter.grad.mul_(self.place.world / weight)  # sharding averages over processes
+            elif parameter.requires_grad:
+                parameter.grad = torch.zeros_like(parameter)  # as sharding has it
         norm = whole(nn.utils.clip_grad_norm_(self.net.parameters(), self.recipe.optimizer.clip))
         self.optimizer.step()
         cuda = self.place.device.type == "cuda"
@@ -234,18 +238,24 @@ class Trainer:
             with torch.autocast(self.place.device.type, torch.bfloat16, enabled=bf16):
                 sums, counts, zero = self.net(samples, plan)
             value, weight = objective(sums, counts, self.recipe.loss)
-            (value + zero).backward()
+            if (value + zero).requires_grad:  # no text reaches what learns where the decoder is frozen
+                (value + zero).backward()
         except torch.OutOfMemoryError as error:
             rows = sum(one.rows for one in samples)
             raise ValueError(
                 f"out of memory with {rows} rows in one forward: lower pack or video.max_frames, set recompute, "
                 f"train fewer parts or adapters ([lora]), or use more processes ({str(error).splitlines()[0]})"
             ) from None
-        return torch.stack([value.detach(), weight]).double()
+        return torch.stack([value.detach(), weight]).to(self.place.exact)
+
+    def _judged(self, read: float) -> float:
+        """Records that a share is of: those read, but not so few that a single bad one would be many of them."""
+        whole = min(self.schedule.length, self.schedule.steps(self.recipe) * self.recipe.batch)
+        return max(read, min(JUDGED, whole))
 
     def _check(self, number: int, summed: float, weight: float, share: float, samples: Sequence[Sample]) -> None:
         if share > self.recipe.max_bad_share:
-            reasons = ", ".join(f"{count} {reason}" for reason, count in self.tally.bad.most_common())
+            reasons = ", ".join(f"{count} {reason}" for reason, count in self.place.all(self.tally.bad).most_common())
             raise ValueError(
                 f"{share:.1%} of the records are bad ({reasons}), more than max_bad_share "
                 f"{self.recipe.max_bad_share:.1%}: see them with --check-data"
@@ -253,8 +263,8 @@ class Trainer:
         if not weight:
             raise ValueError(f"step {number + 1} has no good record to learn from: see why with --check-data")
         if not math.isfinite(summed):
-            names = ", ".join(one.id for one in samples)
-            raise ValueError(f"the loss of step {number + 1} is {summed}: its records here were {names}")
+            names = ", ".join(self.place.all(Counter(one.id for one in samples)))
+            raise ValueError(f"the loss of step {number + 1} is {summed}: its records were {names}")
 
 
 def _loader(data: Dataset[Sample | Bad], order: Sequence[int], workers: int) -> Iterator[Sample | Bad]:
@@ -264,6 +274,7 @@ def _loader(data: Dataset[Sample | Bad], order: Sequence[int], workers: int) -> 
         batch_size=None,
         num_workers=workers,
         prefetch_factor=4 if workers else None,
+        generator=torch.Generator(),  # or it would draw from the random state that a checkpoint restored
     )
     return iter(loader)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from collections import Counter
 from dataclasses import dataclass
 
 import torch
@@ -44,6 +46,19 @@ class Place:
         dist.all_reduce(held, op=dist.ReduceOp.MAX)
         return int(held)
 
+    def all(self, words: dict[str, int]) -> Counter[str]:
+        """What all processes counted, together."""
+        counted: list[dict[str, int]] = [words]
+        if self.world > 1:
+            counted = [{}] * self.world
+            dist.all_gather_object(counted, words)
+        return sum((Counter(one) for one in counted), Counter())
+
+    @property
+    def exact(self) -> torch.dtype:
+        """The most exact numbers that the device adds."""
+        return torch.float32 if self.device.type == "mps" else torch.float64
+
     def wait(self) -> None:
         """Until every process is here."""
         if self.world > 1:
@@ -56,7 +71,18 @@ def rank() -> int:
 
 
 def _told(torchrun: str, slurm: str, alone: int) -> int:
-    return int(os.environ.get(torchrun, os.environ.get(slurm, alone)))
+    """What torchrun says, or srun; a shell inside of a slurm job is no process of a step."""
+    ours = os.environ.get(slurm, alone) if "SLURM_STEP_NUM_TASKS" in os.environ else alone
+    return int(os.environ.get(torchrun, ours))
+
+
+def _meet() -> None:
+    """Where the processes meet, which srun does not say: at the first node of the step, on a port of the job's own."""
+    if "SLURM_STEP_NODELIST" in os.environ:
+        nodes = os.environ["SLURM_STEP_NODELIST"]
+        first = re.sub(r"\[(\d+)[^\]]*\]", r"\1", re.split(r",(?![^\[]*\])", nodes)[0])  # node[01-04,7],x -> node01
+        os.environ.setdefault("MASTER_ADDR", first)
+        os.environ.setdefault("MASTER_PORT", str(20000 + int(os.environ.get("SLURM_JOB_ID", 0)) % 20000))
 
 
 def join(device: str) -> Place:
@@ -65,20 +91,27 @@ def join(device: str) -> Place:
     Raises:
         ValueError: a device that is not there.
     """
-    world, local = (_told("WORLD_SIZE", "SLURM_NTASKS", 1), _told("LOCAL_RANK", "SLURM_LOCALID", 0))
+    world, local = (_told("WORLD_SIZE", "SLURM_STEP_NUM_TASKS", 1), _told("LOCAL_RANK", "SLURM_LOCALID", 0))
     kind = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     if kind.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"device {device} is not there: this machine has no GPU that PyTorch knows")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise ValueError("device mps is not there: this is no Mac with a GPU that PyTorch knows")
+    if world > 1 and ":" in kind:
+        raise ValueError(
+            f"device {device} is one GPU, and there are {world} processes: say cuda, and each takes its own"
+        )
     if kind == "cuda":
         torch.cuda.set_device(local)
         kind = f"cuda:{local}"
     if world > 1 and not dist.is_initialized():
+        _meet()
         dist.init_process_group("nccl" if kind.startswith("cuda") else "gloo", rank=rank(), world_size=world)
     return Place(rank(), world, torch.device(kind))
 
 
 def leave(place: Place) -> None:
-    """Leave the group of processes."""
+    """Leave the group of processes, behind the last of them. Whoever fails does not wait: others may never come."""
     if place.world > 1:
         dist.barrier()
         dist.destroy_process_group()

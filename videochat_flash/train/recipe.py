@@ -7,7 +7,6 @@ or data.
 from __future__ import annotations
 
 import difflib
-import json
 import math
 import re
 import tomllib
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ..config import FLASH_TINY, RELEASES, Config, check_plan, parse_plan
+from .worlds import World
 
 MODELS: dict[str, Config] = {"flash-tiny": FLASH_TINY, **RELEASES}
 PARTS = ("tower", "connector", "decoder")
@@ -29,14 +29,15 @@ DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 @dataclass(frozen=True)
 class Source:
-    """Records of one annotation file: a ``[[data]]`` table."""
+    """Records of one annotation file, or conversations that are drawn: a ``[[data]]`` table."""
 
-    annotation: str  # .json or .jsonl, a local path or an fsspec URL
+    annotation: str = ""  # .json or .jsonl, a local path or an fsspec URL
     media: str = ""  # folder or URL that media paths are relative to
     strategy: str = "all"  # which of its records, as first:25% (spec 4.1)
     weight: float = 1.0  # how often its records come in an epoch: 2.5 is twice, and half of them a third time
     frame_fps: float = 1.0  # of frame folders
     name: str = ""  # for reports; else the annotation's stem
+    world: World = World()  # what is drawn where there is no annotation
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class Optimizer:
     eps: float = 1e-8
     clip: float = 1.0  # norm of all gradients together, at most
     warmup: float = 0.03  # share of the steps
+    kind: Literal["adamw", "muon"] = "adamw"  # muon: for the matrices inside blocks, AdamW for the rest; one process
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,7 @@ class Recipe:
     template: Literal["chat", "plain"] = "chat"  # plain: picture, then caption (spec 6.3)
     tiles: int = 1  # along a side of an image, at most (spec 5.4); 1: one square
     train_with_dropout: str = ""  # a plan as 4:0.75,18:0.25
+    teach: float = 0.0  # weight of telling a tower what each patch of a drawn picture shows
     max_bad_share: float = 0.01  # of the records; beyond it the run stops
     mixture: str = ""  # a .yaml of the reference, read unchanged, beside or instead of ``data``
     rates: Rates = Rates()
@@ -123,6 +126,7 @@ _MORE: Rule = (lambda n: n > 0, "above 0")
 _SHARE: Rule = (lambda n: 0 <= n <= 1, "a share from 0 to 1")
 _BELOW: Rule = (lambda n: 0 <= n < 1, "from 0 to below 1")
 _CLIPS: Rule = (lambda n: n > 0 and n % CLIP == 0, f"a multiple of {CLIP}: videos are read in clips of {CLIP} frames")
+_SPAN: Rule = (lambda span: len(span) == 2 and 0 <= span[0] <= span[1], "fewest and most, as [2, 4]")
 _GIVEN: Rule = (lambda text: bool(text.strip()), "a path")
 RULES: dict[str, Rule] = {
     "out": _GIVEN,
@@ -139,7 +143,10 @@ RULES: dict[str, Rule] = {
         lambda parts: set(parts) <= set(ADAPTED) and len(set(parts)) == len(parts),
         f"a list of {' and '.join(ADAPTED)}, each at most once",
     ),
-    "data.annotation": _GIVEN,
+    "teach": _NONE,
+    "data.world.count": _NONE,
+    **dict.fromkeys(("data.world.movers", "data.world.pointers"), _SHARE),
+    **dict.fromkeys(("data.world.clips", "data.world.cards", "data.world.moving", "data.world.hops"), _SPAN),
     "data.strategy": (lambda text: bool(STRATEGY.fullmatch(text)), "all, or as first:25%, random:1000, end:10%"),
 }
 
@@ -299,7 +306,16 @@ def _check_together(recipe: Recipe, where: str) -> None:
     rates, video = vars(recipe.rates), recipe.video
     parts = [part for part in PARTS if vars(recipe)[part]]
     still = [part for part in recipe.lora.parts if not rates[part]]
+    drawn = [source for source in recipe.data if source.world.kind]
+    spliced = any(source.world.kind == "videos" for source in drawn)
     faults = {
+        "each [[data]] table needs an annotation or a world, one of the two": any(
+            bool(source.annotation) == bool(source.world.kind) for source in recipe.data
+        ),
+        "a world needs a count of conversations": any(not source.world.count for source in drawn),
+        "a world of videos is spliced from what a frozen tower saw: set rates.tower to 0": spliced and rates["tower"],
+        "teach is for worlds of frames and clips and a tower that learns, with loss sample": bool(recipe.teach)
+        and (spliced or len(drawn) < len(recipe.data) or not rates["tower"] or recipe.loss != "sample"),
         "nothing would train: set a rate in [rates] above 0": not (any(rates.values()) or still),
         f"lora.parts names {' and '.join(still)}: adapters learn at their part's rate in [rates], which is 0": still,
         "no data: add a [[data]] table or name a mixture": not (recipe.data or recipe.mixture),
@@ -365,29 +381,3 @@ def _check_same(begun: Config, wanted: Config, start: str) -> None:
 def steps_of(recipe: Recipe, records: int) -> int:
     """Steps of a training on so many records an epoch; the last batch of all is left out if it is not full."""
     return recipe.steps or max(1, records * recipe.epochs // recipe.batch)
-
-
-def resolved(recipe: Recipe) -> str:
-    """The whole recipe as TOML, every key said; ``load_recipe`` reads it back to an equal one."""
-    plain, tables = [], []
-    for one in fields(recipe):
-        value = vars(recipe)[one.name]
-        if one.name == "data" and value:
-            tables += ["\n[[data]]\n" + _lines(source) for source in value]
-        elif is_dataclass(value):
-            tables.append(f"\n[{one.name}]\n" + _lines(value))
-        else:
-            plain.append(f"{one.name} = {_toml(value)}\n")
-    return "".join([*plain, *tables])
-
-
-def _lines(table: Any) -> str:
-    return "".join(f"{key} = {_toml(value)}\n" for key, value in vars(table).items())
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, tuple):
-        return f"[{', '.join(map(_toml, value))}]"
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    return str(value).lower() if isinstance(value, bool) else repr(value)

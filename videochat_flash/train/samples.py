@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from tokenizers import Tokenizer
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..config import Config
-from ..prompt import IGNORE, IM_END, IM_START, SYSTEM, Prompt, Turn, control, plain_text, time_sentence
+from ..prompt import IGNORE, IM_END, IM_START, SYSTEM, Prompt, Turn, control, plain_text, render, time_sentence
 from ..sight import Sight
 from ..video import CLIP, sample_indices
 from .media import Pixels, Unusable, best_tiles, raster, read_images, read_video, sampling_of
 from .recipe import Recipe
 from .records import PLACE, Record
+from .splice import Bank
+from .teach import Taught
+from .worlds import Drawn, draw_pixels
 
 __all__ = ["Bad", "Sample", "Samples", "check", "estimated_rows", "raster"]
 
 NOISE = "QA_GT_caption_based_noisy"  # a mark in some of the reference's texts that is no part of them
 TYPICAL = (640, 480)  # pixels; of an image that was not opened
 ASSUMED_FPS = 25.0  # of a video that was not opened
+DRAWN_TEXT = 200  # tokens of a drawn conversation, about
 BYTES = 4  # of a text for a token, about
 
 
@@ -33,7 +37,8 @@ class Sample:
     """One conversation, ready for the model.
 
     Attributes:
-        clips: of each slot of the prompt, uint8; F = 1 for images and their tiles.
+        clips: of each slot of the prompt, uint8, F = 1 for images and their tiles; or merged tokens that are kept.
+        lessons: of drawn pictures, what their patches show.
         grids: of each slot, rows and columns of an image's tiles; None where there are none.
         rows: text and visual rows in the decoder.
     """
@@ -41,9 +46,10 @@ class Sample:
     id: str
     source: str
     prompt: Prompt
-    clips: tuple[UInt8[Tensor, "_ _ h w 3"], ...]
+    clips: tuple[UInt8[Tensor, "_ _ h w 3"] | Float[Tensor, "_ M D"], ...]
     grids: tuple[tuple[int, int] | None, ...]
     rows: int
+    lessons: tuple[Taught, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -59,8 +65,16 @@ class Bad:
 class Samples(Dataset[Sample | Bad]):
     """Record -> Sample, or Bad: never an error, never another record in its place. Nothing random, nothing kept."""
 
-    def __init__(self, recipe: Recipe, config: Config, tokenizer: Tokenizer, records: Sequence[Record]) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        config: Config,
+        tokenizer: Tokenizer,
+        records: Sequence[Record | Drawn],
+        banks: Mapping[str, Bank] | None = None,
+    ) -> None:
         self.recipe, self.config, self.tokenizer, self.records = recipe, config, tokenizer, records
+        self.banks = banks or {}
         self.size = recipe.image_size or config.vision.image_size
 
     def __len__(self) -> int:
@@ -68,6 +82,8 @@ class Samples(Dataset[Sample | Bad]):
 
     def __getitem__(self, index: int) -> Sample | Bad:
         record = self.records[index]
+        if isinstance(record, Drawn):
+            return self._drawn(record)
         try:
             if record.flaw:
                 raise Unusable("malformed record", record.flaw)
@@ -91,6 +107,21 @@ class Samples(Dataset[Sample | Bad]):
             raise Unusable("too long", f"{rows} rows are more than max_rows, {self.recipe.max_rows}")
         clips, grids = tuple(one.clips for one in seen), tuple(one.grid for one in seen)
         return Sample(record.id, record.source, prompt, clips, grids, rows)
+
+    def _drawn(self, one: Drawn) -> Sample:
+        """Never bad: it is made here. Its prompt is that of answering, byte for byte."""
+        lessons: tuple[Taught, ...] = ()
+        if one.world.kind == "videos":
+            clips, turns = self.banks[one.source].draw(one)
+            frames = CLIP
+        else:
+            clips, lessons, turns = draw_pixels(one, self.size)
+            frames = clips.shape[1]
+        duration = 0.0 if frames == 1 else float(frames * len(clips))
+        seen = Sight(torch.empty(len(clips), 0, 0), torch.empty(len(clips), 2), duration, frames, "", "")
+        prompt = render(self.tokenizer, turns, [seen])
+        rows = len(prompt.ids) + visual_rows(self.config, len(clips), frames)
+        return Sample(one.id, one.source, prompt, (clips,), (None,), rows, lessons)
 
     def _seen(self, record: Record) -> list[Pixels]:
         if record.kind == "image":
@@ -177,9 +208,11 @@ def visual_rows(config: Config, clips: int, frames: int) -> int:
     return clips * tokens + (config.newline == "one_token")
 
 
-def estimated_rows(record: Record, recipe: Recipe, config: Config) -> int:
+def estimated_rows(record: Record | Drawn, recipe: Recipe, config: Config) -> int:
     """About how many rows a record takes, without opening its media. A video of unknown length counts as a short one,
     and an image as a usual one."""
+    if isinstance(record, Drawn):
+        return DRAWN_TEXT + visual_rows(config, *record.world.span)
     text = sum(len(turn.text.encode()) for turn in record.turns) // BYTES
     if record.kind == "image":
         cut = recipe.tiles > 1 and len(record.media) == 1

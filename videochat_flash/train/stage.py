@@ -24,9 +24,12 @@ from .checkpoint import Keeper
 from .learner import Learner
 from .loop import METRICS, Schedule, Step, Trainer, make_optimizer
 from .parallel import Place, join, leave, prepare
-from .recipe import Recipe, Source, resolved
+from .recipe import Recipe, Source
 from .records import Record, epoch_order, read_mixture, read_source
 from .samples import Samples, estimated_rows
+from .splice import Bank, fill
+from .worlds import Drawn
+from .written import resolved
 
 MODEL = "model"  # the folder of the trained model, in a run's own
 FREE = ("save_every", "keep", "workers", "device", "pack", "recompute")  # may change between two starts
@@ -37,8 +40,13 @@ class Data:
     """All records of a recipe, source behind source."""
 
     sources: tuple[Source, ...]
-    records: tuple[Record, ...]
+    records: tuple[Record | Drawn, ...]
     sizes: tuple[int, ...]
+
+
+def sources_of(recipe: Recipe) -> tuple[Source, ...]:
+    """Of its mixture and of its own; no annotation is opened."""
+    return (*(read_mixture(Path(recipe.mixture)) if recipe.mixture else ()), *recipe.data)
 
 
 def read_data(recipe: Recipe) -> Data:
@@ -48,8 +56,11 @@ def read_data(recipe: Recipe) -> Data:
         FileNotFoundError: an annotation file or mixture that is not there.
         ValueError: a record that cannot be understood.
     """
-    sources = (*(read_mixture(Path(recipe.mixture)) if recipe.mixture else ()), *recipe.data)
-    read = [read_source(source, recipe.seed) for source in sources]
+    sources = sources_of(recipe)
+    read = [
+        drawn(source, number, recipe.seed) if source.world.kind else read_source(source, recipe.seed)
+        for number, source in enumerate(sources)
+    ]
     records = tuple(record for part in read for record in part)
     if not records:
         raise ValueError(f"no records in {', '.join(source.annotation for source in sources)}: nothing to learn from")
@@ -68,10 +79,9 @@ def train(recipe: Recipe, told: Callable[[Step, int], None], warn: Callable[[str
         FileNotFoundError, ValueError, OSError: one line that says what is wrong.
     """
     place = join(recipe.device)
-    try:
-        return _train(recipe, place, told, warn)
-    finally:
-        leave(place)
+    folder = _train(recipe, place, told, warn)
+    leave(place)
+    return folder
 
 
 def _train(recipe: Recipe, place: Place, told: Callable[[Step, int], None], warn: Callable[[str], None]) -> Path:
@@ -82,7 +92,8 @@ def _train(recipe: Recipe, place: Place, told: Callable[[Step, int], None], warn
     torch.manual_seed(recipe.seed + place.rank)
     data = read_data(recipe)
     model, tokenizer = begin(recipe)
-    net = prepare(Learner(model, idle=place.world > 1), place, recipe.recompute, recipe.precision)
+    banks = fill_banks(recipe, data, model, place)
+    net = prepare(Learner(model, place.world > 1, recipe.teach), place, recipe.recompute, recipe.precision)
     schedule = schedule_of(recipe, data, model)
     steps = schedule.steps(recipe)
     trainer = Trainer(
@@ -95,8 +106,27 @@ def _train(recipe: Recipe, place: Place, told: Callable[[Step, int], None], warn
         told=lambda step: told(step, steps),
         warn=warn,
     )
-    trainer.run(Samples(recipe, model.config, tokenizer, data.records))
+    trainer.run(Samples(recipe, model.config, tokenizer, data.records, banks))
     return finish(net, recipe, place, tokenizer, out / MODEL)
+
+
+def drawn(source: Source, number: int, seed: int) -> tuple[Drawn, ...]:
+    """An epoch of a world."""
+    name = source.name or f"{source.world.kind} {number}"
+    return tuple(Drawn(f"{name} {i}", name, source.world, seed + number, i) for i in range(source.world.count))
+
+
+def fill_banks(recipe: Recipe, data: Data, model: VideoChatFlashModel, place: Place) -> dict[str, Bank]:
+    """For each world of videos, its pieces as the frozen tower sees them; made once, by the first process."""
+    banks = {}
+    for one in {record.source: record for record in data.records if isinstance(record, Drawn)}.values():
+        if one.world.kind == "videos":
+            folder = Path(recipe.out) / "pieces" / str(one.seed)
+            if place.first:
+                fill(folder, model.to(place.device), one.world, one.seed, recipe.workers)
+            place.wait()
+            banks[one.source] = Bank(folder, one.world, one.seed)
+    return banks
 
 
 def schedule_of(recipe: Recipe, data: Data, model: VideoChatFlashModel) -> Schedule:
@@ -107,6 +137,8 @@ def schedule_of(recipe: Recipe, data: Data, model: VideoChatFlashModel) -> Sched
         return epoch_order(data.sources, data.sizes, recipe.seed, epoch)
 
     rows = np.array([estimated_rows(record, recipe, model.config) for record in data.records])
+    if not len(order(0)):
+        raise ValueError(f"an epoch of {len(data.records)} records holds none: their weights in [[data]] are too small")
     return Schedule(order, len(order(0)), rows, recipe.batch)
 
 
@@ -123,8 +155,9 @@ def claim(out: Path, recipe: Recipe) -> None:
         if theirs != mine:
             changed = sorted(set(mine.splitlines()) ^ set(theirs.splitlines()))
             keys = dict.fromkeys(line.split(" =")[0] for line in changed if " = " in line)
+            what = ", ".join(keys) or "order of [[data]]"
             raise ValueError(
-                f"{out} holds a run of another recipe (different: {', '.join(keys)}): choose another out, or remove it"
+                f"{out} holds a run of another recipe (different: {what}): choose another out, or remove it"
             )
         return
     out.mkdir(parents=True, exist_ok=True)
@@ -142,7 +175,8 @@ def finish(net: Learner, recipe: Recipe, place: Place, tokenizer: Tokenizer, fol
     if place.first and not folder.exists():
         with torch.device("meta"):
             model = choose_parts(VideoChatFlashModel(net.model.config), recipe)
-        model.load_state_dict({key.removeprefix("model."): value for key, value in state.items()}, assign=True)
+        own = {key.removeprefix("model."): value for key, value in state.items() if key.startswith("model.")}
+        model.load_state_dict(own, assign=True)
         merged = merge_adapters(model) if recipe.lora.parts else model
         save_model(folder, merged.bfloat16(), tokenizer, decoding_of(tokenizer))
     place.wait()

@@ -30,7 +30,11 @@ class Watch:
         """One step."""
         if self.writer is None:
             self.writer = SummaryWriter(str(self.folder), purge_step=step.step)
-        figures = {"loss": step.loss, "gradient norm": step.norm, "rows per second": step.rows / step.seconds}
+        figures = {
+            "loss": step.loss,
+            "gradient norm": step.norm,
+            "rows per second": step.rows / max(step.seconds, 1e-3),
+        }
         figures |= {f"rate/{part}": rate for part, rate in step.rates.items()} | {"bad records": step.bad}
         for name, value in figures.items():
             self.writer.add_scalar(name, value, step.step)

@@ -1,0 +1,68 @@
+"""``vcflash train`` as it is typed: what it would take, how far it is, and what is left when it is stopped."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import stage
+from command import ROOT, finished, run, start
+
+from videochat_flash.train.command import said
+from videochat_flash.train.loop import METRICS, Step
+
+RECIPES = sorted(path for path in (ROOT / "recipes").glob("*/stage*.toml"))
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return stage.make(tmp_path_factory.mktemp("stage"))
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_every_stage_tells_what_it_would_take(
+    recipe: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where no data is
+    done = run(capsys, "train", recipe, "--dry-run", "--json", "--gpu", "A100-80", "--gpus", 32)
+    told = json.loads(done.out)
+    assert done.code == 0 and "80 GB" in told["memory_per_gpu"] and told["trained_parameters"]["connector"] > 0
+    assert isinstance(told["steps"], int) or told["steps"] == "unknown: the data was not read"
+
+
+def test_a_dry_run_counts_what_an_epoch_holds(path: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "heavy.toml").write_text(path.read_text() + "\n        weight = 2.5\n")
+    done = run(capsys, "train", tmp_path / "heavy.toml", "--dry-run", "--json", "--set", "steps=0", "--set", "batch=5")
+    assert json.loads(done.out)["steps"] == 3  # 6 records, 2.5 times, 5 a step
+
+
+def test_a_dry_run_needs_no_annotation_of_a_mixture(
+    path: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "mix.yaml").write_text(f"datasets:\n  - json_path: {tmp_path / 'none.json'}\n")
+    done = run(capsys, "train", path, "--dry-run", "--set", f"mixture={tmp_path / 'mix.yaml'}", "--set", "steps=0")
+    assert done.code == 0 and "the data was not read" in done.out
+
+
+def test_a_step_in_a_few_words() -> None:
+    step = Step(3, 1.25, 2.0, {"tower": 1e-4}, 500, 4, 2, 0.5, 3 * 2**30)
+    assert said(step) == "loss 1.250, 1,000 rows/s, 3.0 GiB, 2 bad"
+    assert "rows/s" in said(Step(3, 1.25, 2.0, {}, 500, 4, 0, 0.0, 0))
+
+
+@pytest.mark.slow
+def test_a_run_that_is_stopped_says_where_it_goes_on(path: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    sets = ("--set", f"out={out}", "--set", "steps=400", "--set", "save_every=3")
+    process = start("train", path, *sets)
+    deadline = time.monotonic() + 120
+    while not (out / METRICS).is_file() or len((out / METRICS).read_text().splitlines()) < 4:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    done = finished(process)
+    assert done.code == 130 and len(done.lines) == 1
+    assert "stopped behind step" in done.err and "goes on from step" in done.err

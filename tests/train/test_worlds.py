@@ -1,0 +1,137 @@
+"""Drawn conversations: what they say is what is shown, whoever draws them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import stage
+import tiny
+import torch
+
+from videochat_flash.config import Config, LLMConfig, VisionConfig
+from videochat_flash.synth import Card, Mover, card_clip
+from videochat_flash.train.recipe import load_recipe
+from videochat_flash.train.splice import TRIES, Bank, fill, fits, small_scene
+from videochat_flash.train.stage import losses, train
+from videochat_flash.train.teach import SIZES, Teacher, taught
+from videochat_flash.train.worlds import Drawn, World, draw_pixels, questions, shown
+
+CONFIG = Config(
+    vision=VisionConfig(image_size=96, width=24, depth=3, heads=2, mlp_width=48),
+    llm=LLMConfig(vocab=512, width=32, layers=3, heads=2, kv_heads=1, ffn=32, max_positions=4096, tied=True),
+)
+VIDEOS = World("videos", count=4, clips=(8, 8), cards=(1, 2), moving=(0, 1), hops=(1, 1), pieces=300)
+
+
+@pytest.fixture(scope="module")
+def bank(tmp_path_factory: pytest.TempPathFactory) -> Bank:
+    folder = tmp_path_factory.mktemp("pieces")
+    fill(folder, tiny.model(CONFIG), VIDEOS, 7, 0)
+    return Bank(folder, VIDEOS, 7)
+
+
+@pytest.mark.parametrize("kind", ["frames", "clips"])
+def test_the_same_number_is_the_same_conversation(kind: str) -> None:
+    one = Drawn("a", "b", World(kind, count=9), 3, 5)  # type: ignore[arg-type]
+    first, second = draw_pixels(one, 96), draw_pixels(one, 96)
+    assert torch.equal(first[0], second[0]) and first[2] == second[2]
+    assert first[0].shape == (1, 1 if kind == "frames" else 4, 96, 96, 3) and first[0].dtype == torch.uint8
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_clip_is_told_as_its_patches_say(seed: int) -> None:
+    _, labels = card_clip(np.random.default_rng(seed), movers=0.3, pointers=0.5)
+    scene = shown(labels)
+    for event in scene.events:
+        for second in range(int(event.start), int(event.end)):
+            assert (labels.shape[second] > 0).any()
+        if isinstance(event.what, Card) and event.what.points is not None:
+            assert (labels.pointer_shape[int(event.start)] > 0).any()
+    assert sum(int(event.length) for event in scene.events) == sum((frame > 0).any() for frame in labels.shape)
+    asked = questions(np.random.default_rng(1), scene)
+    assert asked and len({one.question for one in asked}) == len(asked)
+
+
+def test_lessons_say_when_a_thing_is_seen_and_where_it_goes() -> None:
+    for seed in range(40):
+        _, labels = card_clip(np.random.default_rng(seed), movers=1.0)
+        lesson = taught(labels)
+        if (labels.direction > 0).any():
+            break
+    there = (labels.shape > 0).any((1, 2))
+    assert lesson.seen[lesson.values[:, 1] > 0].tolist() == [there.astype(int).tolist()] * (labels.shape > 0).sum()
+    assert (lesson.seen[lesson.values[:, 1] == 0] == -1).all()
+    assert np.isnan(lesson.track).reshape(4, 2).all(axis=1).tolist() == (~(labels.direction > 0).any((1, 2))).tolist()
+
+
+def test_a_teacher_is_pleased_by_what_is_right() -> None:
+    lessons = [draw_pixels(Drawn("", "", World("clips"), 1, i), 96)[1][0] for i in range(3)]
+    values = torch.from_numpy(np.stack([one.values for one in lessons])).long()
+    right = [torch.nn.functional.one_hot(part, n) * 20.0 for part, n in zip(values.unbind(-1), SIZES, strict=True)]
+    knows = torch.cat([*right, torch.zeros(3, 4 * 36, 12)], -1)
+    with tiny.seeded():
+        teacher = Teacher(knows.shape[-1], 6)
+        teacher.what = torch.nn.Identity()  # type: ignore[assignment]
+        guesses = torch.randn(knows.shape)
+        assert teacher(knows, guesses, lessons) < teacher(guesses, guesses, lessons) - 5
+
+
+def test_pieces_are_made_once_and_anew_for_another_tower(tmp_path: Path) -> None:
+    few = World("videos", pieces=12)
+    fill(tmp_path, tiny.model(CONFIG), few, 7, 0)
+    (path,) = tmp_path.iterdir()
+    before = path.stat()
+    fill(tmp_path, tiny.model(CONFIG), few, 7, 0)
+    assert path.stat() == before
+    fill(tmp_path, tiny.model(CONFIG, seed=1), few, 7, 0)
+    assert path.stat().st_mtime_ns != before.st_mtime_ns
+
+
+def test_spliced_videos_hold_chains_and_nothing_twice(bank: Bank) -> None:
+    assert len(bank.tokens) == sum(round(small_scene(7, i, VIDEOS.pointers).duration / 4) for i in range(300))
+    chains = 0
+    for seed in range(30):
+        tokens, scene = bank.video(np.random.default_rng(seed), VIDEOS)
+        assert tokens.shape == (8, 64, 24) and scene.duration == 32
+        pairs = [(event.what.colour, event.what.shape) for event in scene.events]
+        characters = [event.what.character for event in scene.cards if isinstance(event.what, Card)]
+        assert len(set(pairs)) == len(pairs) and len(set(characters)) == len(characters)
+        assert all(event.end <= 32 for event in scene.events)
+        chains += any(scene.chain(i) for i in range(len(scene.events)))
+    assert chains > 15, TRIES
+
+
+def test_what_could_be_taken_for_another_does_not_fit(bank: Bank) -> None:
+    piece = bank.cards[0]
+    assert fits(piece, [], 9) and not fits(piece, [piece], 9) and not fits(piece, [], piece.clips - 1)
+
+
+def test_a_mover_whose_way_is_unknown_is_not_asked_about() -> None:
+    _, labels = card_clip(np.random.default_rng(0), movers=1.0)
+    labels.direction[:] = 0
+    labels.speed[:] = 0
+    scene = shown(labels)
+    assert all(isinstance(event.what, Mover) for event in scene.events)
+    assert not {"motion", "speed"} & {one.kind for one in questions(np.random.default_rng(0), scene)}
+
+
+@pytest.mark.slow
+def test_every_kind_of_world_trains(tmp_path: Path) -> None:
+    path = stage.make(tmp_path)
+    worlds = {
+        "frames": "count = 4",
+        "clips": "count = 4",
+        "videos": "count = 4, pieces = 200, clips = [6, 8], hops = [0, 1]",
+    }
+    text = path.read_text()
+    for kind, more in worlds.items():
+        (tmp_path / "drawn.toml").write_text(
+            text[: text.index("[[data]]")] + f'[[data]]\nworld = {{ kind = "{kind}", {more} }}\n'
+        )
+        frozen = ["rates.tower=0", "teach=0.0"] if kind == "videos" else ["teach=1.0"]
+        with tiny.seeded():
+            recipe = load_recipe(tmp_path / "drawn.toml", [f"out={tmp_path / kind}", "steps=2", "batch=2", *frozen])
+            train(recipe, lambda step, _: None, pytest.fail)
+        assert len(losses(tmp_path / kind)) == 2

@@ -1,0 +1,208 @@
+"""Long videos for little: short scenes that the frozen tower saw once, put together in ever new ways.
+
+The tower never looks across clips, so a video spliced from pieces is exactly what it would have seen of the whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ..config import PIXEL_MEAN, PIXEL_STD
+from ..files import beside
+from ..model import VideoChatFlashModel
+from ..prompt import Turn
+from ..synth import Card, Event, Mover, Scene, random_pointer, random_style, random_what, scene_frames
+from .worlds import Drawn, World, questions, turns_of
+
+CLIP_SECONDS = 4.0  # at one frame a second
+SHARE = {"empty": 0.15, "card": 0.45, "pair": 0.2, "mover": 0.2}  # of the pieces
+TRIES = 20  # for one more thing that nothing shown already can be taken for
+PART = 1000  # pieces that are written together: as many are lost at most when a run is stopped
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A few clips in a row: which rows of the bank they are, and what they show from when to when."""
+
+    first: int
+    clips: int
+    events: tuple[Event, ...]
+
+    @property
+    def whats(self) -> list[Card | Mover]:
+        return [event.what for event in self.events]
+
+
+def small_scene(seed: int, index: int, pointers: float) -> Scene:
+    """Piece ``index``: nothing, a card, two cards in a row, or a mover, cut to whole clips."""
+    rng = np.random.default_rng((seed, index))
+    kind = str(rng.choice(list(SHARE), p=list(SHARE.values())))
+    spans: list[float] = {
+        "empty": [],
+        "card": [rng.uniform(1, 4)],
+        "pair": [rng.uniform(1, 4), rng.uniform(1, 4)],
+        "mover": [rng.uniform(6, 8)],
+    }[kind]
+    at = float(rng.uniform(0, CLIP_SECONDS))
+    taken: list[Card | Mover] = []
+    events: list[Event] = []
+    for length in spans:
+        what = random_what(rng, kind == "mover", taken)
+        if isinstance(what, Card) and rng.random() < pointers:
+            what = random_pointer(rng, what)
+        taken.append(what)
+        events.append(Event(round(at, 3), round(length, 3), what, random_style(rng, what, length)))
+        at += length + float(rng.uniform(0, 1.5)) + 0.002
+    clips = max(1, int(np.ceil((events[-1].end if events else 0) / CLIP_SECONDS)))
+    return Scene(clips * CLIP_SECONDS, 1.0, tuple(events))
+
+
+class _Pieces(Dataset[np.ndarray]):
+    """Frames of some pieces."""
+
+    def __init__(self, world: World, seed: int, size: int, numbers: range) -> None:
+        self.world, self.seed, self.size, self.numbers = world, seed, size, numbers
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        number = self.numbers[index]
+        scene = small_scene(self.seed, number, self.world.pointers)
+        return scene_frames(np.random.default_rng((self.seed, number, 1)), scene, self.size)
+
+
+@torch.inference_mode()
+def fill(folder: Path, model: VideoChatFlashModel, world: World, seed: int, workers: int) -> None:
+    """Draw the pieces and keep their clips' merged tokens, bfloat16 "clips M D", in files of PART pieces.
+
+    Files that the same tower made of the same pieces stay; others are made anew.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    device, size = model.device, model.config.vision.image_size
+    made_by = {"tower": _fingerprint(model), "seed": str(seed), "pointers": str(world.pointers)}
+    mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (PIXEL_MEAN, PIXEL_STD))
+    for first in range(0, world.pieces, PART):
+        numbers = range(first, min(first + PART, world.pieces))
+        path = folder / f"{first:07d}.safetensors"
+        if path.is_file():
+            with safe_open(path, "pt") as file:
+                if file.metadata() == made_by | {"pieces": str(len(numbers))}:
+                    continue
+        pieces = _Pieces(world, seed, size, numbers)
+        kept = []
+        chance = torch.Generator()  # or loading would draw from the run's own
+        for frames in DataLoader(pieces, 32, num_workers=workers, collate_fn=np.concatenate, generator=chance):
+            clips = torch.from_numpy(frames).to(device).unflatten(0, (-1, 4)).permute(0, 1, 4, 2, 3)
+            with torch.autocast(device.type, torch.bfloat16):
+                patches = model.vision((clips.float() / 255 - mean) / std)
+            kept.append(model.connector.merge(patches.float(), 4).bfloat16().cpu())
+        with beside(path) as part:
+            save_file({"tokens": torch.cat(kept)}, part, metadata=made_by | {"pieces": str(len(numbers))})
+
+
+def _fingerprint(model: VideoChatFlashModel) -> str:
+    digest = hashlib.sha256(str(model.config.vision).encode())
+    for name, tensor in model.vision.state_dict().items():
+        digest.update(name.encode() + tensor.float().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+class Bank:
+    """Pieces by what they show, and whole videos made of them."""
+
+    def __init__(self, folder: Path, world: World, seed: int) -> None:
+        files = [folder / f"{first:07d}.safetensors" for first in range(0, world.pieces, PART)]
+        self.tokens = torch.cat([load_file(path)["tokens"] for path in files])
+        self.empty: list[Piece] = []
+        self.cards: list[Piece] = []
+        self.movers: list[Piece] = []
+        self.by_name: dict[tuple[str, str, bool], list[Piece]] = {}  # single cards: colour, shape, whether they point
+        first = 0
+        for index in range(world.pieces):
+            scene = small_scene(seed, index, world.pointers)
+            piece = Piece(first, round(scene.duration / CLIP_SECONDS), scene.events)
+            first += piece.clips
+            shelf = self.movers if scene.movers else self.cards if scene.cards else self.empty
+            shelf.append(piece)
+            if len(piece.events) == 1 and isinstance(card := piece.events[0].what, Card):
+                self.by_name.setdefault((card.colour, card.shape, card.points is not None), []).append(piece)
+
+    def video(self, rng: np.random.Generator, world: World) -> tuple[Float[Tensor, "C M D"], Scene]:
+        """A video as the world wants it: chains first, then movers and cards, and nothing in the rest."""
+        clips, cards, moving, hops = (
+            int(rng.integers(low, high + 1)) for low, high in (world.clips, world.cards, world.moving, world.hops)
+        )
+        chosen: list[Piece] = []
+        for _ in range(2 if hops else 0):  # one to follow and a decoy
+            chosen += self._chain(rng, hops, chosen, clips - sum(piece.clips for piece in chosen))
+        for shelf, wanted in ((self.movers, moving), (self.cards, cards)):
+            have = 0
+            for _ in range(TRIES * wanted):
+                piece = shelf[int(rng.integers(len(shelf)))]
+                room = clips - sum(one.clips for one in chosen)
+                if have + len(piece.events) <= wanted and fits(piece, chosen, room):
+                    chosen.append(piece)
+                    have += len(piece.events)
+        while (room := clips - sum(one.clips for one in chosen)) > 0:
+            chosen.append(self.empty[int(rng.integers(len(self.empty)))])
+        assert room == 0, "empty pieces are one clip long"
+        return self._joined([chosen[i] for i in rng.permutation(len(chosen)).tolist()])
+
+    def _chain(self, rng: np.random.Generator, hops: int, chosen: Sequence[Piece], room: int) -> list[Piece]:
+        """Pieces of indicator cards that lead to one without a pointer; none where luck does not have it."""
+        names = [name for name in self.by_name if name[2]]
+        for _ in range(TRIES):
+            chain: list[Piece] = []
+            colour, shape, _ = names[int(rng.integers(len(names)))]
+            for step in range(hops + 1):
+                shelf = self.by_name.get((colour, shape, step < hops), [])
+                if not shelf:
+                    break
+                piece = shelf[int(rng.integers(len(shelf)))]
+                if not fits(piece, [*chosen, *chain], room - sum(one.clips for one in chain)):
+                    break
+                chain.append(piece)
+                card = piece.whats[0]
+                if isinstance(card, Card) and card.points is not None:
+                    colour, shape = card.points.colour, card.points.shape
+            if len(chain) == hops + 1:
+                return chain
+        return []
+
+    def _joined(self, pieces: Sequence[Piece]) -> tuple[Float[Tensor, "C M D"], Scene]:
+        rows: list[int] = []
+        events: list[Event] = []
+        for piece in pieces:
+            at = len(rows) * CLIP_SECONDS
+            rows += range(piece.first, piece.first + piece.clips)
+            events += [replace(event, start=round(event.start + at, 3)) for event in piece.events]
+        return self.tokens[rows], Scene(len(rows) * CLIP_SECONDS, 1.0, tuple(events))
+
+    def draw(self, one: Drawn) -> tuple[Float[Tensor, "C M D"], tuple[Turn, ...]]:
+        """The merged tokens of a video and a conversation about it."""
+        rng = one.rng
+        tokens, scene = self.video(rng, one.world)
+        return tokens, turns_of(questions(rng, scene))
+
+
+def fits(piece: Piece, chosen: Sequence[Piece], room: int) -> bool:
+    """Whether there is room, and nothing of the piece could be taken for something shown."""
+    held = [what for other in chosen for what in other.whats]
+    pairs = {(one.colour, one.shape) for one in held}
+    characters = {one.character for one in held if isinstance(one, Card)}
+    return piece.clips <= room and not any(
+        (one.colour, one.shape) in pairs or (isinstance(one, Card) and one.character in characters)
+        for one in piece.whats
+    )

@@ -1,0 +1,153 @@
+"""Conversations that are drawn instead of read: the small world of ``synth`` as a source of a recipe.
+
+Conversation i of a world follows from (seed, i) alone: any worker, any restart, the same pixels and words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from ..prompt import Turn
+from ..synth import (
+    CHARACTERS,
+    COLOURS,
+    DIRECTIONS,
+    HOPS,
+    SHAPES,
+    SPEEDS,
+    Card,
+    Event,
+    Labels,
+    Mover,
+    Pointer,
+    Question,
+    Scene,
+    ask,
+    card_clip,
+    card_frame,
+    random_style,
+)
+from .teach import Taught, taught
+
+Span = tuple[int, int]
+LOOK = random_style(np.random.default_rng(0), Card("red", "star", "7"))  # of what is only talked about
+
+
+@dataclass(frozen=True)
+class World:
+    """A ``[data.world]`` table: what is drawn, and how much of it makes an epoch."""
+
+    kind: Literal["", "frames", "clips", "videos"] = ""  # single pictures, single clips, videos spliced from pieces
+    count: int = 0  # conversations
+    movers: float = 0.4  # share of clips with a moving shape
+    pointers: float = 0.3  # share of cards that point to another
+    clips: Span = (3, 6)  # of a video: fewest and most
+    cards: Span = (2, 4)
+    moving: Span = (0, 1)  # moving shapes of a video
+    hops: Span = (0, 0)  # indicator cards of a chain and its decoy; 0 is no chain
+    pieces: int = 20_000  # scenes that a video is spliced from, each seen once by the frozen tower
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """Clips of a conversation, of a video at most, and frames of each."""
+        return {"frames": (1, 1), "clips": (1, 4)}.get(self.kind, (self.clips[1], 4))
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """One conversation to come; stands where a Record stands."""
+
+    id: str
+    source: str
+    world: World
+    seed: int
+    index: int
+
+    @property
+    def rng(self) -> np.random.Generator:
+        """Its own source of chance."""
+        return np.random.default_rng((self.seed, len(self.world.kind), self.index))
+
+
+def draw_pixels(one: Drawn, size: int) -> tuple[UInt8[Tensor, "1 F h w 3"], tuple[Taught, ...], tuple[Turn, ...]]:
+    """A picture or a clip, what its patches show, and a conversation about it."""
+    rng, world = one.rng, one.world
+    if world.kind == "frames":
+        image, labels = card_frame(rng, size, pointers=world.pointers)
+        pixels = image[None]
+    else:
+        pixels, labels = card_clip(rng, size, movers=world.movers, pointers=world.pointers)
+    turns = turns_of(questions(rng, shown(labels)))
+    return torch.from_numpy(np.array(pixels))[None], (taught(labels),), turns
+
+
+def shown(labels: Labels) -> Scene:
+    """What a picture or clip shows and when, read from its labels: a frame is a second."""
+    grids = [np.asarray(getattr(labels, one.name)) for one in fields(labels)]
+    codes = np.stack([grid if grid.ndim == 3 else grid[None] for grid in grids], -1).astype(int)
+    events: list[Event] = []
+    before: list[int] = []
+    for second, frame in enumerate(codes):
+        patches = frame[frame[..., 1] > 0]
+        now = patches.max(axis=0).tolist() if len(patches) else []
+        if now and now == before:
+            last = events[-1]
+            events[-1] = Event(last.start, last.length + 1, last.what, last.style)
+        elif now:
+            what = _what(now)
+            events.append(Event(float(second), 1.0, what, LOOK))
+        before = now
+    return Scene(float(len(codes)), 1.0, tuple(events))
+
+
+def _what(codes: Sequence[int]) -> Card | Mover:
+    """Of the labels of its patches; a mover whose way cannot be told goes nowhere."""
+    colour, shape, character, direction, speed, ahead_colour, ahead_shape = codes
+    name = COLOURS[colour - 1], SHAPES[shape - 1]
+    if not character:
+        return Mover(*name, DIRECTIONS[direction - 1] if direction else "", SPEEDS[speed - 1] if speed else "")
+    ahead = Pointer(COLOURS[ahead_colour - 1], SHAPES[ahead_shape - 1]) if ahead_colour and ahead_shape else None
+    return Card(*name, CHARACTERS[character - 1], ahead)
+
+
+def questions(rng: np.random.Generator, scene: Scene) -> list[Question]:
+    """One of each thing, some about when, what is there and what came first, and chains to the end.
+
+    Things are asked about one by one, so that none of the questions gives another's answer away.
+    """
+    asked: list[Question] = []
+    for event in scene.events:
+        alone = Scene(scene.duration, scene.fps, (event,))
+        if isinstance(event.what, Card):
+            asked += ask(rng, alone, ["character", "colour", "shape", "description"], 1)
+        elif event.what.direction:
+            asked += ask(rng, alone, ["motion", "speed"], 1)
+    asked += ask(rng, scene, ["presence", "order"], 2)
+    if scene.duration > 1:
+        asked += ask(rng, scene, ["grounding"], 2)
+    asked += ask(rng, scene, HOPS, 2)
+    if not asked:
+        return ask(rng, scene, ["presence"], 1) or [nothing(rng)]
+    return [asked[i] for i in rng.permutation(len(asked)).tolist()]
+
+
+def nothing(rng: np.random.Generator) -> Question:
+    """A question about an empty scene."""
+    colour, shape = COLOURS[int(rng.integers(len(COLOURS)))], SHAPES[int(rng.integers(len(SHAPES)))]
+    article = "an" if colour[0] == "o" else "a"
+    return Question(f"Is there {article} {colour} {shape}?", "no", "presence", (0.0, 0.0))
+
+
+def turns_of(asked: Sequence[Question]) -> tuple[Turn, ...]:
+    """Questions and answers as one conversation about one video."""
+    turns: list[Turn] = []
+    for one in asked:
+        turns += [Turn("user", one.question), Turn("assistant", one.answer)]
+    return tuple(turns)
