@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -60,10 +61,16 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> Done:
     return Done(code, told.out, told.err)
 
 
+def heeds_interrupts() -> None:
+    """A shell lets what it starts in the background ignore Ctrl-C, and so would everything that this starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(*arguments: object, **how: object) -> subprocess.Popen[str]:
     """A command in its own process."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "COLUMNS": "100"}
-    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **how}
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    pipes |= {"preexec_fn": heeds_interrupts, **how}
     return subprocess.Popen([*ENTRY, *map(str, arguments)], env=environment, text=True, **pipes)  # type: ignore[call-overload]
 
 

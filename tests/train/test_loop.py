@@ -27,7 +27,7 @@ from videochat_flash.train.adapters import merge_adapters
 from videochat_flash.train.begin import begin
 from videochat_flash.train.checkpoint import Keeper
 from videochat_flash.train.learner import Learner, objective, pack
-from videochat_flash.train.loop import METRICS, Schedule, Step, Trainer, factor, forget, make_optimizer
+from videochat_flash.train.loop import METRICS, Schedule, Step, Trainer, factor, forget, make_optimizers
 from videochat_flash.train.parallel import Place, prepare
 from videochat_flash.train.recipe import Recipe
 from videochat_flash.train.samples import Sample, Samples
@@ -57,11 +57,12 @@ def step_sizes(recipe: Recipe) -> dict[str, float]:
     with tiny.seeded():
         model, _ = begin(recipe)
         net = prepare(Learner(model), HERE, recipe.recompute, recipe.precision)
-        optimizer = make_optimizer(net, recipe)
+        optimizers = make_optimizers(net, recipe)
         before = {name: value.clone() for name, value in net.named_parameters()}
         sums, counts, zero = net(samples_of(recipe))
         (objective(sums, counts, recipe.loss)[0] + zero).backward()
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
     moved: dict[str, float] = {}
     for name, value in net.named_parameters():
         far = (value.detach() - before[name]).abs().max().item()
@@ -85,8 +86,26 @@ def test_a_part_without_a_rate_is_frozen(path: Path) -> None:
 def test_norms_and_biases_never_decay(path: Path) -> None:
     recipe = stage.recipe(path, "optimizer.weight_decay=0.1")
     model, _ = begin(recipe)
-    for group in make_optimizer(Learner(model), recipe).param_groups:
+    (optimizer,) = make_optimizers(Learner(model), recipe)
+    for group in optimizer.param_groups:
         assert all((value.ndim > 1) == (group["weight_decay"] > 0) for value in group["params"])
+
+
+def test_muon_takes_the_matrices_inside_blocks_and_goes_on_where_it_was(path: Path, tmp_path: Path) -> None:
+    recipe = stage.recipe(path, "optimizer.kind=muon", f"out={tmp_path / 'run'}")
+    with tiny.seeded():
+        model, _ = begin(recipe)
+    rest, inside = make_optimizers(Learner(model), recipe)
+    names = {id(value): name for name, value in model.named_parameters()}
+    held = {names[id(value)] for group in inside.param_groups for value in group["params"]}
+    assert held == {
+        name for name, value in model.named_parameters() if value.ndim == 2 and ("blocks." in name or "layers." in name)
+    }
+    assert {names[id(value)] for group in rest.param_groups for value in group["params"]} == set(names.values()) - held
+    expected = trained(recipe)
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-00000004")
+    shutil.rmtree(tmp_path / "run" / "model")
+    assert trained(recipe) == expected
 
 
 def test_the_rate_rises_and_sinks_as_a_cosine() -> None:
@@ -217,7 +236,7 @@ def test_a_merged_model_answers_as_its_adapters_did(path: Path, tmp_path: Path) 
     with tiny.seeded():
         model, _ = begin(recipe)
         net = Learner(model)
-        Keeper(out / "checkpoints", 2, "", {}).restore(net, make_optimizer(net, recipe), HERE)
+        Keeper(out / "checkpoints", 2, "", {}).restore(net, make_optimizers(net, recipe), HERE)
         samples = samples_of(recipe)
         with torch.no_grad():
             before, adapted = (one.eval()(samples)[0] for one in (Learner(begin(recipe)[0]), net))
@@ -279,7 +298,7 @@ def trainer(recipe: Recipe) -> tuple[Trainer, Samples]:
     keeper = Keeper(Path(recipe.out) / "checkpoints", 2, "", {})
     schedule = Schedule(lambda _: np.arange(len(data)), len(data), np.ones(len(data)), recipe.batch)
     keeper.folder.mkdir(parents=True)
-    made = make_optimizer(net, recipe)
+    made = make_optimizers(net, recipe)
     return Trainer(recipe, HERE, net, made, keeper, schedule, lambda _: None, lambda _: None), data
 
 

@@ -237,6 +237,7 @@ def test_every_field_can_be_told_apart() -> None:
         ('data=[{world={kind="clips", count=1, clips=[3, 2]}}]', "fewest and most"),
         ('data=[{world={kind="clip", count=1}}]', "data.world.kind must be"),
         ("teach=1.0", "teach is for worlds"),
+        ('optimizer.kind="sgd"', "optimizer.kind must be 'adamw' or 'muon'"),
         ('data=[{annotation="x", strategy="some"}]', "data.strategy must be all, or as first:25%"),
         ('data=[{annotation="x", weight=0}]', "data.weight must be above 0"),
         ('data=[{annotation="x", json_path="y"}]', "unknown key 'data.json_path'"),
@@ -263,6 +264,11 @@ def test_a_change_that_cannot_be_followed_is_told_in_one_line(small: Path, chang
 def test_a_whole_model_and_parts_exclude_each_other(small: Path) -> None:
     with pytest.raises(ValueError, match="start is a whole model already: drop tower and decoder, or start"):
         load_recipe(small, ["start=a", "tower=b", "decoder=c"])
+
+
+def test_dropout_needs_questions(small: Path) -> None:
+    with pytest.raises(ValueError, match="template plain has none"):
+        load_recipe(small, ["template=plain", "train_with_dropout=2:0.5"])
 
 
 def test_a_learned_position_table_is_not_resized(small: Path) -> None:

@@ -59,7 +59,7 @@ class Keeper:
         """The folder of one checkpoint."""
         return self.folder / f"step-{step:08d}"
 
-    def save(self, net: nn.Module, optimizer: Optimizer, step: int, place: Place) -> None:
+    def save(self, net: nn.Module, optimizers: list[Optimizer], step: int, place: Place) -> None:
         """Write a checkpoint of what was learned by ``step``, and remove the oldest beyond ``keep``.
 
         Raises:
@@ -71,7 +71,7 @@ class Keeper:
                 shutil.rmtree(left, ignore_errors=True)
             part.mkdir(parents=True)
         place.wait()
-        weights, moments = get_state_dict(net, optimizer, options=OPTIONS)
+        weights, moments = get_state_dict(net, optimizers, options=OPTIONS)
         state = {"weights": weights, "optimizer": moments, **_random_states(place)}
         try:
             with _alone(place):
@@ -91,7 +91,7 @@ class Keeper:
                 shutil.rmtree(self.place(old))
         place.wait()
 
-    def restore(self, net: nn.Module, optimizer: Optimizer, place: Place) -> int:
+    def restore(self, net: nn.Module, optimizers: list[Optimizer], place: Place) -> int:
         """Load the newest checkpoint, if there is one, and return its step.
 
         Raises:
@@ -101,7 +101,7 @@ class Keeper:
         if not steps:
             return 0
         path = self.place(steps[-1])
-        weights, moments = get_state_dict(net, optimizer, options=OPTIONS)
+        weights, moments = get_state_dict(net, optimizers, options=OPTIONS)
         state: dict[str, Any] = {"weights": weights, "optimizer": moments}
         try:
             stored = FileSystemReader(path).read_metadata().state_dict_metadata
@@ -116,7 +116,7 @@ class Keeper:
                 f"{path} does not fit this run, or is damaged ({_cause(error)}): remove it, and the one before is taken"
             ) from None
         set_state_dict(
-            net, optimizer, model_state_dict=state["weights"], optim_state_dict=state["optimizer"], options=OPTIONS
+            net, optimizers, model_state_dict=state["weights"], optim_state_dict=state["optimizer"], options=OPTIONS
         )
         if drawn:
             torch.set_rng_state(drawn[f"random.{place.rank}"])

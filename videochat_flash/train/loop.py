@@ -17,6 +17,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim import AdamW, Muon, Optimizer
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from ..config import Plan, parse_plan
@@ -116,12 +117,13 @@ class Schedule:
 
 def groups(net: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     """Parameters with the rate of their part; norms and biases never decay (spec 8.1)."""
-    found: dict[tuple[str, bool], list[Tensor]] = {}
+    found: dict[tuple[str, bool, bool], list[Tensor]] = {}
     for name, parameter in net.named_parameters():
         if parameter.requires_grad:
             plain = name.replace("_checkpoint_wrapped_module.", "").removeprefix("model.")
             part = "tower" if plain.startswith("teacher.") else part_of(plain)
-            found.setdefault((part, parameter.ndim > 1), []).append(parameter)
+            inside = parameter.ndim == 2 and (".blocks." in plain or ".layers." in plain)
+            found.setdefault((part, parameter.ndim > 1, inside), []).append(parameter)
     rates = vars(recipe.rates)
     return [
         {
@@ -130,15 +132,26 @@ def groups(net: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
             "peak": rates[part],
             "lr": rates[part],
             "weight_decay": recipe.optimizer.weight_decay if decays else 0.0,
+            "inside": inside,
         }
-        for (part, decays), parameters in found.items()
+        for (part, decays, inside), parameters in found.items()
     ]
 
 
-def make_optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
-    """AdamW over real groups: every part has its own rate."""
-    own = recipe.optimizer
-    return torch.optim.AdamW(groups(net, recipe), betas=(own.beta1, own.beta2), eps=own.eps)
+def make_optimizers(net: nn.Module, recipe: Recipe) -> list[Optimizer]:
+    """AdamW over real groups: every part has its own rate; and Muon for the matrices inside blocks, if it is wanted.
+
+    Muon's steps are brought to the size of AdamW's, so that one rate serves both.
+    """
+    own, found = recipe.optimizer, groups(net, recipe)
+    inside = [group for group in found if group.pop("inside") and own.kind == "muon"]
+    rest = [group for group in found if not any(group is one for one in inside)]
+    made: list[Optimizer] = []
+    if rest:
+        made.append(AdamW(rest, betas=(own.beta1, own.beta2), eps=own.eps))
+    if inside:
+        made.append(Muon(inside, adjust_lr_fn="match_rms_adamw"))
+    return made
 
 
 def factor(step: int, steps: int, warmup: float) -> float:
@@ -156,12 +169,17 @@ class Trainer:
     recipe: Recipe
     place: Place
     net: Learner
-    optimizer: torch.optim.Optimizer
+    optimizers: list[Optimizer]
     keeper: Keeper
     schedule: Schedule
     told: Callable[[Step], None]
     warn: Callable[[str], None]
     tally: Tally = field(default_factory=Tally)
+
+    @property
+    def groups(self) -> list[dict[str, Any]]:
+        """Parameter groups of all optimizers."""
+        return [group for optimizer in self.optimizers for group in optimizer.param_groups]
 
     def run(self, data: Dataset[Sample | Bad]) -> int:
         """Train from the newest checkpoint, or from the beginning, to the end; the number of steps.
@@ -172,7 +190,7 @@ class Trainer:
         """
         recipe = self.recipe
         steps = self.schedule.steps(recipe)
-        first = self.keeper.restore(self.net, self.optimizer, self.place)
+        first = self.keeper.restore(self.net, self.optimizers, self.place)
         if self.place.first:
             forget(self.keeper.folder.parent / METRICS, first)
         shares = deque(self.schedule.share(number, self.place) for number in range(first, steps))
@@ -181,14 +199,14 @@ class Trainer:
         for number, share in enumerate(shares, first):
             began = time.monotonic()
             samples = self._good([next(stream) for _ in share])
-            for group in self.optimizer.param_groups:
+            for group in self.groups:
                 group["lr"] = group["peak"] * factor(number, steps, recipe.optimizer.warmup)
             step = self._step(number, samples, plan, began)
             if self.place.first:
                 _append(self.keeper.folder.parent / METRICS, step)
                 self.told(step)
             if (number + 1) % recipe.save_every == 0 or number + 1 == steps:
-                self.keeper.save(self.net, self.optimizer, number + 1, self.place)
+                self.keeper.save(self.net, self.optimizers, number + 1, self.place)
         return steps
 
     def _good(self, read: Sequence[Sample | Bad]) -> list[Sample]:
@@ -202,7 +220,8 @@ class Trainer:
 
     def _step(self, number: int, samples: list[Sample], plan: Plan, began: float) -> Step:
         packs = pack(samples, self.recipe.pack)
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
         sums = torch.zeros(2, dtype=self.place.exact, device=self.place.device)
         most = self.place.most(len(packs))
         for part in packs + [[]] * (most - len(packs)):
@@ -217,13 +236,14 @@ class Trainer:
             elif parameter.requires_grad:
                 parameter.grad = torch.zeros_like(parameter)  # as sharding has it
         norm = whole(nn.utils.clip_grad_norm_(self.net.parameters(), self.recipe.optimizer.clip))
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         cuda = self.place.device.type == "cuda"
         return Step(
             step=number + 1,
             loss=summed / weight,
             norm=float(norm),
-            rates={group["name"]: group["lr"] for group in self.optimizer.param_groups},
+            rates={group["name"]: group["lr"] for group in self.groups},
             rows=int(rows),
             samples=int(learned),
             bad=int(bad),

@@ -316,6 +316,9 @@ def _check_together(recipe: Recipe, where: str) -> None:
         "a world of videos is spliced from what a frozen tower saw: set rates.tower to 0": spliced and rates["tower"],
         "teach is for worlds of frames and clips and a tower that learns, with loss sample": bool(recipe.teach)
         and (spliced or len(drawn) < len(recipe.data) or not rates["tower"] or recipe.loss != "sample"),
+        "train_with_dropout ranks by the last row of a question, and template plain has none": (
+            recipe.template == "plain" and recipe.train_with_dropout.strip() not in ("", "off")
+        ),
         "nothing would train: set a rate in [rates] above 0": not (any(rates.values()) or still),
         f"lora.parts names {' and '.join(still)}: adapters learn at their part's rate in [rates], which is 0": still,
         "no data: add a [[data]] table or name a mixture": not (recipe.data or recipe.mixture),

@@ -22,7 +22,7 @@ from .adapters import merge_adapters
 from .begin import begin, choose_parts, decoding_of
 from .checkpoint import Keeper
 from .learner import Learner
-from .loop import METRICS, Schedule, Step, Trainer, make_optimizer
+from .loop import METRICS, Schedule, Step, Trainer, make_optimizers
 from .parallel import Place, join, leave, prepare
 from .recipe import Recipe, Source
 from .records import Record, epoch_order, read_mixture, read_source
@@ -92,6 +92,8 @@ def _train(recipe: Recipe, place: Place, told: Callable[[Step, int], None], warn
     torch.manual_seed(recipe.seed + place.rank)
     data = read_data(recipe)
     model, tokenizer = begin(recipe)
+    if recipe.optimizer.kind == "muon" and place.world > 1:
+        raise ValueError("optimizer.kind muon needs whole matrices and so a single process: take adamw for several")
     banks = fill_banks(recipe, data, model, place)
     net = prepare(Learner(model, place.world > 1, recipe.teach), place, recipe.recompute, recipe.precision)
     schedule = schedule_of(recipe, data, model)
@@ -100,7 +102,7 @@ def _train(recipe: Recipe, place: Place, told: Callable[[Step, int], None], warn
         recipe=recipe,
         place=place,
         net=net,
-        optimizer=make_optimizer(net, recipe),
+        optimizers=make_optimizers(net, recipe),
         keeper=Keeper(out / "checkpoints", recipe.keep, resolved(recipe), versions()),
         schedule=schedule,
         told=lambda step: told(step, steps),
