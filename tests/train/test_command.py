@@ -48,9 +48,9 @@ def test_a_dry_run_needs_no_annotation_of_a_mixture(
 
 
 def test_a_step_in_a_few_words() -> None:
-    step = Step(3, 1.25, 2.0, {"tower": 1e-4}, 500, 4, 2, 0.5, 3 * 2**30)
+    step = Step(3, 1.25, 0.0, 2.0, {"tower": 1e-4}, 500, 4, 2, 0.5, 3 * 2**30)
     assert said(step) == "loss 1.250, 1,000 rows/s, 3.0 GiB, 2 bad"
-    assert "rows/s" in said(Step(3, 1.25, 2.0, {}, 500, 4, 0, 0.0, 0))
+    assert "rows/s" in said(Step(3, 1.25, 0.0, 2.0, {}, 500, 4, 0, 0.0, 0))
 
 
 @pytest.mark.slow

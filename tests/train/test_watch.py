@@ -14,7 +14,7 @@ from videochat_flash.train.watch import Watch, draw_losses
 def test_tensorboard_reads_every_step(tmp_path: Path) -> None:
     with Watch(tmp_path / "board") as watch:
         for number in (1, 2, 3):
-            watch(Step(number, 1 / number, 2.0, {"tower": 1e-4}, 100, 4, 0, 0.0, 0))
+            watch(Step(number, 1 / number, 0.0, 2.0, {"tower": 1e-4}, 100, 4, 0, 0.0, 0))
     told = EventAccumulator(str(tmp_path / "board")).Reload()
     assert {"loss", "gradient norm", "rows per second", "rate/tower", "bad records"} <= set(told.Tags()["scalars"])
     assert [(one.step, round(one.value, 3)) for one in told.Scalars("loss")] == [(1, 1.0), (2, 0.5), (3, 0.333)]

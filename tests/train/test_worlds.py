@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 
 from videochat_flash.config import Config, LLMConfig, VisionConfig
 from videochat_flash.synth import Card, Mover, card_clip
+from videochat_flash.train.loop import METRICS
 from videochat_flash.train.recipe import load_recipe
 from videochat_flash.train.splice import TRIES, Bank, fill, fits, small_scene
 from videochat_flash.train.stage import losses, train
@@ -135,3 +137,5 @@ def test_every_kind_of_world_trains(tmp_path: Path) -> None:
             recipe = load_recipe(tmp_path / "drawn.toml", [f"out={tmp_path / kind}", "steps=2", "batch=2", *frozen])
             train(recipe, lambda step, _: None, pytest.fail)
         assert len(losses(tmp_path / kind)) == 2
+        told = [json.loads(line)["taught"] for line in (tmp_path / kind / METRICS).read_text().splitlines()]
+        assert all((one > 0) == (kind != "videos") for one in told)

@@ -39,7 +39,8 @@ class Step:
 
     Attributes:
         step: counted from 1.
-        loss: mean of what was optimised.
+        loss: mean of the conversations' or tokens' losses.
+        taught: mean of what a tower was told beside them; 0 where it was told nothing.
         norm: of all gradients together, before clipping.
         rates: of each part.
         rows: text and visual rows that passed the decoder.
@@ -50,6 +51,7 @@ class Step:
 
     step: int
     loss: float
+    taught: float
     norm: float
     rates: dict[str, float]
     rows: int
@@ -222,13 +224,15 @@ class Trainer:
         packs = pack(samples, self.recipe.pack)
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
-        sums = torch.zeros(2, dtype=self.place.exact, device=self.place.device)
+        sums = torch.zeros(3, dtype=self.place.exact, device=self.place.device)
         most = self.place.most(len(packs))
         for part in packs + [[]] * (most - len(packs)):
             sums += self._learn(part, plan)
         bad, read = sum(self.tally.bad.values()), self.tally.read
         told = torch.tensor([bad, read, len(samples), sum(one.rows for one in samples)], dtype=sums.dtype)
-        summed, weight, bad, read, learned, rows = self.place.total(torch.cat([sums, told.to(sums.device)])).tolist()
+        summed, weight, lesson, bad, read, learned, rows = self.place.total(
+            torch.cat([sums, told.to(sums.device)])
+        ).tolist()
         self._check(number, summed, weight, bad / self._judged(read), samples)
         for parameter in self.net.parameters():
             if parameter.grad is not None:
@@ -242,6 +246,7 @@ class Trainer:
         return Step(
             step=number + 1,
             loss=summed / weight,
+            taught=lesson / weight,
             norm=float(norm),
             rates={group["name"]: group["lr"] for group in self.groups},
             rows=int(rows),
@@ -252,7 +257,7 @@ class Trainer:
         )
 
     def _learn(self, samples: list[Sample], plan: Plan) -> Tensor:
-        """Gradients of one pack are added; the sum of its losses and its weight come back."""
+        """Gradients of one pack are added; the sum of its losses, its weight and what was taught come back."""
         bf16 = self.recipe.precision == "bfloat16"
         try:
             with torch.autocast(self.place.device.type, torch.bfloat16, enabled=bf16):
@@ -266,7 +271,7 @@ class Trainer:
                 f"out of memory with {rows} rows in one forward: lower pack or video.max_frames, set recompute, "
                 f"train fewer parts or adapters ([lora]), or use more processes ({str(error).splitlines()[0]})"
             ) from None
-        return torch.stack([value.detach(), weight]).to(self.place.exact)
+        return torch.stack([value.detach(), weight, zero.detach()]).to(self.place.exact)
 
     def _judged(self, read: float) -> float:
         """Records that a share is of: those read, but not so few that a single bad one would be many of them."""

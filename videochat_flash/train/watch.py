@@ -32,6 +32,7 @@ class Watch:
             self.writer = SummaryWriter(str(self.folder), purge_step=step.step)
         figures = {
             "loss": step.loss,
+            "taught": step.taught,
             "gradient norm": step.norm,
             "rows per second": step.rows / max(step.seconds, 1e-3),
         }
