@@ -48,8 +48,8 @@ def test_a_dry_run_needs_no_annotation_of_a_mixture(
 
 
 def test_a_step_in_a_few_words() -> None:
-    step = Step(3, 1.25, 0.0, 2.0, {"tower": 1e-4}, 500, 4, 2, 0.5, 3 * 2**30)
-    assert said(step) == "loss 1.250, 1,000 rows/s, 3.0 GiB, 2 bad"
+    step = Step(3, 1.25, 0.0, 2.0, {"tower": 1e-4}, 500, 4, 2, 0.5, 3 * 2**30, 1.234, 0.31)
+    assert said(step) == "loss 1.250, 1,000 rows/s, 1.23 TFLOP/s (31% of the peak), 3.0 GiB, 2 bad"
     assert "rows/s" in said(Step(3, 1.25, 0.0, 2.0, {}, 500, 4, 0, 0.0, 0))
 
 

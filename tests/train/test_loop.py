@@ -20,6 +20,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from stage import shared_run, trained
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from videochat_flash import VideoChatFlash
 from videochat_flash.prompt import Prompt
@@ -27,7 +29,17 @@ from videochat_flash.train.adapters import merge_adapters
 from videochat_flash.train.begin import begin
 from videochat_flash.train.checkpoint import Keeper
 from videochat_flash.train.learner import Learner, objective, pack
-from videochat_flash.train.loop import METRICS, Schedule, Step, Trainer, factor, forget, make_optimizers
+from videochat_flash.train.loop import (
+    METRICS,
+    Schedule,
+    Step,
+    Trainer,
+    factor,
+    forget,
+    make_optimizers,
+    operations,
+    peak_of,
+)
 from videochat_flash.train.parallel import Place, prepare
 from videochat_flash.train.recipe import Recipe
 from videochat_flash.train.samples import Sample, Samples
@@ -350,6 +362,18 @@ def test_a_full_disk_leaves_the_last_checkpoint_good(path: Path, tmp_path: Path)
     assert done.code == 1 and "no checkpoint of step 4" in done.err and "earlier ones stay" in done.err
     assert [one.name for one in (out / "checkpoints").iterdir()] == ["step-00000002"]
     assert [step for step, _ in trained(stage.recipe(path, f"out={out}"))] == [1, 2, 3, 4]
+
+
+def test_a_step_tells_what_it_computes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = stage.recipe(path)
+    samples, config = samples_of(recipe), begin(recipe)[0].config
+    with FlopCounterMode(display=False) as counted, sdpa_kernel(SDPBackend.MATH):  # the others are not counted on a CPU
+        Learner(begin(recipe)[0])(samples)[0].sum().backward()
+    assert operations(recipe, config, samples) == pytest.approx(counted.get_total_flops(), rel=0.25)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA H200")
+    assert peak_of(torch.device("cuda"), "bfloat16") == 989 and peak_of(torch.device("cpu"), "bfloat16") is None
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA GeForce RTX 4090")
+    assert peak_of(torch.device("cuda"), "float32") == 82.6
 
 
 def test_a_folder_belongs_to_one_recipe(path: Path, tmp_path: Path) -> None:

@@ -61,6 +61,7 @@ def saved(out: Path) -> str:
 def said(step: Step) -> str:
     """A step in a few words."""
     words = [f"loss {step.loss:.3f}", f"{step.rows / max(step.seconds, 1e-3):,.0f} rows/s"]
+    words.append(f"{step.tflops:.3g} TFLOP/s" + ("" if step.mfu is None else f" ({step.mfu:.0%} of the peak)"))
     if step.memory:
         words.append(f"{step.memory / 2**30:.1f} GiB")
     if step.bad:

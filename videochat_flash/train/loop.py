@@ -10,7 +10,7 @@ import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,10 +20,12 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Muon, Optimizer
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from ..config import Plan, parse_plan
+from ..config import Config, Plan, parse_plan
 from ..files import beside
 from .begin import part_of
 from .checkpoint import Keeper
+from .estimate import GPUS, training_flops
+from .estimate import Sample as Size
 from .learner import Learner, objective, pack
 from .parallel import Place, whole
 from .recipe import Recipe
@@ -47,6 +49,8 @@ class Step:
         bad: conversations left out so far, of all that were read.
         seconds: of this step.
         memory: bytes on the device at most so far; 0 on a CPU.
+        tflops: operations that the step needs, in 1e12 a second over all processes; recomputation does not count.
+        mfu: their share of what the devices could do at most; None where that is not known.
     """
 
     step: int
@@ -59,6 +63,8 @@ class Step:
     bad: int
     seconds: float
     memory: int
+    tflops: float = 0.0
+    mfu: float | None = None
 
 
 @dataclass
@@ -164,6 +170,25 @@ def factor(step: int, steps: int, warmup: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
 
 
+def operations(recipe: Recipe, config: Config, samples: Sequence[Sample]) -> float:
+    """What learning from some conversations takes at least, in floating-point operations."""
+    plain = replace(recipe, recompute=False)
+    total = 0.0
+    for one in samples:
+        shapes = [tuple(clips.shape[:2]) for clips in one.clips if clips.ndim == 5]
+        frames = shapes[0][1] if shapes else config.vision.clip_frames
+        size = Size(sum(count for count, _ in shapes), frames, one.rows - len(one.prompt.ids), len(one.prompt.ids))
+        total += sum(training_flops(plain, config, size).values())
+    return total
+
+
+def peak_of(device: torch.device, precision: str) -> float | None:
+    """TFLOP/s that a device's data sheet promises; None for one that is not in ``estimate.GPUS``."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+    known = next((gpu for key, gpu in GPUS.items() if key.removeprefix("RTX ").split("-")[0] in name.split()), None)
+    return None if known is None else known.bfloat16 if precision == "bfloat16" else known.float32
+
+
 @dataclass
 class Trainer:
     """Everything that a run of one recipe holds together."""
@@ -229,8 +254,9 @@ class Trainer:
         for part in packs + [[]] * (most - len(packs)):
             sums += self._learn(part, plan)
         bad, read = sum(self.tally.bad.values()), self.tally.read
-        told = torch.tensor([bad, read, len(samples), sum(one.rows for one in samples)], dtype=sums.dtype)
-        summed, weight, lesson, bad, read, learned, rows = self.place.total(
+        needed = operations(self.recipe, self.net.model.config, samples) / 1e12
+        told = torch.tensor([bad, read, len(samples), sum(one.rows for one in samples), needed], dtype=sums.dtype)
+        summed, weight, lesson, bad, read, learned, rows, needed = self.place.total(
             torch.cat([sums, told.to(sums.device)])
         ).tolist()
         self._check(number, summed, weight, bad / self._judged(read), samples)
@@ -243,6 +269,8 @@ class Trainer:
         for optimizer in self.optimizers:
             optimizer.step()
         cuda = self.place.device.type == "cuda"
+        seconds = max(time.monotonic() - began, 1e-3)
+        peak = peak_of(self.place.device, self.recipe.precision)
         return Step(
             step=number + 1,
             loss=summed / weight,
@@ -252,8 +280,10 @@ class Trainer:
             rows=int(rows),
             samples=int(learned),
             bad=int(bad),
-            seconds=round(time.monotonic() - began, 3),
+            seconds=round(seconds, 3),
             memory=torch.cuda.max_memory_allocated(self.place.device) if cuda else 0,
+            tflops=needed / seconds,
+            mfu=needed / seconds / (peak * self.place.world) if peak else None,
         )
 
     def _learn(self, samples: list[Sample], plan: Plan) -> Tensor:
