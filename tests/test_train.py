@@ -15,10 +15,12 @@ from safetensors.torch import load_file
 from videochat_flash.config import Config, LLMConfig, VisionConfig, parse_plan
 from videochat_flash.prompt import IGNORE
 from videochat_flash.synth import Card, Mover
-from videochat_flash.train.bank import Bank, clashes, fill_bank, small_scene
+from videochat_flash.train.bank import Bank, fill_bank, small_scene
 from videochat_flash.train.find import Conversations, Lesson, train_decoder
 from videochat_flash.train.lessons import Run
-from videochat_flash.train.see import GRID, PATCH, Memory, Pupil, Rendered, Sightings, middles, tracks, train_tower
+from videochat_flash.train.see import GRID, PATCH, Memory, Pupil, Rendered, Sightings, tracks, train_tower
+from videochat_flash.train.splice import clashes
+from videochat_flash.train.teach import middles
 from videochat_flash.train.tiny import FIND, SEE, initialise, train_tokenizer
 
 CONFIG = Config(

@@ -6,8 +6,7 @@ The tower never looks across clips, so whole videos are put together from pieces
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,43 +20,18 @@ from torch.utils.data import Dataset
 from ..config import Config
 from ..connector import Connector
 from ..files import beside
-from ..synth import Card, Event, Mover, Scene, random_style, random_what, scene_frames
+from ..synth import Card, Event, Mover, Scene, scene_frames
+from . import splice
 from .lessons import Run
 from .see import SIZES, Pupil, to_clips
+from .splice import CLIP_SECONDS, Piece, clashes
 
-CLIP_SECONDS = 4.0  # at one frame a second
 SHARE = {"empty": 0.2, "card": 0.4, "pair": 0.2, "mover": 0.2}  # of the bank's scenes
 
 
-@dataclass(frozen=True)
-class Piece:
-    """A few clips in a row: which rows of the bank they are, and what they show from when to when."""
-
-    first: int
-    clips: int
-    events: tuple[Event, ...]
-
-
 def small_scene(seed: int, index: int) -> Scene:
-    """Scene ``index`` of a bank: nothing, a card, two cards in a row, or a mover, cut to whole clips."""
-    rng = np.random.default_rng((seed, index))
-    kind = str(rng.choice(list(SHARE), p=list(SHARE.values())))
-    spans: list[float] = {
-        "empty": [],
-        "card": [rng.uniform(1, 4)],
-        "pair": [rng.uniform(1, 4), rng.uniform(1, 4)],
-        "mover": [rng.uniform(6, 8)],
-    }[kind]
-    at = float(rng.uniform(0, CLIP_SECONDS))
-    taken: list[Card | Mover] = []
-    events: list[Event] = []
-    for length in spans:
-        what = random_what(rng, kind == "mover", taken)
-        taken.append(what)
-        events.append(Event(round(at, 3), round(length, 3), what, random_style(rng, what, length)))
-        at += length + float(rng.uniform(0, 1.5)) + 0.002
-    clips = max(1, int(np.ceil((events[-1].end if events else 0) / CLIP_SECONDS)))
-    return Scene(clips * CLIP_SECONDS, 1.0, tuple(events))
+    """Scene ``index`` of a bank."""
+    return splice.small_scene(seed, index, 0.0, SHARE)
 
 
 class Scenes(Dataset[np.ndarray]):
@@ -168,12 +142,3 @@ class Bank:
         some = order.argsort(dim=1, descending=True)[:, :tokens].sort(dim=1).values
         picked = self.tokens[rows].gather(1, some[..., None].expand(-1, -1, self.tokens.shape[2]))
         return picked, Scene(at * CLIP_SECONDS, 1.0, tuple(events))
-
-
-def clashes(new: Sequence[Card | Mover], shown: Sequence[Card | Mover]) -> bool:
-    """Whether a question could no longer tell a new thing from one that is shown already."""
-    pairs = {(one.colour, one.shape) for one in shown}
-    characters = {one.character for one in shown if isinstance(one, Card)}
-    return any(
-        (one.colour, one.shape) in pairs or (isinstance(one, Card) and one.character in characters) for one in new
-    )

@@ -20,6 +20,7 @@ from ..config import PIXEL_MEAN, PIXEL_STD, VisionConfig
 from ..synth import CHARACTERS, COLOURS, DIRECTIONS, SHAPES, SPEEDS, Labels, card_clip, card_frame
 from ..vision import Umt, umt_positions
 from .lessons import Progress, Run, State, optimiser, restore, save, set_rate, take_step
+from .teach import middles
 
 FIELDS = {"colour": COLOURS, "shape": SHAPES, "character": CHARACTERS, "direction": DIRECTIONS, "speed": SPEEDS}
 PATCH = 16
@@ -79,22 +80,6 @@ def to_clips(pixels: Tensor) -> Float[Tensor, "C F 3 h w"]:
     """uint8 "C F h w 3" -> normalised."""
     mean, std = (torch.tensor(values, device=pixels.device) for values in (PIXEL_MEAN, PIXEL_STD))
     return ((pixels.float() / 255 - mean) / std).permute(0, 1, 4, 2, 3)
-
-
-def middles(shown: np.ndarray) -> np.ndarray:
-    """The patches around the middle of what each frame shows, "F g g", where a card has its character."""
-    place = np.arange(shown.shape[1], dtype=float)
-    near = shown.copy()
-    for frame in range(len(shown)):
-        if not shown[frame].any():
-            continue
-        for axis in (0, 1):
-            weight = shown[frame].sum(1 - axis) / shown[frame].sum()
-            centre = (weight * place).sum()
-            spread = max(0.75, float((weight * (place - centre) ** 2).sum()) ** 0.5)
-            inside = np.abs(place - centre) <= spread
-            near[frame] &= inside[:, None] if axis == 0 else inside[None, :]
-    return near
 
 
 def tracks(values: np.ndarray, frames: int) -> np.ndarray:

@@ -6,7 +6,7 @@ The tower never looks across clips, so a video spliced from pieces is exactly wh
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -44,10 +44,10 @@ class Piece:
         return [event.what for event in self.events]
 
 
-def small_scene(seed: int, index: int, pointers: float) -> Scene:
+def small_scene(seed: int, index: int, pointers: float, share: Mapping[str, float] = SHARE) -> Scene:
     """Piece ``index``: nothing, a card, two cards in a row, or a mover, cut to whole clips."""
     rng = np.random.default_rng((seed, index))
-    kind = str(rng.choice(list(SHARE), p=list(SHARE.values())))
+    kind = str(rng.choice(list(share), p=list(share.values())))
     spans: list[float] = {
         "empty": [],
         "card": [rng.uniform(1, 4)],
@@ -59,7 +59,7 @@ def small_scene(seed: int, index: int, pointers: float) -> Scene:
     events: list[Event] = []
     for length in spans:
         what = random_what(rng, kind == "mover", taken)
-        if isinstance(what, Card) and rng.random() < pointers:
+        if isinstance(what, Card) and pointers and rng.random() < pointers:
             what = random_pointer(rng, what)
         taken.append(what)
         events.append(Event(round(at, 3), round(length, 3), what, random_style(rng, what, length)))
@@ -199,10 +199,13 @@ class Bank:
 
 def fits(piece: Piece, chosen: Sequence[Piece], room: int) -> bool:
     """Whether there is room, and nothing of the piece could be taken for something shown."""
-    held = [what for other in chosen for what in other.whats]
-    pairs = {(one.colour, one.shape) for one in held}
-    characters = {one.character for one in held if isinstance(one, Card)}
-    return piece.clips <= room and not any(
-        (one.colour, one.shape) in pairs or (isinstance(one, Card) and one.character in characters)
-        for one in piece.whats
+    return piece.clips <= room and not clashes(piece.whats, [what for other in chosen for what in other.whats])
+
+
+def clashes(new: Sequence[Card | Mover], shown: Sequence[Card | Mover]) -> bool:
+    """Whether a question could no longer tell a new thing from one that is shown already."""
+    pairs = {(one.colour, one.shape) for one in shown}
+    characters = {one.character for one in shown if isinstance(one, Card)}
+    return any(
+        (one.colour, one.shape) in pairs or (isinstance(one, Card) and one.character in characters) for one in new
     )
