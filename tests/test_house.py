@@ -19,19 +19,22 @@ TREES = {path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_text(encoding
 
 # Module -> the modules of ours it may import. A folder counts as one module.
 BELOW_CHAT = {
-    *("config", "files", "video", "vision", "merge", "connector", "sight", "dropout", "llm", "prompt", "model"),
+    *("config", "files", "video", "attention", "vision", "merge", "connector", "sight", "dropout", "llm", "prompt"),
+    "model",
     *("generate", "released", "weights"),
 }
 CORE = {*BELOW_CHAT, "chat"}
 ALLOWED: dict[str, set[str]] = {
     "config": set(),
     "files": set(),
+    "attention": set(),
     "merge": set(),
     "assets": set(),
-    **{name: {"config"} for name in ("vision", "dropout", "synth", "released")},
+    **{name: {"config"} for name in ("dropout", "synth", "released")},
+    "vision": {"config", "attention"},
     **{name: {"config", "files"} for name in ("video", "sight")},
     "connector": {"config", "merge"},
-    "llm": {"config", "dropout"},
+    "llm": {"config", "attention", "dropout"},
     "prompt": {"config", "sight"},
     "model": {"config", "vision", "connector", "llm", "dropout", "prompt", "sight"},
     "generate": {"config", "llm", "dropout", "sight", "prompt", "model"},

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from .attention import attend
 from .config import LLMConfig, Plan
 from .dropout import Segment, choose
 
@@ -109,13 +110,14 @@ def attend_padded(
 ) -> Float[Tensor, "N T H"]:
     """Causal attention of many conversations at once, each filled up behind its end to the length of the longest.
 
-    What stands behind a row cannot reach it, so the result is that of each alone; a GPU gains by one launch for many.
+    What stands behind a row cannot reach it, so the result is that of each alone. A GPU gains by one launch for many, and
+    so does a CPU that learns.
     """
     sizes, place = torch.tensor(lengths), torch.arange(max(lengths))
     spread = ((sizes.cumsum(0) - sizes)[:, None] + place).clamp(max=q.shape[1] - 1).to(q.device)
     back = (torch.arange(len(lengths))[:, None] * len(place) + place)[place < sizes[:, None]].to(q.device)
     q, k, v = (t.index_select(1, spread.flatten()).unflatten(1, spread.shape).transpose(0, 1) for t in (q, k, v))
-    mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+    mixed = attend(q, k, v, causal=True)
     return mixed.transpose(0, 1).flatten(1, 2).index_select(1, back)
 
 
@@ -138,7 +140,8 @@ class Attention(nn.Module):
         q = rotate(self._split(self.q_proj(x)), tables)
         k = rotate(self._split(self.k_proj(x)), tables)
         v = self._split(self.v_proj(x))
-        if caches is None and x.is_cuda and len(lengths) * max(lengths) < PADDED * x.shape[0]:
+        alike = 1 < len(lengths) and len(lengths) * max(lengths) < PADDED * x.shape[0]
+        if caches is None and alike and (x.is_cuda or x.requires_grad):
             return self.o_proj(attend_padded(q, k, v, lengths).transpose(0, 1).flatten(1))
         mixed = []
         parts = zip(q.split(list(lengths), 1), k.split(list(lengths), 1), v.split(list(lengths), 1), strict=True)
@@ -147,11 +150,7 @@ class Attention(nn.Module):
                 key, value = caches[i].extend(key, value)
             rows, held = query.shape[1], key.shape[1]
             assert rows in (1, held), f"attention is square or one row, not {rows} x {held}"
-            mixed.append(
-                F.scaled_dot_product_attention(
-                    query[None], key[None], value[None], is_causal=rows > 1, enable_gqa=True
-                )[0]
-            )
+            mixed.append(attend(query[None], key[None], value[None], causal=rows > 1)[0])
         return self.o_proj(torch.cat(mixed, dim=1).transpose(0, 1).flatten(1))
 
     def _split(self, x: Float[Tensor, "T inner"]) -> Float[Tensor, "n T H"]:

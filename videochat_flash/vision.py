@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from .attention import attend
 from .config import VisionConfig
 
 PRETRAINED_GRID = 14  # UMT's position table is made for 14 x 14 patches; other grids interpolate it
@@ -96,12 +97,12 @@ class Mlp(nn.Module):
         return self.fc2(F.gelu(self.fc1(x)))
 
 
-def attend(
+def attend_heads(
     q: Float[Tensor, "C p D"], k: Float[Tensor, "C p D"], v: Float[Tensor, "C p D"], heads: int
 ) -> Float[Tensor, "C p D"]:
     """Full attention among the tokens of each clip."""
     q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))
-    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+    return attend(q, k, v).transpose(1, 2).flatten(2)
 
 
 class UmtAttention(nn.Module):
@@ -117,7 +118,7 @@ class UmtAttention(nn.Module):
 
     def forward(self, x: Float[Tensor, "C p D"]) -> Float[Tensor, "C p D"]:
         q, k, v = self.qkv(x).chunk(3, dim=-1)
-        return self.proj(attend(q + self.q_bias, k, v + self.v_bias, self.heads))
+        return self.proj(attend_heads(q + self.q_bias, k, v + self.v_bias, self.heads))
 
 
 class UmtBlock(nn.Module):
@@ -202,7 +203,7 @@ class InternVideo2Attention(nn.Module):
 
     def forward(self, x: Float[Tensor, "C p D"]) -> Float[Tensor, "C p D"]:
         q, k, v = self.qkv(x).chunk(3, dim=-1)
-        return self.proj(attend(self.q_norm(q), self.k_norm(k), v, self.heads))
+        return self.proj(attend_heads(self.q_norm(q), self.k_norm(k), v, self.heads))
 
 
 class InternVideo2Block(nn.Module):

@@ -13,12 +13,15 @@ import torch
 
 from videochat_flash.config import Config, LLMConfig, VisionConfig
 from videochat_flash.synth import Card, Mover, card_clip
+from videochat_flash.train.learner import Learner
 from videochat_flash.train.loop import METRICS
-from videochat_flash.train.recipe import load_recipe
+from videochat_flash.train.recipe import Recipe, load_recipe
+from videochat_flash.train.samples import Samples
 from videochat_flash.train.splice import TRIES, Bank, fill, fits, small_scene
 from videochat_flash.train.stage import losses, train
 from videochat_flash.train.teach import SIZES, Teacher, taught
 from videochat_flash.train.worlds import Drawn, World, draw_pixels, questions, shown
+from videochat_flash.weights import find, read_tokenizer
 
 CONFIG = Config(
     vision=VisionConfig(image_size=96, width=24, depth=3, heads=2, mlp_width=48),
@@ -40,6 +43,31 @@ def test_the_same_number_is_the_same_conversation(kind: str) -> None:
     first, second = draw_pixels(one, 96), draw_pixels(one, 96)
     assert torch.equal(first[0], second[0]) and first[2] == second[2]
     assert first[0].shape == (1, 1 if kind == "frames" else 4, 96, 96, 3) and first[0].dtype == torch.uint8
+
+
+def test_a_share_of_what_is_drawn_is_only_looked_at() -> None:
+    def drawn(talk: float, index: int) -> tuple[torch.Tensor, bool]:
+        pixels, _, turns = draw_pixels(Drawn("", "", World("frames", talk=talk), 1, index), 96)
+        return pixels, bool(turns)
+
+    some = [drawn(0.5, i) for i in range(40)]
+    assert 10 < sum(talks for _, talks in some) < 30
+    assert all(torch.equal(pixels, drawn(1.0, i)[0]) and drawn(1.0, i)[1] for i, (pixels, _) in enumerate(some[:5]))
+
+
+def test_what_is_only_looked_at_teaches_the_tower_and_leaves_the_conversations_alone() -> None:
+    recipe = Recipe("out", model="flash-tiny", image_size=96)
+    some = [Drawn("a", "b", World("clips", talk=talk), 1, i) for i, talk in ((0, 1.0), (1, 0.0), (2, 0.0))]
+    samples = Samples(recipe, CONFIG, read_tokenizer(find("flash-tiny")), some)
+    with tiny.seeded():
+        net = Learner(tiny.model(CONFIG), teach=1.0)
+    sums, counts, taught = net([samples[i] for i in range(3)])
+    alone, own, _ = net([samples[0]])
+    torch.testing.assert_close((sums, counts), (alone, own))
+    silent, none, nothing = net([samples[1], samples[2]])
+    assert len(silent) == len(none) == 0 and nothing == 0
+    taught.backward()
+    assert net.model.vision.patch_embed.proj.weight.grad.abs().sum() > 0
 
 
 @pytest.mark.parametrize("seed", range(12))

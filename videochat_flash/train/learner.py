@@ -51,16 +51,19 @@ class Learner(nn.Module):
         That is a zero which depends on parts that had nothing to do, or the loss of what a tower is taught.
         """
         videos, zero, blanks = self._see(samples)
-        prompts = [one.prompt for one in samples]
-        if self.idle and not any(videos):  # or no layer would rank rows, and a frozen one pass no gradient on
-            prompts, videos = [*prompts, BLANK], [*videos, blanks[:1]]
-        counts = [sum(label != IGNORE for label in prompt.labels) for prompt in prompts]
-        losses = self.model.loss(prompts, videos, plan)
-        *sums, last = [part.sum() for part in losses.split(counts)]
-        if len(prompts) > len(samples):
-            zero, counts = zero + last * 0, counts[:-1]
-        else:
-            sums.append(last)
+        spoken = [(one.prompt, seen) for one, seen in zip(samples, videos, strict=True) if one.prompt.ids]
+        zero = zero * (len(spoken) / max(1, len(samples)))  # lessons weigh as much as the conversations of their pack
+        blank = self.idle and not any(seen for _, seen in spoken)
+        if blank:  # or no layer would rank rows, and a frozen one pass no gradient on
+            spoken.append((BLANK, blanks[:1]))
+        counts = [sum(label != IGNORE for label in prompt.labels) for prompt, _ in spoken]
+        sums = []
+        if spoken:
+            losses = self.model.loss([prompt for prompt, _ in spoken], [seen for _, seen in spoken], plan)
+            sums = [part.sum() for part in losses.split(counts)]
+        if blank:
+            zero = zero + sums.pop() * 0
+            counts.pop()
         return (
             torch.stack(sums) if sums else zero.new_zeros(0),
             torch.tensor(counts, dtype=torch.long, device=zero.device),

@@ -145,7 +145,7 @@ RULES: dict[str, Rule] = {
     ),
     "teach": _NONE,
     "data.world.count": _NONE,
-    **dict.fromkeys(("data.world.movers", "data.world.pointers"), _SHARE),
+    **dict.fromkeys(("data.world.movers", "data.world.pointers", "data.world.talk"), _SHARE),
     **dict.fromkeys(("data.world.clips", "data.world.cards", "data.world.moving", "data.world.hops"), _SPAN),
     "data.strategy": (lambda text: bool(STRATEGY.fullmatch(text)), "all, or as first:25%, random:1000, end:10%"),
 }
@@ -316,6 +316,9 @@ def _check_together(recipe: Recipe, where: str) -> None:
         "a world of videos is spliced from what a frozen tower saw: set rates.tower to 0": spliced and rates["tower"],
         "teach is for worlds of frames and clips and a tower that learns, with loss sample": bool(recipe.teach)
         and (spliced or len(drawn) < len(recipe.data) or not rates["tower"] or recipe.loss != "sample"),
+        "what has no conversation teaches nothing without teach: set data.world.talk to 1": (
+            not recipe.teach and any(source.world.talk < 1 for source in drawn)
+        ),
         "train_with_dropout ranks by the last row of a question, and template plain has none": (
             recipe.template == "plain" and recipe.train_with_dropout.strip() not in ("", "off")
         ),

@@ -30,6 +30,7 @@ TYPICAL = (640, 480)  # pixels; of an image that was not opened
 ASSUMED_FPS = 25.0  # of a video that was not opened
 DRAWN_TEXT = 200  # tokens of a drawn conversation, about
 BYTES = 4  # of a text for a token, about
+SILENT = Prompt((), (), ())  # of what is only looked at
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,8 +120,8 @@ class Samples(Dataset[Sample | Bad]):
             frames = clips.shape[1]
         duration = 0.0 if frames == 1 else float(frames * len(clips))
         seen = Sight(torch.empty(len(clips), 0, 0), torch.empty(len(clips), 2), duration, frames, "", "")
-        prompt = render(self.tokenizer, turns, [seen])
-        rows = len(prompt.ids) + visual_rows(self.config, len(clips), frames)
+        prompt = render(self.tokenizer, turns, [seen]) if turns else SILENT
+        rows = len(prompt.ids) + visual_rows(self.config, len(clips), frames) if turns else 0
         return Sample(one.id, one.source, prompt, (clips,), (None,), rows, lessons)
 
     def _seen(self, record: Record) -> list[Pixels]:

@@ -48,6 +48,7 @@ class World:
     count: int = 0  # conversations
     movers: float = 0.4  # share of clips with a moving shape
     pointers: float = 0.3  # share of cards that point to another
+    talk: float = 1.0  # share of pictures and clips with a conversation; the others only teach the tower
     clips: Span = (3, 6)  # of a video: fewest and most
     cards: Span = (2, 4)
     moving: Span = (0, 1)  # moving shapes of a video
@@ -77,14 +78,15 @@ class Drawn:
 
 
 def draw_pixels(one: Drawn, size: int) -> tuple[UInt8[Tensor, "1 F h w 3"], tuple[Taught, ...], tuple[Turn, ...]]:
-    """A picture or a clip, what its patches show, and a conversation about it."""
+    """A picture or a clip, what its patches show, and a conversation about it, or none."""
     rng, world = one.rng, one.world
     if world.kind == "frames":
         image, labels = card_frame(rng, size, pointers=world.pointers)
         pixels = image[None]
     else:
         pixels, labels = card_clip(rng, size, movers=world.movers, pointers=world.pointers)
-    turns = turns_of(questions(rng, shown(labels)))
+    talks = world.talk == 1 or rng.random() < world.talk
+    turns = turns_of(questions(rng, shown(labels))) if talks else ()
     return torch.from_numpy(np.array(pixels))[None], (taught(labels),), turns
 
 
