@@ -72,7 +72,7 @@ OPTIONS = {
     "info": "revision json",
     "convert": "",
     "demo": "video out seed model",
-    "train": "set dry-run check-data gpu gpus json quiet",
+    "train": "set dry-run check-data exam gpu gpus json quiet",
     "synth needle": "out haystack frames questions seed truth kinds fps size",
     "synth card": "out colour shape character seed size",
 }

@@ -1,4 +1,4 @@
-"""Softmax attention, for the towers and the decoder: PyTorch's fused kernel, or plain products where these are faster."""
+"""Softmax attention of towers and decoder: PyTorch's fused kernel, or plain products where these are faster."""
 
 from __future__ import annotations
 

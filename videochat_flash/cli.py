@@ -41,6 +41,10 @@ from .options import (
     VideoOrSight,
 )
 
+# Each of these caches of PyTorch keeps 1,024 CPU kernels, one for every shape, a megabyte or more apiece: gigabytes in
+# a training, whose steps all have other lengths. Read when torch is imported.
+KERNEL_CACHES = ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY")
+
 app = typer.Typer(
     help="Ask questions of videos of seconds to hours: VideoChat-Flash (arXiv 2501.00574).",
     add_completion=False,
@@ -245,12 +249,17 @@ def train(
     check_data: Annotated[
         bool, typer.Option("--check-data", help="Only read every record, tell what is wrong.")
     ] = False,
+    exam: Annotated[
+        int, typer.Option(min=0, help="Only ask the trained model so many new conversations of each drawn source.")
+    ] = 0,
     gpu: Annotated[str, typer.Option(help="Of --dry-run: H200, H100, A100-80, L4, RTX 4090.")] = "H100",
     gpus: Annotated[int, typer.Option(min=1, help="Of --dry-run.")] = 1,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Train by a recipe, or go on where it stopped. For many GPUs: torchrun -m videochat_flash.cli train RECIPE."""
+    for name in KERNEL_CACHES:
+        os.environ.setdefault(name, "64")
     try:
         from .train import command as room
     except ModuleNotFoundError as error:
@@ -260,6 +269,8 @@ def train(
     elif check_data:
         if not room.check_data(recipe, changes or (), quiet, as_json):
             raise typer.Exit(1)
+    elif exam:
+        room.exam(recipe, changes or (), exam, quiet, as_json)
     else:
         room.run(recipe, changes or (), quiet)
 

@@ -110,8 +110,8 @@ def attend_padded(
 ) -> Float[Tensor, "N T H"]:
     """Causal attention of many conversations at once, each filled up behind its end to the length of the longest.
 
-    What stands behind a row cannot reach it, so the result is that of each alone. A GPU gains by one launch for many, and
-    so does a CPU that learns.
+    What stands behind a row cannot reach it, so the result is that of each alone. One launch for many serves a GPU, and
+    a CPU that learns.
     """
     sizes, place = torch.tensor(lengths), torch.arange(max(lengths))
     spread = ((sizes.cumsum(0) - sizes)[:, None] + place).clamp(max=q.shape[1] - 1).to(q.device)
@@ -140,7 +140,7 @@ class Attention(nn.Module):
         q = rotate(self._split(self.q_proj(x)), tables)
         k = rotate(self._split(self.k_proj(x)), tables)
         v = self._split(self.v_proj(x))
-        alike = 1 < len(lengths) and len(lengths) * max(lengths) < PADDED * x.shape[0]
+        alike = len(lengths) > 1 and len(lengths) * max(lengths) < PADDED * x.shape[0]
         if caches is None and alike and (x.is_cuda or x.requires_grad):
             return self.o_proj(attend_padded(q, k, v, lengths).transpose(0, 1).flatten(1))
         mixed = []

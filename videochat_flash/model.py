@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from .config import Config, Plan
@@ -72,13 +72,21 @@ class VideoChatFlashModel(nn.Module):
     def loss(
         self, prompts: Sequence[Prompt], videos: Sequence[Sequence[Float[Tensor, "_ _ E"]]], plan: Plan = ()
     ) -> Float[Tensor, " n"]:
-        """Cross-entropy of each labelled token of packed conversations, in order; labels follow the rows that stay."""
+        """Cross-entropy of each labelled token of packed conversations, in order."""
+        scores, labels = self.learned(prompts, videos, plan)
+        return F.cross_entropy(scores, labels, reduction="none")
+
+    def learned(
+        self, prompts: Sequence[Prompt], videos: Sequence[Sequence[Float[Tensor, "_ _ E"]]], plan: Plan = ()
+    ) -> tuple[Float[Tensor, "n V"], Int[Tensor, " n"]]:
+        """Scores of each labelled token of packed conversations, in order, and the label; these follow the rows that
+        stay."""
         rows, segments = self.embed(prompts, videos)
         labels = torch.tensor(self._labels(prompts, segments), device=rows.device)
         hidden: Hidden = self.decoder(rows, segments, plan)
         following = labels[hidden.kept].roll(-1)  # every conversation begins with a row that is never learned
         learned = following != IGNORE
-        return F.cross_entropy(self.logits(hidden.rows[learned]), following[learned], reduction="none")
+        return self.logits(hidden.rows[learned]), following[learned]
 
     @property
     def device(self) -> torch.device:

@@ -237,6 +237,7 @@ def test_every_field_can_be_told_apart() -> None:
         ('data=[{world={kind="clips", count=1, clips=[3, 2]}}]', "fewest and most"),
         ('data=[{world={kind="clip", count=1}}]', "data.world.kind must be"),
         ("teach=1.0", "teach is for worlds"),
+        ('data=[{world={kind="clips", count=1, talk=0.5}}]', "teaches nothing without teach"),
         ('optimizer.kind="sgd"', "optimizer.kind must be 'adamw' or 'muon'"),
         ('data=[{annotation="x", strategy="some"}]', "data.strategy must be all, or as first:25%"),
         ('data=[{annotation="x", weight=0}]', "data.weight must be above 0"),

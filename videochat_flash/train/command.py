@@ -1,25 +1,30 @@
-"""``vcflash train``: a recipe with a bar, or what it would take, or what is wrong with its data."""
+"""``vcflash train``: a recipe with a bar, what it would take, what is wrong with its data, what came of it."""
 
 from __future__ import annotations
 
 import json
+import tempfile
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
 from .. import show
-from ..weights import find, read_config, read_tokenizer
+from ..config import parse_plan
+from ..weights import find, load_model, read_config, read_tokenizer
 from .checkpoint import Keeper
 from .estimate import estimate, facts
+from .exam import Mark, examine, table_of, unseen
 from .loop import METRICS, Step
-from .parallel import rank
+from .parallel import join, rank
 from .recipe import Recipe, architecture, load_recipe
 from .records import epoch_order
 from .samples import Bad, Sample, Samples, check
-from .stage import losses, read_data, sources_of, train
+from .stage import MODEL, losses, read_data, sources_of, train
 from .watch import Watch, draw_losses
 from .written import resolved
 
@@ -88,6 +93,27 @@ def _records(recipe: Recipe) -> int | None:
         return None
     data = read_data(recipe)
     return len(epoch_order(data.sources, data.sizes, recipe.seed, 0))
+
+
+def exam(path: Path, changes: Sequence[str], count: int, quiet: bool, as_json: bool) -> None:
+    """Ask what came out ``count`` new conversations of each world that the recipe draws, and print what was right."""
+    recipe = load_recipe(path, changes)
+    folder = find(str(Path(recipe.out) / MODEL))
+    config = read_config(folder)
+    place = join(recipe.device)
+    model = load_model(folder, config, torch.float32).to(place.device).eval()
+    plan = parse_plan(recipe.train_with_dropout)
+    marks: list[Mark] = []
+    with tempfile.TemporaryDirectory() as scratch, show.progress("asking", not (quiet or as_json)) as bar:
+        asked = replace(unseen(recipe, count, Path(scratch)), image_size=config.vision.image_size)
+        total = count * len(asked.data)
+        for done, some in examine(model, read_tokenizer(folder), asked, plan, place):
+            marks += some
+            bar(done, total, "")
+    if as_json:
+        print(json.dumps([vars(one) for one in marks], ensure_ascii=False))
+    else:
+        Console().print(table_of(marks))
 
 
 def check_data(path: Path, changes: Sequence[str], quiet: bool, as_json: bool) -> bool:

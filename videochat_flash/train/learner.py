@@ -50,7 +50,7 @@ class Learner(nn.Module):
 
         That is a zero which depends on parts that had nothing to do, or the loss of what a tower is taught.
         """
-        videos, zero, blanks = self._see(samples)
+        videos, zero, blanks = self.see(samples)
         spoken = [(one.prompt, seen) for one, seen in zip(samples, videos, strict=True) if one.prompt.ids]
         zero = zero * (len(spoken) / max(1, len(samples)))  # lessons weigh as much as the conversations of their pack
         blank = self.idle and not any(seen for _, seen in spoken)
@@ -70,7 +70,7 @@ class Learner(nn.Module):
             zero,
         )
 
-    def _see(self, samples: Sequence[Sample]) -> tuple[list[list[Tensor]], Tensor, list[Tensor]]:
+    def see(self, samples: Sequence[Sample]) -> tuple[list[list[Tensor]], Tensor, list[Tensor]]:
         """Visual tokens of each conversation's videos and images, what is to be added, and tokens of blank clips.
 
         Clips of all samples pass the tower together, images likewise: attention never leaves a clip.

@@ -8,17 +8,17 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Muon, Optimizer
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..config import Config, Plan, parse_plan
 from ..files import beside
@@ -123,6 +123,17 @@ class Schedule:
         return shares[place.rank]
 
 
+class Order(Sampler[int]):
+    """One process's records of some steps, worked out as they are read."""
+
+    def __init__(self, schedule: Schedule, place: Place, steps: range) -> None:
+        self.schedule, self.place, self.steps = schedule, place, steps
+
+    def __iter__(self) -> Iterator[int]:
+        for number in self.steps:
+            yield from self.schedule.share(number, self.place)
+
+
 def groups(net: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     """Parameters with the rate of their part; norms and biases never decay (spec 8.1)."""
     found: dict[tuple[str, bool, bool], list[Tensor]] = {}
@@ -220,12 +231,12 @@ class Trainer:
         first = self.keeper.restore(self.net, self.optimizers, self.place)
         if self.place.first:
             forget(self.keeper.folder.parent / METRICS, first)
-        shares = deque(self.schedule.share(number, self.place) for number in range(first, steps))
-        stream = iter(_loader(data, [record for share in shares for record in share], recipe.workers))
+        order = Order(self.schedule, self.place, range(first, steps))
+        stream = iter(_loader(data, order, recipe.workers))
         plan = parse_plan(recipe.train_with_dropout)
-        for number, share in enumerate(shares, first):
+        for number in range(first, steps):
             began = time.monotonic()
-            samples = self._good([next(stream) for _ in share])
+            samples = self._good([next(stream) for _ in self.schedule.share(number, self.place)])
             for group in self.groups:
                 group["lr"] = group["peak"] * factor(number, steps, recipe.optimizer.warmup)
             step = self._step(number, samples, plan, began)
@@ -322,11 +333,12 @@ class Trainer:
             raise ValueError(f"the loss of step {number + 1} is {summed}: its records were {names}")
 
 
-def _loader(data: Dataset[Sample | Bad], order: Sequence[int], workers: int) -> Iterator[Sample | Bad]:
+def _loader(data: Dataset[Sample | Bad], order: Sampler[int], workers: int) -> Iterator[Sample | Bad]:
     """Records in order, read ahead by so many processes: any number of them gives the same."""
     loader = DataLoader(
-        cast("Dataset[Sample | Bad]", Subset(data, order)),
+        data,
         batch_size=None,
+        sampler=order,
         num_workers=workers,
         prefetch_factor=4 if workers else None,
         generator=torch.Generator(),  # or it would draw from the random state that a checkpoint restored

@@ -21,7 +21,7 @@ from .recipe import Recipe
 from .records import PLACE, Record
 from .splice import Bank
 from .teach import Taught
-from .worlds import Drawn, draw_pixels
+from .worlds import Drawn, draw_pixels, turns_of
 
 __all__ = ["Bad", "Sample", "Samples", "check", "estimated_rows", "raster"]
 
@@ -40,6 +40,7 @@ class Sample:
     Attributes:
         clips: of each slot of the prompt, uint8, F = 1 for images and their tiles; or merged tokens that are kept.
         lessons: of drawn pictures, what their patches show.
+        kinds: of drawn conversations, those of the questions.
         grids: of each slot, rows and columns of an image's tiles; None where there are none.
         rows: text and visual rows in the decoder.
     """
@@ -51,6 +52,7 @@ class Sample:
     grids: tuple[tuple[int, int] | None, ...]
     rows: int
     lessons: tuple[Taught, ...] = ()
+    kinds: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -113,16 +115,17 @@ class Samples(Dataset[Sample | Bad]):
         """Never bad: it is made here. Its prompt is that of answering, byte for byte."""
         lessons: tuple[Taught, ...] = ()
         if one.world.kind == "videos":
-            clips, turns = self.banks[one.source].draw(one)
+            clips, asked = self.banks[one.source].draw(one)
             frames = CLIP
         else:
-            clips, lessons, turns = draw_pixels(one, self.size)
+            clips, lessons, asked = draw_pixels(one, self.size)
             frames = clips.shape[1]
         duration = 0.0 if frames == 1 else float(frames * len(clips))
         seen = Sight(torch.empty(len(clips), 0, 0), torch.empty(len(clips), 2), duration, frames, "", "")
-        prompt = render(self.tokenizer, turns, [seen]) if turns else SILENT
-        rows = len(prompt.ids) + visual_rows(self.config, len(clips), frames) if turns else 0
-        return Sample(one.id, one.source, prompt, (clips,), (None,), rows, lessons)
+        prompt = render(self.tokenizer, turns_of(asked), [seen]) if asked else SILENT
+        rows = len(prompt.ids) + visual_rows(self.config, len(clips), frames) if asked else 0
+        kinds = tuple(question.kind for question in asked)
+        return Sample(one.id, one.source, prompt, (clips,), (None,), rows, lessons, kinds)
 
     def _seen(self, record: Record) -> list[Pixels]:
         if record.kind == "image":

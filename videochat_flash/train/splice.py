@@ -21,9 +21,8 @@ from torch.utils.data import DataLoader, Dataset
 from ..config import PIXEL_MEAN, PIXEL_STD
 from ..files import beside
 from ..model import VideoChatFlashModel
-from ..prompt import Turn
-from ..synth import Card, Event, Mover, Scene, random_pointer, random_style, random_what, scene_frames
-from .worlds import Drawn, World, questions, turns_of
+from ..synth import Card, Event, Mover, Question, Scene, random_pointer, random_style, random_what, scene_frames
+from .worlds import Drawn, World, questions
 
 CLIP_SECONDS = 4.0  # at one frame a second
 SHARE = {"empty": 0.15, "card": 0.45, "pair": 0.2, "mover": 0.2}  # of the pieces
@@ -190,11 +189,11 @@ class Bank:
             events += [replace(event, start=round(event.start + at, 3)) for event in piece.events]
         return self.tokens[rows], Scene(len(rows) * CLIP_SECONDS, 1.0, tuple(events))
 
-    def draw(self, one: Drawn) -> tuple[Float[Tensor, "C M D"], tuple[Turn, ...]]:
-        """The merged tokens of a video and a conversation about it."""
+    def draw(self, one: Drawn) -> tuple[Float[Tensor, "C M D"], list[Question]]:
+        """The merged tokens of a video and questions about it."""
         rng = one.rng
         tokens, scene = self.video(rng, one.world)
-        return tokens, turns_of(questions(rng, scene))
+        return tokens, questions(rng, scene)
 
 
 def fits(piece: Piece, chosen: Sequence[Piece], room: int) -> bool:

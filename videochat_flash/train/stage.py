@@ -119,15 +119,23 @@ def drawn(source: Source, number: int, seed: int) -> tuple[Drawn, ...]:
 
 
 def fill_banks(recipe: Recipe, data: Data, model: VideoChatFlashModel, place: Place) -> dict[str, Bank]:
-    """For each world of videos, its pieces as the frozen tower sees them; made once, by the first process."""
-    banks = {}
+    """For each world of videos, the pieces it is spliced from, as the frozen tower sees them.
+
+    Worlds that want the same pieces share them; the first process makes them, once.
+    """
+    banks: dict[str, Bank] = {}
+    shared: dict[tuple[int, float], Bank] = {}
     for one in {record.source: record for record in data.records if isinstance(record, Drawn)}.values():
-        if one.world.kind == "videos":
-            folder = Path(recipe.out) / "pieces" / str(one.seed)
+        if one.world.kind != "videos":
+            continue
+        wanted = one.world.pieces, one.world.pointers
+        if wanted not in shared:
+            folder = Path(recipe.out) / "pieces" / f"{one.world.pieces}-{one.world.pointers}"
             if place.first:
-                fill(folder, model.to(place.device), one.world, one.seed, recipe.workers)
+                fill(folder, model.to(place.device), one.world, recipe.seed, recipe.workers)
             place.wait()
-            banks[one.source] = Bank(folder, one.world, one.seed)
+            shared[wanted] = Bank(folder, one.world, recipe.seed)
+        banks[one.source] = shared[wanted]
     return banks
 
 

@@ -77,8 +77,8 @@ class Drawn:
         return np.random.default_rng((self.seed, len(self.world.kind), self.index))
 
 
-def draw_pixels(one: Drawn, size: int) -> tuple[UInt8[Tensor, "1 F h w 3"], tuple[Taught, ...], tuple[Turn, ...]]:
-    """A picture or a clip, what its patches show, and a conversation about it, or none."""
+def draw_pixels(one: Drawn, size: int) -> tuple[UInt8[Tensor, "1 F h w 3"], tuple[Taught, ...], list[Question]]:
+    """A picture or a clip, what its patches show, and questions about it, or none."""
     rng, world = one.rng, one.world
     if world.kind == "frames":
         image, labels = card_frame(rng, size, pointers=world.pointers)
@@ -86,8 +86,8 @@ def draw_pixels(one: Drawn, size: int) -> tuple[UInt8[Tensor, "1 F h w 3"], tupl
     else:
         pixels, labels = card_clip(rng, size, movers=world.movers, pointers=world.pointers)
     talks = world.talk == 1 or rng.random() < world.talk
-    turns = turns_of(questions(rng, shown(labels))) if talks else ()
-    return torch.from_numpy(np.array(pixels))[None], (taught(labels),), turns
+    asked = questions(rng, shown(labels)) if talks else []
+    return torch.from_numpy(np.array(pixels))[None], (taught(labels),), asked
 
 
 def shown(labels: Labels) -> Scene:
