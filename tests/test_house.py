@@ -58,6 +58,7 @@ ALSO = {
     "train/report.py": {"chat", "grade", "needle", "show", "errors"},
     "train/tiny.py": {"errors"},
     "train/command.py": {"show"},
+    "train/ablate.py": {"show", "errors"},
 }
 LAZY = {"__init__.py", "cli.py", "video.py"}  # where an import may stand inside a function, of the core and the edge
 

@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from . import __version__, errors, show
+from .files import check_target
 from .options import (
     TINY,
     Device,
@@ -196,7 +197,7 @@ def see(
         sampling = session.sampling_of(max_frames, fps, num_frames, start, end, policy)
         if out.suffix != ".safetensors":
             raise ValueError(f"{out} is not named .safetensors: ask and chat know a sight by that")
-    _check_target(out)
+    check_target(out)
     source = session.open_source(video, sampling, watch)
     if source.is_sight:
         raise ValueError(f"{video} is a sight already: give a video")
@@ -309,8 +310,8 @@ def needle(
     with errors.usage():
         asked = maker.parse_kinds(kinds) if kinds is not None else maker.KINDS
         shape = maker.parse_size(size) if size is not None else None
-    _check_target(out)
-    _check_target(truth)
+    check_target(out)
+    check_target(truth)
     made = maker.make_needle(haystack, frames, questions, seed, out, truth, kinds=asked, fps=fps, size=shape)
     cards, movers = len(made.scene.cards), len(made.scene.movers)
     print(f"{out}: {frames} frames with {cards} cards and {movers} movers; {truth}: {len(made.questions)} questions")
@@ -330,7 +331,7 @@ def card(
 
     with errors.usage():
         made, image = maker.make_card(colour, shape, character, seed, size)
-    _check_target(out)
+    check_target(out)
     maker.save_png(image, out)
     print(f"{out}: {made.colour} {made.shape} with {made.character}")
 
@@ -374,16 +375,6 @@ def _write(piece: str) -> None:
 
 def _print_json(facts: dict[str, object]) -> None:
     print(json.dumps(facts, ensure_ascii=False))
-
-
-def _check_target(path: Path) -> None:
-    """Raises OSError now rather than after minutes of work."""
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder: name a file in it")
-    if not path.parent.is_dir():
-        raise NotADirectoryError(f"{path.parent} is not a folder: {path.name} cannot be written there")
-    if not os.access(path.parent, os.W_OK):
-        raise PermissionError(f"{path.parent} cannot be written to: choose another folder")
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -67,6 +67,26 @@ def render(tokenizer: Tokenizer, turns: Sequence[Turn], sights: Sequence[Sight] 
     """
     if not turns or any(turn.role != ("user", "assistant")[i % 2] for i, turn in enumerate(turns)):
         raise ValueError("a conversation alternates user, assistant, user, ... and begins with the user")
+    first, *others = turns
+    parts = [first.text]
+    if sights:
+        lead = "\n" + "".join(time_sentence(sight) for sight in sights)
+        parts = ["", *["\n"] * (len(sights) - 1), lead + first.text]
+    prompt = lay_out(tokenizer, [("user", parts), *((turn.role, [turn.text]) for turn in others)])
+    if turns[-1].role == "assistant":
+        return prompt
+    header = [control(tokenizer, IM_START), *tokenizer.encode("assistant\n", add_special_tokens=False).ids]
+    ids = (*prompt.ids, *header)
+    # nothing is labelled, so that the last row ranks the visual rows, not one before an earlier answer
+    return Prompt(ids, (IGNORE,) * len(ids), prompt.slots)
+
+
+def lay_out(tokenizer: Tokenizer, turns: Sequence[tuple[str, Sequence[str]]], system: str = SYSTEM) -> Prompt:
+    """A conversation in the Qwen chat form; what the assistant says is labelled, the token that closes it included.
+
+    Args:
+        turns: who speaks, and the text, in pieces: between two of them stands a video or image.
+    """
     start, end = (control(tokenizer, name) for name in (IM_START, IM_END))
     ids: list[int] = []
     labels: list[int] = []
@@ -79,22 +99,16 @@ def render(tokenizer: Tokenizer, turns: Sequence[Turn], sights: Sequence[Sight] 
     def text(words: str) -> list[int]:
         return list(tokenizer.encode(words, add_special_tokens=False).ids)
 
-    add([start, *text(f"system\n{SYSTEM}"), end, *text("\n")])
-    for i, turn in enumerate(turns):
-        add([start, *text(f"{turn.role}\n")])
-        if i == 0:
-            for k, _ in enumerate(sights):
-                add(text("\n") if k else [])
+    add([start, *text(f"system\n{system}"), end, *text("\n")])
+    for role, parts in turns:
+        answer = role == "assistant"
+        add([start, *text(f"{role}\n")])
+        for number, words in enumerate(parts):
+            if number:
                 slots.append(len(ids))
-            lead = "\n" + "".join(time_sentence(sight) for sight in sights) if sights else ""
-            add(text(lead + turn.text))
-        else:
-            add(text(turn.text), learned=turn.role == "assistant")
-        add([end], learned=turn.role == "assistant")
+            add(text(words), learned=answer)
+        add([end], learned=answer)
         add(text("\n"))
-    if turns[-1].role == "user":
-        add([start, *text("assistant\n")])
-        labels = [IGNORE] * len(ids)  # so the last row ranks the visual rows, not one before an earlier answer
     return Prompt(tuple(ids), tuple(labels), tuple(slots))
 
 

@@ -42,7 +42,7 @@ def test_other_things_are_asked_than_were_trained() -> None:
     recipe = Recipe("out", seed=5, teach=1.0, data=(Source(world=World("frames", count=9, talk=0.1)),))
     asked = unseen(recipe, 3, Path("elsewhere"))
     assert asked.seed == 5 + UNSEEN and asked.data[0].world == replace(
-        recipe.data[0].world, count=3, talk=1.0, pieces=2000
+        recipe.data[0].world, count=3, talk=1.0, pieces=2000, seed=1 + UNSEEN
     )
     with pytest.raises(ValueError, match="needs a recipe that draws"):
         unseen(replace(recipe, data=(Source("records.json"),)), 3, Path("elsewhere"))

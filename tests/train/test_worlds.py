@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +12,16 @@ import stage
 import tiny
 import torch
 
-from videochat_flash.config import Config, LLMConfig, VisionConfig
-from videochat_flash.synth import Card, Mover, card_clip
+from videochat_flash.config import PIXEL_MEAN, PIXEL_STD, Config, LLMConfig, VisionConfig
+from videochat_flash.merge import merge_tokens
+from videochat_flash.synth import Card, Mover, card_clip, scene_frames
 from videochat_flash.train.learner import Learner
 from videochat_flash.train.loop import METRICS
-from videochat_flash.train.recipe import Recipe, load_recipe
+from videochat_flash.train.parallel import join
+from videochat_flash.train.recipe import Recipe, Source, load_recipe
 from videochat_flash.train.samples import Samples
-from videochat_flash.train.splice import TRIES, Bank, fill, fits, small_scene
-from videochat_flash.train.stage import losses, train
+from videochat_flash.train.splice import TRIES, Bank, compressed, fill, fits, small_scene
+from videochat_flash.train.stage import fill_banks, losses, read_data, train
 from videochat_flash.train.teach import SIZES, Teacher, taught
 from videochat_flash.train.worlds import Drawn, World, draw_pixels, questions, shown
 from videochat_flash.weights import find, read_tokenizer
@@ -27,14 +30,14 @@ CONFIG = Config(
     vision=VisionConfig(image_size=96, width=24, depth=3, heads=2, mlp_width=48),
     llm=LLMConfig(vocab=512, width=32, layers=3, heads=2, kv_heads=1, ffn=32, max_positions=4096, tied=True),
 )
-VIDEOS = World("videos", count=4, clips=(8, 8), cards=(1, 2), moving=(0, 1), hops=(1, 1), pieces=300)
+VIDEOS = World("videos", count=4, clips=(8, 8), cards=(1, 2), moving=(0, 1), hops=(1, 1), pieces=300, seed=7)
 
 
 @pytest.fixture(scope="module")
 def bank(tmp_path_factory: pytest.TempPathFactory) -> Bank:
     folder = tmp_path_factory.mktemp("pieces")
-    fill(folder, tiny.model(CONFIG), VIDEOS, 7, 0)
-    return Bank(folder, VIDEOS, 7)
+    fill(folder, tiny.model(CONFIG), VIDEOS, 0)
+    return Bank(folder, VIDEOS)
 
 
 @pytest.mark.parametrize("kind", ["frames", "clips"])
@@ -110,12 +113,12 @@ def test_a_teacher_is_pleased_by_what_is_right() -> None:
 
 def test_pieces_are_made_once_and_anew_for_another_tower(tmp_path: Path) -> None:
     few = World("videos", pieces=12)
-    fill(tmp_path, tiny.model(CONFIG), few, 7, 0)
+    fill(tmp_path, tiny.model(CONFIG), few, 0)
     (path,) = tmp_path.iterdir()
     before = path.stat()
-    fill(tmp_path, tiny.model(CONFIG), few, 7, 0)
+    fill(tmp_path, tiny.model(CONFIG), few, 0)
     assert path.stat() == before
-    fill(tmp_path, tiny.model(CONFIG, seed=1), few, 7, 0)
+    fill(tmp_path, tiny.model(CONFIG, seed=1), few, 0)
     assert path.stat().st_mtime_ns != before.st_mtime_ns
 
 
@@ -167,3 +170,46 @@ def test_every_kind_of_world_trains(tmp_path: Path) -> None:
         assert len(losses(tmp_path / kind)) == 2
         told = [json.loads(line)["taught"] for line in (tmp_path / kind / METRICS).read_text().splitlines()]
         assert all((one > 0) == (kind != "videos") for one in told)
+
+
+@pytest.mark.parametrize("frames", [1, 4])
+def test_tokens_become_few_as_the_model_does_it_or_more_simply(frames: int) -> None:
+    patches = tiny.draw(3, frames * 36, 24)
+    merged = compressed(patches, frames, 16, "merge", 2)
+    torch.testing.assert_close(merged, merge_tokens(patches, 16 * frames, 2))
+    assert torch.equal(compressed(patches, frames, 36, "pool", 2), patches)
+    picked = compressed(patches, frames, 16, "pick", 2)
+    assert torch.equal(picked[:, [0, -1]], patches[:, [0, -1]]) and picked.shape == merged.shape
+    pooled = compressed(patches, frames, 9, "pool", 2)  # a grid of 6 x 6 becomes 3 x 3, each the mean of four
+    corner = patches[:, [0, 1, 6, 7]].mean(1)
+    torch.testing.assert_close(pooled[:, 0], corner)
+    assert pooled.shape == (3, 9 * frames, 24)
+    for tokens, by, words in ((49, "pick", "more than the 36"), (8, "pool", "square number")):
+        with pytest.raises(ValueError, match=words):
+            compressed(patches, frames, tokens, by, 2)
+
+
+def test_frames_seen_alone_are_seen_as_pictures(tmp_path: Path) -> None:
+    net = tiny.model(CONFIG)
+    world = replace(VIDEOS, pieces=4, pointers=0.0, tokens=9, alone=True)
+    fill(tmp_path, net, world, 0)
+    bank = Bank(tmp_path, world)
+    frames = scene_frames(np.random.default_rng((7, 0, 1)), small_scene(7, 0, 0.0), 96)
+    first = torch.from_numpy(frames[:1]).permute(0, 3, 1, 2).float() / 255
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (PIXEL_MEAN, PIXEL_STD))
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        patches = net.vision(((first - mean) / std)[None])
+    torch.testing.assert_close(
+        bank.tokens[0, :9], merge_tokens(patches.float(), 9, 2)[0].bfloat16(), rtol=0.1, atol=0.1
+    )
+    assert bank.tokens.shape[1:] == (36, 24)
+
+
+def test_worlds_of_the_same_pieces_share_them(tmp_path: Path) -> None:
+    recipe = Recipe(str(tmp_path / "run"), model="flash-tiny", pieces=str(tmp_path / "pieces"), workers=0)
+    few = replace(VIDEOS, pieces=4)
+    worlds = (few, replace(few, clips=(2, 3), count=2), replace(few, tokens=4, count=1))
+    data = read_data(replace(recipe, data=tuple(Source(name=str(i), world=one) for i, one in enumerate(worlds))))
+    banks = fill_banks(recipe, data, tiny.model(CONFIG), join("cpu"))
+    assert banks["0"] is banks["1"] and banks["0"] is not banks["2"]
+    assert sorted(path.name for path in (tmp_path / "pieces").iterdir()) == ["4-7-0.3-merge-16", "4-7-0.3-merge-4"]

@@ -88,12 +88,13 @@ def _resized(model: VideoChatFlashModel, config: Config) -> VideoChatFlashModel:
 
 
 def _load_part(model: VideoChatFlashModel, part: str, place: Path) -> None:
-    """Fill one part from a safetensors file or a folder of them.
+    """Fill one part from a safetensors file, a folder of them, or a model by name.
 
     Raises:
         ValueError: keys that are missing or have another shape.
     """
     config, own = model.config, model.state_dict()
     wanted = {released_name(name, config): name for name in own if part_of(name) == part and name != "newline"}
+    place = place if place.exists() else find(place)
     loaded: dict[str, Tensor] = read_part(place, {key: tuple(own[name].shape) for key, name in wanted.items()})
     model.load_state_dict({wanted[key]: tensor for key, tensor in loaded.items()}, strict=False)

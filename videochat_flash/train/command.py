@@ -14,7 +14,6 @@ from rich.console import Console
 from rich.table import Table
 
 from .. import show
-from ..config import parse_plan
 from ..weights import find, load_model, read_config, read_tokenizer
 from .checkpoint import Keeper
 from .estimate import estimate, facts
@@ -102,12 +101,11 @@ def exam(path: Path, changes: Sequence[str], count: int, quiet: bool, as_json: b
     config = read_config(folder)
     place = join(recipe.device)
     model = load_model(folder, config, torch.float32).to(place.device).eval()
-    plan = parse_plan(recipe.train_with_dropout)
     marks: list[Mark] = []
     with tempfile.TemporaryDirectory() as scratch, show.progress("asking", not (quiet or as_json)) as bar:
         asked = replace(unseen(recipe, count, Path(scratch)), image_size=config.vision.image_size)
         total = count * len(asked.data)
-        for done, some in examine(model, read_tokenizer(folder), asked, plan, place):
+        for done, some in examine(model, read_tokenizer(folder), asked, recipe.plan, place):
             marks += some
             bar(done, total, "")
     if as_json:

@@ -13,7 +13,7 @@ from difflib import get_close_matches
 
 from torch import nn
 
-from ..config import Config, LLMConfig, Plan, VisionConfig, parse_plan
+from ..config import Config, LLMConfig, Plan, VisionConfig
 from ..merge import merge_schedule
 from ..model import VideoChatFlashModel
 from ..weights import skeleton
@@ -266,7 +266,7 @@ def training_flops(recipe: Recipe, config: Config, sample: Sample) -> dict[str, 
     """
     needed = {}
     flows = False
-    for part, one in forward_flops(config, sample, parse_plan(recipe.train_with_dropout)).items():
+    for part, one in forward_flops(config, sample, recipe.plan).items():
         learns = vars(recipe.rates)[part] > 0
         adapted = part in recipe.lora.parts
         seen = part == "tower" and any(source.world.kind == "videos" for source in recipe.data)

@@ -23,6 +23,7 @@ from .parallel import Place
 from .recipe import Recipe
 from .samples import Sample, Samples
 from .stage import fill_banks, read_data
+from .worlds import World
 
 UNSEEN = 1_000_000  # beyond the seeds of any training
 PIECES = 2_000  # that new videos are spliced from
@@ -41,14 +42,15 @@ class Mark:
 
 def unseen(recipe: Recipe, count: int, out: Path) -> Recipe:
     """The same worlds with other things in them, ``count`` conversations of each."""
-    sources = [
-        replace(one, world=replace(one.world, count=count, talk=1.0, pieces=min(one.world.pieces, PIECES)))
-        for one in recipe.data
-        if one.world.kind
-    ]
+    sources = [replace(one, world=_other(one.world, count)) for one in recipe.data if one.world.kind]
     if not sources:
         raise ValueError("an exam needs a recipe that draws: no [[data]] of this one has a world")
     return replace(recipe, seed=recipe.seed + UNSEEN, data=tuple(sources), mixture="", teach=0.0, out=str(out))
+
+
+def _other(world: World, count: int) -> World:
+    pieces = min(world.pieces, PIECES)
+    return replace(world, count=count, talk=1.0, pieces=pieces, seed=world.seed + UNSEEN)
 
 
 @torch.inference_mode()
@@ -70,19 +72,20 @@ def examine(
         assert isinstance(one, Sample), "what is drawn is never bad"
         part.append(one)
         if sum(sample.rows for sample in part) > BUDGET or number + 1 == len(samples):
-            yield number + 1, [mark for some in pack(part, BUDGET) for mark in _marks(net, some, plan)]
+            marks = {one: own for some in pack(part, BUDGET) for one, own in _marks(net, some, plan)}
+            yield number + 1, [mark for sample in part for mark in marks[sample]]  # in the order of asking
             part = []
 
 
-def _marks(net: Learner, samples: Sequence[Sample], plan: Plan) -> Iterator[Mark]:
+def _marks(net: Learner, samples: Sequence[Sample], plan: Plan) -> Iterator[tuple[Sample, list[Mark]]]:
     videos, *_ = net.see(samples)
     prompts = [one.prompt for one in samples]
     spans = [span for prompt in prompts for span in answers(prompt)]
     right = _right(net.model, prompts, videos, plan, spans)
     blind = _right(net.model, [Prompt(one.ids, one.labels, ()) for one in prompts], [[] for _ in prompts], (), spans)
-    asked = [(one.source, kind) for one in samples for kind in one.kinds]
-    for (source, kind), seen, unseen in zip(asked, right, blind, strict=True):
-        yield Mark(source, kind, seen, unseen)
+    results = iter(zip(right, blind, strict=True))
+    for one in samples:
+        yield one, [Mark(one.source, kind, *next(results)) for kind in one.kinds]
 
 
 def _right(

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Muon, Optimizer
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from ..config import Config, Plan, parse_plan
+from ..config import Config, Plan
 from ..files import beside
 from .begin import part_of
 from .checkpoint import Keeper
@@ -233,13 +233,12 @@ class Trainer:
             forget(self.keeper.folder.parent / METRICS, first)
         order = Order(self.schedule, self.place, range(first, steps))
         stream = iter(_loader(data, order, recipe.workers))
-        plan = parse_plan(recipe.train_with_dropout)
         for number in range(first, steps):
             began = time.monotonic()
             samples = self._good([next(stream) for _ in self.schedule.share(number, self.place)])
             for group in self.groups:
                 group["lr"] = group["peak"] * factor(number, steps, recipe.optimizer.warmup)
-            step = self._step(number, samples, plan, began)
+            step = self._step(number, samples, recipe.plan, began)
             if self.place.first:
                 _append(self.keeper.folder.parent / METRICS, step)
                 self.told(step)

@@ -15,7 +15,7 @@ from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from ..config import FLASH_TINY, RELEASES, Config, check_plan, parse_plan
+from ..config import FLASH_TINY, RELEASES, Config, Plan, check_plan, parse_plan
 from .worlds import World
 
 MODELS: dict[str, Config] = {"flash-tiny": FLASH_TINY, **RELEASES}
@@ -108,14 +108,21 @@ class Recipe:
     template: Literal["chat", "plain"] = "chat"  # plain: picture, then caption (spec 6.3)
     tiles: int = 1  # along a side of an image, at most (spec 5.4); 1: one square
     train_with_dropout: str = ""  # a plan as 4:0.75,18:0.25
+    dropout_by: Literal["attention", "uniform", "uniform0_attention", "uniform1_attention"] = "attention"
     teach: float = 0.0  # weight of telling a tower what each patch of a drawn picture shows
     max_bad_share: float = 0.01  # of the records; beyond it the run stops
+    pieces: str = ""  # folder of what videos are spliced from, which runs may share; "": in ``out``
     mixture: str = ""  # a .yaml of the reference, read unchanged, beside or instead of ``data``
     rates: Rates = Rates()
     optimizer: Optimizer = Optimizer()
     video: Video = Video()
     lora: Lora = Lora()
     data: tuple[Source, ...] = field(default=())
+
+    @property
+    def plan(self) -> Plan:
+        """The dropout that holds while training."""
+        return parse_plan(self.train_with_dropout, self.dropout_by)
 
 
 # What a value must be beyond its type: key -> (test, words).
@@ -132,6 +139,7 @@ RULES: dict[str, Rule] = {
     "out": _GIVEN,
     "model": (lambda name: name in ("", *MODELS), f"one of {', '.join(MODELS)}"),
     **dict.fromkeys(("epochs", "batch", "pack", "max_rows", "save_every", "keep", "tiles", "lora.rank"), _SOME),
+    **dict.fromkeys(("data.world.tokens", "data.world.pieces"), _SOME),
     **dict.fromkeys(("image_size", "seed", "steps", "workers", "optimizer.weight_decay"), _NONE),
     **{f"rates.{part}": _NONE for part in PARTS},
     **dict.fromkeys(("optimizer.eps", "optimizer.clip", "lora.alpha", "data.weight", "data.frame_fps"), _MORE),
@@ -144,7 +152,7 @@ RULES: dict[str, Rule] = {
         f"a list of {' and '.join(ADAPTED)}, each at most once",
     ),
     "teach": _NONE,
-    "data.world.count": _NONE,
+    **dict.fromkeys(("data.world.count", "data.world.seed"), _NONE),
     **dict.fromkeys(("data.world.movers", "data.world.pointers", "data.world.talk"), _SHARE),
     **dict.fromkeys(("data.world.clips", "data.world.cards", "data.world.moving", "data.world.hops"), _SPAN),
     "data.strategy": (lambda text: bool(STRATEGY.fullmatch(text)), "all, or as first:25%, random:1000, end:10%"),
@@ -335,9 +343,8 @@ def _check_together(recipe: Recipe, where: str) -> None:
         fault = next((words for words, found in faults.items() if found), "")
         if fault:
             raise ValueError(fault)
-        plan = parse_plan(recipe.train_with_dropout)
         if recipe.model:
-            check_plan(plan, architecture(recipe).llm)
+            check_plan(recipe.plan, architecture(recipe).llm)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..config import Config
-from ..prompt import IGNORE, IM_END, IM_START, SYSTEM, Prompt, Turn, control, plain_text, render, time_sentence
+from ..prompt import SYSTEM, Prompt, Turn, lay_out, plain_text, render, time_sentence
 from ..sight import Sight
 from ..video import CLIP, sample_indices
 from .media import Pixels, Unusable, best_tiles, raster, read_images, read_video, sampling_of
@@ -123,9 +123,13 @@ class Samples(Dataset[Sample | Bad]):
         duration = 0.0 if frames == 1 else float(frames * len(clips))
         seen = Sight(torch.empty(len(clips), 0, 0), torch.empty(len(clips), 2), duration, frames, "", "")
         prompt = render(self.tokenizer, turns_of(asked), [seen]) if asked else SILENT
-        rows = len(prompt.ids) + visual_rows(self.config, len(clips), frames) if asked else 0
+        rows = len(prompt.ids) + self._visual_rows(clips) if asked else 0
         kinds = tuple(question.kind for question in asked)
         return Sample(one.id, one.source, prompt, (clips,), (None,), rows, lessons, kinds)
+
+    def _visual_rows(self, clips: Tensor) -> int:
+        """Of pixels that are still to be seen, or of tokens that are kept."""
+        return clips[..., 0].numel() if clips.ndim == 3 else visual_rows(self.config, *clips.shape[:2])
 
     def _seen(self, record: Record) -> list[Pixels]:
         if record.kind == "image":
@@ -170,31 +174,15 @@ def chat_prompt(tokenizer: Tokenizer, turns: Sequence[Turn], times: Sequence[str
         times: what stands behind each place, in order; as many as there are places.
     """
     plain_text(tokenizer)  # a copy in another process has forgotten it
-    start, end = (control(tokenizer, name) for name in (IM_START, IM_END))
-    ids: list[int] = []
-    labels: list[int] = []
-    slots: list[int] = []
     left = iter(times)
-
-    def add(tokens: Sequence[int], learned: bool = False) -> None:
-        ids.extend(tokens)
-        labels.extend(tokens if learned else [IGNORE] * len(tokens))
-
-    def text(words: str) -> list[int]:
-        return list(tokenizer.encode(words, add_special_tokens=False).ids)
-
-    add([start, *text(f"system\n{system}"), end, *text("\n")])
+    laid: list[tuple[str, list[str]]] = []
     for turn in turns:
-        answer = turn.role == "assistant"
-        first, *others = [turn.text.replace(NOISE, "")] if answer else arranged(turn.text).split(PLACE)
-        add([start, *text(f"{turn.role}\n")])
-        add(text(first), learned=answer)
-        for words in others:
-            slots.append(len(ids))
-            add(text(next(left) + words))
-        add([end], learned=answer)
-        add(text("\n"))
-    return Prompt(tuple(ids), tuple(labels), tuple(slots))
+        if turn.role == "assistant":
+            laid.append((turn.role, [turn.text.replace(NOISE, "")]))
+        else:
+            first, *others = arranged(turn.text).split(PLACE)
+            laid.append((turn.role, [first, *(next(left) + words for words in others)]))
+    return lay_out(tokenizer, laid, system)
 
 
 def caption_prompt(tokenizer: Tokenizer, caption: str) -> Prompt:

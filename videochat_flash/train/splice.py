@@ -6,12 +6,14 @@ The tower never looks across clips, so a video spliced from pieces is exactly wh
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -20,10 +22,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..config import PIXEL_MEAN, PIXEL_STD
 from ..files import beside
+from ..merge import merge_tokens
 from ..model import VideoChatFlashModel
 from ..synth import Card, Event, Mover, Question, Scene, random_pointer, random_style, random_what, scene_frames
 from .worlds import Drawn, World, questions
 
+CLIP = 4  # frames
 CLIP_SECONDS = 4.0  # at one frame a second
 SHARE = {"empty": 0.15, "card": 0.45, "pair": 0.2, "mover": 0.2}  # of the pieces
 TRIES = 20  # for one more thing that nothing shown already can be taken for
@@ -70,45 +74,74 @@ def small_scene(seed: int, index: int, pointers: float, share: Mapping[str, floa
 class _Pieces(Dataset[np.ndarray]):
     """Frames of some pieces."""
 
-    def __init__(self, world: World, seed: int, size: int, numbers: range) -> None:
-        self.world, self.seed, self.size, self.numbers = world, seed, size, numbers
+    def __init__(self, world: World, size: int, numbers: range) -> None:
+        self.world, self.size, self.numbers = world, size, numbers
 
     def __len__(self) -> int:
         return len(self.numbers)
 
     def __getitem__(self, index: int) -> np.ndarray:
         number = self.numbers[index]
-        scene = small_scene(self.seed, number, self.world.pointers)
-        return scene_frames(np.random.default_rng((self.seed, number, 1)), scene, self.size)
+        scene = small_scene(self.world.seed, number, self.world.pointers)
+        return scene_frames(np.random.default_rng((self.world.seed, number, 1)), scene, self.size)
 
 
 @torch.inference_mode()
-def fill(folder: Path, model: VideoChatFlashModel, world: World, seed: int, workers: int) -> None:
-    """Draw the pieces and keep their clips' merged tokens, bfloat16 "clips M D", in files of PART pieces.
+def fill(folder: Path, model: VideoChatFlashModel, world: World, workers: int) -> None:
+    """Draw the pieces and keep their clips' compressed tokens, bfloat16 "clips M D", in files of PART pieces.
 
     Files that the same tower made of the same pieces stay; others are made anew.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    device, size = model.device, model.config.vision.image_size
-    made_by = {"tower": _fingerprint(model), "seed": str(seed), "pointers": str(world.pointers)}
-    mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (PIXEL_MEAN, PIXEL_STD))
+    made_by = {"tower": _fingerprint(model), "world": world.bank}
     for first in range(0, world.pieces, PART):
         numbers = range(first, min(first + PART, world.pieces))
         path = folder / f"{first:07d}.safetensors"
         if path.is_file():
             with safe_open(path, "pt") as file:
-                if file.metadata() == made_by | {"pieces": str(len(numbers))}:
+                if file.metadata() == made_by:
                     continue
-        pieces = _Pieces(world, seed, size, numbers)
-        kept = []
+        pieces = _Pieces(world, model.config.vision.image_size, numbers)
         chance = torch.Generator()  # or loading would draw from the run's own
-        for frames in DataLoader(pieces, 32, num_workers=workers, collate_fn=np.concatenate, generator=chance):
-            clips = torch.from_numpy(frames).to(device).unflatten(0, (-1, 4)).permute(0, 1, 4, 2, 3)
-            with torch.autocast(device.type, torch.bfloat16):
-                patches = model.vision((clips.float() / 255 - mean) / std)
-            kept.append(model.connector.merge(patches.float(), 4).bfloat16().cpu())
+        frames = DataLoader(pieces, 32, num_workers=workers, collate_fn=np.concatenate, generator=chance)
         with beside(path) as part:
-            save_file({"tokens": torch.cat(kept)}, part, metadata=made_by | {"pieces": str(len(numbers))})
+            save_file({"tokens": torch.cat([_seen(model, world, some) for some in frames])}, part, metadata=made_by)
+
+
+def _seen(model: VideoChatFlashModel, world: World, frames: np.ndarray) -> Float[Tensor, "C M D"]:
+    """What the tower sees of whole clips, uint8 "4C h w 3", compressed as the world wants it."""
+    mean, std = (torch.tensor(values, device=model.device).view(3, 1, 1) for values in (PIXEL_MEAN, PIXEL_STD))
+    length = 1 if world.alone else CLIP
+    clips = torch.from_numpy(frames).to(model.device).unflatten(0, (-1, length)).permute(0, 1, 4, 2, 3)
+    with torch.autocast(model.device.type, torch.bfloat16):
+        patches = model.vision((clips.float() / 255 - mean) / std)
+    tokens = compressed(patches.float(), length, world.tokens, world.by, model.config.vision.heads)
+    return tokens.reshape(-1, CLIP * world.tokens, tokens.shape[-1]).bfloat16().cpu()
+
+
+def compressed(
+    patches: Float[Tensor, "C p D"], frames: int, tokens: int, by: str, heads: int
+) -> Float[Tensor, "C M D"]:
+    """``tokens`` for each of ``frames`` frames: ``merge`` as the model does it, or a simpler way to compare it with.
+
+    Raises:
+        ValueError: more tokens than there are, or for ``pool`` a number that is no square.
+    """
+    keep, there = tokens * frames, patches.shape[1]
+    if keep == there:
+        return patches
+    if by == "merge":
+        return merge_tokens(patches, keep, heads)
+    if keep > there:
+        raise ValueError(f"{tokens} tokens a frame are more than the {there // frames} there are")
+    if by == "pick":
+        return patches[:, torch.linspace(0, there - 1, keep).round().long()]
+    old, new = math.isqrt(there // frames), math.isqrt(tokens)
+    if new * new != tokens:
+        raise ValueError(f"pooling needs a square number of tokens a frame, not {tokens}")
+    grid = patches.unflatten(1, (frames, old, old)).flatten(0, 1).permute(0, 3, 1, 2)
+    pooled = F.adaptive_avg_pool2d(grid, new).permute(0, 2, 3, 1)
+    return pooled.reshape(len(patches), keep, -1)
 
 
 def _fingerprint(model: VideoChatFlashModel) -> str:
@@ -121,7 +154,7 @@ def _fingerprint(model: VideoChatFlashModel) -> str:
 class Bank:
     """Pieces by what they show, and whole videos made of them."""
 
-    def __init__(self, folder: Path, world: World, seed: int) -> None:
+    def __init__(self, folder: Path, world: World) -> None:
         files = [folder / f"{first:07d}.safetensors" for first in range(0, world.pieces, PART)]
         self.tokens = torch.cat([load_file(path)["tokens"] for path in files])
         self.empty: list[Piece] = []
@@ -130,7 +163,7 @@ class Bank:
         self.by_name: dict[tuple[str, str, bool], list[Piece]] = {}  # single cards: colour, shape, whether they point
         first = 0
         for index in range(world.pieces):
-            scene = small_scene(seed, index, world.pointers)
+            scene = small_scene(world.seed, index, world.pointers)
             piece = Piece(first, round(scene.duration / CLIP_SECONDS), scene.events)
             first += piece.clips
             shelf = self.movers if scene.movers else self.cards if scene.cards else self.empty

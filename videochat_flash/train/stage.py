@@ -32,7 +32,7 @@ from .worlds import Drawn
 from .written import resolved
 
 MODEL = "model"  # the folder of the trained model, in a run's own
-FREE = ("save_every", "keep", "workers", "device", "pack", "recompute")  # may change between two starts
+FREE = ("save_every", "keep", "workers", "device", "pack", "recompute", "pieces")  # may change between two starts
 
 
 @dataclass(frozen=True)
@@ -124,17 +124,17 @@ def fill_banks(recipe: Recipe, data: Data, model: VideoChatFlashModel, place: Pl
     Worlds that want the same pieces share them; the first process makes them, once.
     """
     banks: dict[str, Bank] = {}
-    shared: dict[tuple[int, float], Bank] = {}
+    shared: dict[str, Bank] = {}
+    pieces = Path(recipe.pieces) if recipe.pieces else Path(recipe.out) / "pieces"
     for one in {record.source: record for record in data.records if isinstance(record, Drawn)}.values():
         if one.world.kind != "videos":
             continue
-        wanted = one.world.pieces, one.world.pointers
+        wanted = one.world.bank
         if wanted not in shared:
-            folder = Path(recipe.out) / "pieces" / f"{one.world.pieces}-{one.world.pointers}"
             if place.first:
-                fill(folder, model.to(place.device), one.world, recipe.seed, recipe.workers)
+                fill(pieces / wanted, model.to(place.device), one.world, recipe.workers)
             place.wait()
-            shared[wanted] = Bank(folder, one.world, recipe.seed)
+            shared[wanted] = Bank(pieces / wanted, one.world)
         banks[one.source] = shared[wanted]
     return banks
 

@@ -54,11 +54,21 @@ class World:
     moving: Span = (0, 1)  # moving shapes of a video
     hops: Span = (0, 0)  # indicator cards of a chain and its decoy; 0 is no chain
     pieces: int = 20_000  # scenes that a video is spliced from, each seen once by the frozen tower
+    seed: int = 1  # of the pieces
+    tokens: int = 16  # that stay of a frame of a piece
+    by: Literal["merge", "pool", "pick"] = "merge"  # similar ones merged, neighbours averaged, evenly spaced ones taken
+    alone: bool = False  # each frame of a piece seen as a picture, instead of the clip
 
     @property
     def span(self) -> tuple[int, int]:
         """Clips of a conversation, of a video at most, and frames of each."""
         return {"frames": (1, 1), "clips": (1, 4)}.get(self.kind, (self.clips[1], 4))
+
+    @property
+    def bank(self) -> str:
+        """What worlds must have in common to be spliced from the same pieces."""
+        how = f"{self.by}-{self.tokens}" + "-alone" * self.alone
+        return f"{self.pieces}-{self.seed}-{self.pointers:g}-{how}"
 
 
 @dataclass(frozen=True, slots=True)
