@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal, overload
 
@@ -15,12 +16,13 @@ import numpy as np
 import torch
 from PIL import Image
 from tokenizers import Tokenizer
+from torch import Tensor
 
 from . import weights
 from .config import Plan, check_plan
-from .generate import Decoding, decode, prefill
+from .generate import Decoding, Prefilled, Prefix, check_prefix, decode, go_on, make_prefix, prefill
 from .model import VideoChatFlashModel
-from .prompt import Prompt, Turn, render
+from .prompt import Turn, render
 from .sight import Sight
 from .video import Frames, Sampling, VideoInfo, normalise, probe
 from .video import decode as decode_video
@@ -174,12 +176,14 @@ class VideoChatFlash:
     def answer(
         self, sight: Seen, question: str, *, history: Sequence[Turn] = ..., stream: Literal[False] = ...,
         keep: Plan | None = ..., decoding: Decoding | None = ..., stop: Sequence[str] = ...,
+        prefix: Prefix | None = ...,
     ) -> str: ...  # fmt: skip
 
     @overload
     def answer(
         self, sight: Seen, question: str, *, history: Sequence[Turn] = ..., stream: Literal[True],
         keep: Plan | None = ..., decoding: Decoding | None = ..., stop: Sequence[str] = ...,
+        prefix: Prefix | None = ...,
     ) -> Iterator[str]: ...  # fmt: skip
 
     def answer(
@@ -192,6 +196,7 @@ class VideoChatFlash:
         keep: Plan | None = None,
         decoding: Decoding | None = None,
         stop: Sequence[str] = (),
+        prefix: Prefix | None = None,
     ) -> str | Iterator[str]:
         """Answer a question about what was seen. Never decodes or encodes anything again.
 
@@ -203,11 +208,13 @@ class VideoChatFlash:
             keep: dropout of visual tokens; None is the model's own, () drops nothing.
             decoding: how tokens are chosen; None is the model's generation_config.json.
             stop: texts that end the answer; they are not part of it.
+            prefix: what ``prepare`` made of the sight: the same answer, sooner.
 
         Raises:
-            ValueError: an empty or overlong question, a sight of another model, a plan beyond the decoder.
+            ValueError: an empty or overlong question, a sight of another model, a plan beyond the decoder, a prefix of
+                something else.
         """
-        pieces = self.reply(sight, question, history=history, keep=keep, decoding=decoding, stop=stop)
+        pieces = self.reply(sight, question, history=history, keep=keep, decoding=decoding, stop=stop, prefix=prefix)
         if stream:
             return pieces
         return "".join(pieces)
@@ -225,12 +232,15 @@ class VideoChatFlash:
         keep: Plan | None = None,
         decoding: Decoding | None = None,
         stop: Sequence[str] = (),
+        prefix: Prefix | None = None,
         watch: Stopwatch | None = None,
         on_layer: Callable[[int], None] | None = None,
     ) -> Generator[str, None, Reply]:
         """``answer`` with everything: a generator of pieces that returns a Reply. Arguments are checked at once."""
-        sights = [] if sight is None else [sight] if isinstance(sight, Sight) else list(sight)
+        sights = _sights(sight)
         plan = self.model.config.keep if keep is None else keep
+        if prefix is not None and prefix.plan != plan:
+            raise ValueError(f"the prefix was prepared for dropout {prefix.plan}, not for {plan}: prepare another")
         check_plan(plan, self.model.config.llm)
         self._check(sights, question)
         prompt = render(self.tokenizer, [*history, Turn("user", question)], sights)
@@ -239,7 +249,34 @@ class VideoChatFlash:
         if rows > limit:
             warnings.warn(f"{rows} rows are beyond the {limit} positions that the model was made for", stacklevel=2)
         how = decoding or self.decoding
-        return self._generate(prompt, sights, plan, how, stop, rows, watch or Stopwatch(), on_layer)
+        room = min(how.max_new_tokens, 256)
+        watch = watch or Stopwatch()
+        videos = self._tokens(sights)
+        begun = partial(prefill, self.model, [prompt], [videos], plan, room, on_layer)
+        if prefix is not None:
+            check_prefix(prefix, prompt, videos)
+            begun = partial(go_on, self.model, prefix, prompt, room)
+        return self._generate(begun, how, stop, rows, watch)
+
+    def prepare(
+        self, sight: Sight | Sequence[Sight], *, keep: Plan | None = None, on_layer: Callable[[int], None] | None = None
+    ) -> Prefix:
+        """What no question changes: the decoder's work on a sight, up to the first dropout that ranks by the question.
+
+        Questions that are given it are answered sooner. It takes memory (``Prefix.bytes``) for as long as you hold it.
+
+        Raises:
+            ValueError: a sight of another model, a plan beyond the decoder.
+        """
+        sights = _sights(sight)
+        plan = self.model.config.keep if keep is None else keep
+        check_plan(plan, self.model.config.llm)
+        self._check(sights, "?")
+        prompt = render(self.tokenizer, [Turn("user", "?")], sights)
+        return make_prefix(self.model, prompt, self._tokens(sights), plan, on_layer)
+
+    def _tokens(self, sights: Sequence[Sight]) -> list[Tensor]:
+        return [one.tokens.to(self.model.device, self.model.dtype) for one in sights]
 
     def _check(self, sights: Sequence[Sight], question: str) -> None:
         check_question(question)
@@ -250,19 +287,10 @@ class VideoChatFlash:
                 )
 
     def _generate(
-        self,
-        prompt: Prompt,
-        sights: Sequence[Sight],
-        plan: Plan,
-        how: Decoding,
-        stop: Sequence[str],
-        rows: int,
-        watch: Stopwatch,
-        on_layer: Callable[[int], None] | None,
+        self, begin: Callable[[], Prefilled], how: Decoding, stop: Sequence[str], rows: int, watch: Stopwatch
     ) -> Generator[str, None, Reply]:
-        videos = [one.tokens.to(self.model.device, self.model.dtype) for one in sights]
         with watch.stage("prefill"):
-            begun = prefill(self.model, [prompt], [videos], plan, min(how.max_new_tokens, 256), on_layer)
+            begun = begin()
         made: list[int] = []
         told = ""
         steps = decode(self.model, begun, how)
@@ -284,6 +312,10 @@ class VideoChatFlash:
         if len(text) > len(told):
             yield text[len(told) :]
         return Reply(text, len(made), rows, begun.visual)
+
+
+def _sights(sight: Seen) -> list[Sight]:
+    return [] if sight is None else [sight] if isinstance(sight, Sight) else list(sight)
 
 
 def cut_at(text: str, stop: Sequence[str]) -> tuple[str, bool]:

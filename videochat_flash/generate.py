@@ -13,7 +13,7 @@ from .config import Plan
 from .dropout import Segment
 from .llm import Caches, LayerCache
 from .model import VideoChatFlashModel
-from .prompt import Prompt
+from .prompt import IGNORE, Prompt
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,91 @@ class Prefilled:
     logits: Float[Tensor, "n V"]
     caches: Caches
     visual: tuple[int, ...]  # visual rows that entered each layer
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """A prompt up to its last video, as far through the decoder as no question changes it: it serves any question.
+
+    Attributes:
+        ids: text tokens before the last video's end.
+        videos: of each, how many rows it has and what its numbers add up to: by that it is known.
+        layer: the first layer that is still to come: where attention first ranks visual rows, or behind the last one.
+        rows: of all that stands before the question, as they enter that layer; none where none is to come.
+        segment: where the videos lie in them.
+        caches: of the layers before.
+        visual: visual rows that entered each of these layers.
+        plan: the dropout that holds.
+    """
+
+    ids: tuple[int, ...]
+    videos: tuple[tuple[int, float], ...]
+    layer: int
+    rows: Float[Tensor, "n E"]
+    segment: Segment
+    caches: tuple[LayerCache, ...]
+    visual: tuple[int, ...]
+    plan: Plan
+
+    @property
+    def bytes(self) -> int:
+        """What keeping it takes."""
+        return self.rows.nbytes + sum(cache.bytes for cache in self.caches)
+
+
+@torch.inference_mode()
+def make_prefix(
+    model: VideoChatFlashModel,
+    prompt: Prompt,
+    videos: Sequence[Float[Tensor, "_ _ E"]],
+    plan: Plan = (),
+    on_layer: Callable[[int], None] | None = None,
+) -> Prefix:
+    """Run what stands before the question, once for all questions.
+
+    Raises:
+        ValueError: a prompt without a video, which has nothing worth keeping.
+    """
+    if not prompt.slots:
+        raise ValueError("a prompt without a video has no beginning that is worth keeping")
+    ids = prompt.ids[: prompt.slots[-1]]
+    rows, (segment,) = model.embed([Prompt(ids, (IGNORE,) * len(ids), prompt.slots)], [videos])
+    depth = len(model.decoder.layers)
+    layer = min((drop.layer for drop in plan if drop.by == "attention"), default=depth)
+    caches = tuple(LayerCache() for _ in range(layer))
+    hidden = model.decoder(rows, [segment], plan, [[c] for c in caches], on_layer=on_layer, layers=range(layer))
+    left = hidden.rows if layer < depth else hidden.rows[:0]
+    return Prefix(ids, _known_by(videos), layer, left, hidden.segments[0], caches, hidden.visual, plan)
+
+
+def _known_by(videos: Sequence[Float[Tensor, "_ _ E"]]) -> tuple[tuple[int, float], ...]:
+    return tuple((video.shape[0] * video.shape[1], float(video.float().sum())) for video in videos)
+
+
+def check_prefix(begun: Prefix, prompt: Prompt, videos: Sequence[Float[Tensor, "_ _ E"]]) -> None:
+    """Raises ValueError where a prompt or its videos are others than the prefix was made of."""
+    at = len(begun.ids)
+    if prompt.ids[:at] != begun.ids or prompt.slots[-1:] != (at,) or _known_by(videos) != begun.videos:
+        raise ValueError("the prompt does not begin as the prefix that is given for it: make one for its videos")
+
+
+@torch.inference_mode()
+def go_on(model: VideoChatFlashModel, begun: Prefix, prompt: Prompt, room: int = 0) -> Prefilled:
+    """``prefill`` of one prompt that begins with a prefix (``check_prefix``): the same, without what that has done."""
+    at = len(begun.ids)
+    tail = model.decoder.embed_tokens(torch.tensor(prompt.ids[at:], device=model.device))
+    caches = [[cache.fork(room + len(tail))] for cache in begun.caches]
+    below = model.decoder(tail, [Segment(len(tail))], (), caches, layers=range(begun.layer))
+    depth = len(model.decoder.layers)
+    if begun.layer == depth:
+        return Prefilled(model.logits(below.rows[-1:]), caches, begun.visual)
+    length = len(begun.rows) + len(tail)
+    segment = replace(begun.segment, length=length, queries=(length - 1,))
+    above = [[LayerCache(room)] for _ in range(depth)]
+    rows = torch.cat([begun.rows, below.rows])
+    hidden = model.decoder(rows, [segment], begun.plan, above, layers=range(begun.layer, depth))
+    caches += above[begun.layer :]
+    return Prefilled(model.logits(hidden.rows[-1:]), caches, begun.visual + hidden.visual)
 
 
 @torch.inference_mode()

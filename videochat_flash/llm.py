@@ -1,8 +1,9 @@
 """The Qwen2 decoder on a packed row axis, with visual rows dropped between layers (paper section 3.2).
 
 No padding and no mask: attention is a causal square over each conversation (prefill, training) or one row against its
-cache (decoding). The position of a new row in a layer is the length of that layer's cache, so layers of unequal length
-need no bookkeeping. Nothing is remembered on a module: caches belong to the caller.
+cache (decoding); only a question behind a kept prefix has a mask, of its own few rows. The position of a new row in a
+layer is the length of that layer's cache, so layers of unequal length need no bookkeeping. Nothing is remembered on a
+module: caches belong to the caller.
 """
 
 from __future__ import annotations
@@ -41,6 +42,11 @@ class LayerCache:
     def __len__(self) -> int:
         return self._length
 
+    @property
+    def bytes(self) -> int:
+        """What it takes, reserved room included."""
+        return sum(held.nbytes for held in (self._keys, self._values) if held is not None)
+
     def extend(
         self, keys: Float[Tensor, "K n H"], values: Float[Tensor, "K n H"]
     ) -> tuple[Float[Tensor, "K m H"], Float[Tensor, "K m H"]]:
@@ -54,6 +60,13 @@ class LayerCache:
         self._values[:, self._length : end] = values
         self._length = end
         return self._keys[:, :end], self._values[:, :end]
+
+    def fork(self, room: int = 0) -> LayerCache:
+        """A copy that goes on by itself, with ``room`` for rows to come."""
+        copy = LayerCache(room)
+        if self._keys is not None and self._values is not None:
+            copy.extend(self._keys[:, : self._length], self._values[:, : self._length])
+        return copy
 
     def _grow(self, held: Tensor | None, new: Tensor) -> Tensor:
         capacity = self._length + new.shape[1] + max(self._room, self._length // 2)
@@ -148,9 +161,7 @@ class Attention(nn.Module):
         for i, (query, key, value) in enumerate(parts):
             if caches is not None:
                 key, value = caches[i].extend(key, value)
-            rows, held = query.shape[1], key.shape[1]
-            assert rows in (1, held), f"attention is square or one row, not {rows} x {held}"
-            mixed.append(attend(query[None], key[None], value[None], causal=rows > 1)[0])
+            mixed.append(attend(query[None], key[None], value[None], causal=True)[0])
         return self.o_proj(torch.cat(mixed, dim=1).transpose(0, 1).flatten(1))
 
     def _split(self, x: Float[Tensor, "T inner"]) -> Float[Tensor, "n T H"]:
@@ -252,8 +263,9 @@ class Decoder(nn.Module):
         caches: Caches | None = None,
         row_chunk: int = ROW_CHUNK,
         on_layer: Callable[[int], None] | None = None,
+        layers: range | None = None,
     ) -> Hidden:
-        """Run packed conversations through all layers.
+        """Run packed conversations through all layers, or some of them.
 
         Args:
             rows: embeddings of all conversations, one behind the other.
@@ -262,6 +274,7 @@ class Decoder(nn.Module):
             caches: one LayerCache per layer and conversation, extended in place; None keeps nothing.
             row_chunk: rows that pass an MLP at once; any number gives the same rows.
             on_layer: told the number of layers done, after each.
+            layers: which to run; rows come back without the final norm unless the last layer is among them.
 
         Raises:
             ValueError: segments that do not add up to the rows.
@@ -273,7 +286,10 @@ class Decoder(nn.Module):
         kept = torch.arange(rows.shape[0], device=rows.device)
         spans: list[tuple[int, int]] = []
         visual = []
-        for index, block in enumerate(cast("Iterable[Block]", self.layers)):
+        blocks = list(cast("Iterable[Block]", self.layers))
+        layers = range(len(blocks)) if layers is None else layers
+        for index in layers:
+            block = blocks[index]
             held = [len(cache) for cache in caches[index]] if caches is not None else [0] * len(segments)
             if index in drops and any(s.runs for s in segments):
                 drop = drops[index]
@@ -288,7 +304,7 @@ class Decoder(nn.Module):
             rows = block(rows, [s.length for s in segments], tables, caches[index] if caches else None, row_chunk)
             if on_layer is not None:
                 on_layer(index + 1)
-        return Hidden(self.norm(rows), segments, kept, tuple(visual))
+        return Hidden(self.norm(rows) if layers.stop == len(blocks) else rows, segments, kept, tuple(visual))
 
     def _tables(self, spans: Sequence[tuple[int, int]], device: torch.device) -> Tables:
         """Rotary tables for rows that follow ``held`` earlier ones in each conversation."""

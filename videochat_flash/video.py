@@ -244,6 +244,11 @@ def _probe_stills(path: Path, kind: Literal["image", "folder"], found: list[Path
     return VideoInfo(str(path), kind, seconds, duration, 1.0, *shape, 0, digest, tuple(map(str, files)))
 
 
+def even(seconds: Float64[np.ndarray, " n"], fps: float) -> bool:
+    """Whether frames follow each other at a rate, each within a quarter of a frame."""
+    return bool(np.all(np.abs(seconds * fps - np.arange(len(seconds))) < 0.25))
+
+
 def _probe_video(path: Path) -> VideoInfo:
     table, first, read, torn = array("q"), None, 0.0, False
     with _open(path) as (av, container, stream):
@@ -272,7 +277,8 @@ def _probe_video(path: Path) -> VideoInfo:
         warnings.warn(f"only {read:.1f} of {stated:.1f} s of {path} could be read", VideoWarning, stacklevel=3)
     last = float(shown[order[-1], 1] * tick) or float(np.median(gaps) if gaps.size else 1 / (rates[0] or 1))
     end, count = float(seconds[-1]) + last, len(seconds)
-    fps = next((r for r in rates if r and abs(end * r - count) < 0.5), count / end)  # as stated, if that is borne out
+    # The rate as stated, if that is borne out; that of a GIF with uneven frames is off by up to half of one.
+    fps = next((r for r in rates if r and abs(end * r - count) < 0.5 and even(seconds, float(r))), count / end)
     turn, pace = round(first.rotation / 90) * 90 % 360, (float(count / fps), float(fps), count)
     size = (first.width, first.height) if turn % 180 else (first.height, first.width)
     return VideoInfo(str(path), "video", seconds, *pace, *size, turn, _fingerprint(path), (), packets)

@@ -29,6 +29,7 @@ from ..video import (
     VideoInfo,
     VideoWarning,
     decode,
+    even,
     plan,
     probe,
     sample_indices,
@@ -77,7 +78,6 @@ def read_video(path: str, video: Video, size: int, start: float | None, end: flo
         if info.kind == "folder":
             seconds = info.seconds / frame_fps
             info = replace(info, seconds=seconds, duration=info.frames / frame_fps, fps=frame_fps)
-        info = _true_length(info)
         chosen, at = plan_video(info, video, start, end), 0
         pixels = np.empty((len(chosen.frames), size, size, 3), np.uint8)
         for part in decode(info, chosen, size):
@@ -110,28 +110,11 @@ def plan_video(info: VideoInfo, video: Video, start: float | None, end: float | 
     if count < 1:
         text = f"{start:g} s to {end:g} s holds no frame of {info.source}, which lasts {info.duration:.2f} s"
         raise Unusable("empty window", text)
-    if not _even(info):
+    if not even(info.seconds, info.fps):
         return plan(info, replace(sampling, start=begin, end=stop), group=CLIP)
     offsets = sample_indices(count, count / info.fps, sampling, group=CLIP)
     frames = np.minimum(int(begin * info.fps) + np.array(offsets, np.int64), info.frames - 1)
     return SamplePlan(frames, info.seconds[frames], (begin, stop), stop - begin)
-
-
-def _even(info: VideoInfo) -> bool:
-    """Whether frames follow each other at a constant rate."""
-    return bool(np.all(np.abs(info.seconds * info.fps - np.arange(info.frames)) < 0.25))
-
-
-def _true_length(info: VideoInfo) -> VideoInfo:
-    """To the end of its last frame. Where frames are of unequal length, as in a GIF, the stated rate is off by up to
-    half a frame, and so would be the seconds that the model is told."""
-    if info.packets is None or info.frames < 2 or _even(info):
-        return info
-    shown = info.packets[info.packets[:, 2] == 0]
-    tick = info.seconds[-1] / np.ptp(shown[:, 0])
-    last = shown[shown[:, 0].argmax(), 1] * tick or np.median(np.diff(info.seconds))
-    duration = float(info.seconds[-1] + last)
-    return replace(info, duration=duration, fps=info.frames / duration)
 
 
 # -- images ------------------------------------------------------------------------------------------------------------

@@ -183,8 +183,9 @@ def _video(
         if not questions:
             return
         sight = vc.see(film, Sampling(max_frames=max(frames, 4)))
+    begun = {plan: vc.prepare(sight, keep=plan) for plan in set(setting.keeps.values())}
     for one in questions:
-        said = {plan: vc.answer(sight, one.question, keep=plan).strip() for plan in set(setting.keeps.values())}
+        said = {plan: vc.answer(sight, one.question, keep=plan, prefix=kept).strip() for plan, kept in begun.items()}
         answers = {name: said[plan] for name, plan in setting.keeps.items()}
         blind = vc.answer(None, one.question).strip()
         yield Record(frames, haystack, seed, one.kind, one.question, one.answer, answers, blind, one.chain, one.hops)

@@ -1,0 +1,92 @@
+"""A kept prefix changes nothing but the time: the same scores, the same caches, the same answers."""
+
+from __future__ import annotations
+
+import pytest
+import tiny
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from videochat_flash import VideoChatFlash, attention
+from videochat_flash.attention import attend
+from videochat_flash.config import Drop, Plan, parse_plan
+from videochat_flash.generate import Decoding, check_prefix, decode, go_on, make_prefix, prefill
+from videochat_flash.prompt import IGNORE, Prompt, plain_text
+from videochat_flash.sight import Sight
+
+PLANS: tuple[Plan, ...] = (
+    (),
+    (Drop(2, 0.5),),
+    (Drop(0, 0.5), Drop(4, 0.25)),
+    (Drop(1, 0.5, "uniform"),),
+    (Drop(1, 0.75, "uniform"), Drop(3, 0.5), Drop(5, 0.25)),
+)
+
+
+def prompt_of(before: int, after: int, seed: int, videos: int = 1) -> Prompt:
+    chance = torch.Generator().manual_seed(seed)
+    ids = torch.randint(320, (before + after,), generator=chance).tolist()
+    return Prompt(tuple(ids), (IGNORE,) * len(ids), tuple(before - videos + 1 + i for i in range(videos)))
+
+
+@settings(max_examples=25)
+@given(st.sampled_from(PLANS), st.integers(1, 9), st.integers(1, 12), st.integers(1, 3), st.integers(0, 99))
+def test_a_question_behind_a_prefix_is_the_whole_prompt(
+    plan: Plan, before: int, after: int, videos: int, seed: int
+) -> None:
+    net = tiny.model()
+    seen = [tiny.draw(2 + i, 8, 48, seed=seed + i) for i in range(videos)]
+    first, second = (prompt_of(before + videos, after + i, seed, videos) for i in (0, 3))
+    kept = make_prefix(net, first, seen, plan)
+    assert kept.bytes > 0
+    for prompt in (first, second, first):  # a prefix is not used up
+        prompt = Prompt((*kept.ids, *prompt.ids[len(kept.ids) :]), prompt.labels, prompt.slots)
+        check_prefix(kept, prompt, seen)
+        whole, part = prefill(net, [prompt], [seen], plan, 4), go_on(net, kept, prompt, 4)
+        torch.testing.assert_close(part.logits, whole.logits, rtol=1e-5, atol=1e-5)
+        assert part.visual == whole.visual
+        assert [len(layer[0]) for layer in part.caches] == [len(layer[0]) for layer in whole.caches]
+        how = Decoding(max_new_tokens=6)
+        assert list(decode(net, part, how)) == list(decode(net, whole, how))
+
+
+@given(st.integers(1, 9), st.integers(0, 20), st.integers(1, 4))
+def test_the_last_rows_see_all_before_them(rows: int, before: int, masked: int) -> None:
+    q, k, v = (tiny.draw(1, heads, before + rows, 8, seed=heads) for heads in (4, 2, 2))
+    whole = attend(q, k, v, causal=True)[:, :, before:]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attention, "MASKED", masked)
+        part = attend(q[:, :, before:], k, v, causal=True)
+    torch.testing.assert_close(part, whole, rtol=1e-5, atol=1e-5)
+
+
+def test_a_prefix_of_something_else_is_told() -> None:
+    net, seen = tiny.model(), [tiny.draw(2, 8, 48)]
+    prompt = prompt_of(4, 3, 0)
+    kept = make_prefix(net, prompt, seen, ())
+    for other, videos in (
+        (Prompt((1, *prompt.ids[1:]), prompt.labels, prompt.slots), seen),
+        (Prompt(prompt.ids, prompt.labels, (3,)), seen),
+        (prompt, [tiny.draw(2, 8, 48, seed=1)]),
+        (prompt, [tiny.draw(3, 8, 48)]),
+    ):
+        with pytest.raises(ValueError, match="does not begin as the prefix"):
+            check_prefix(kept, other, videos)
+    with pytest.raises(ValueError, match="without a video"):
+        make_prefix(net, Prompt((1, 2), (IGNORE,) * 2, ()), [], ())
+
+
+@pytest.mark.parametrize("keep", ["off", "2:0.5", "1:0.75,4:0.25"])
+def test_a_prepared_sight_is_answered_the_same(keep: str) -> None:
+    plan = parse_plan(keep)
+    vc = VideoChatFlash(tiny.model(), plain_text(tiny.tokenizer()), Decoding(max_new_tokens=8))
+    sights = [Sight(tiny.draw(n, 8, 48), torch.arange(2.0 * n).view(n, 2), 4.0 * n, 4, vc.made_by, "") for n in (3, 2)]
+    for sight in (sights[0], sights):
+        kept = vc.prepare(sight, keep=plan)
+        for question in ("What is it?", "Which way does it move, and how fast?"):
+            assert vc.answer(sight, question, keep=plan, prefix=kept) == vc.answer(sight, question, keep=plan)
+    with pytest.raises(ValueError, match="prepare another"):
+        vc.answer(sights, "What?", keep=(Drop(3, 0.5),), prefix=kept)
+    with pytest.raises(ValueError, match="does not begin"):
+        vc.answer(sights[0], "What?", keep=plan, prefix=kept)
