@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 PIP := $(BIN)/pip --disable-pip-version-check --quiet --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install test check demo report-tiny tiny clean
+.PHONY: help install test check demo report-tiny tiny ablations clean
 
 help:  ## print these lines
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,8 +36,14 @@ demo: install  ## ask the embedded model about a generated video, or about VIDEO
 report-tiny: install  ## measure the embedded model; SEED= and HAYSTACK= change the videos
 	$(BIN)/python -m videochat_flash.train.report $(if $(SEED),--seed $(SEED)) $(if $(HAYSTACK),--haystack '$(HAYSTACK)')
 
+# On a CPU every step gives its memory back to the system and asks for it again, unless malloc is told to keep it.
+TRAIN := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184 $(BIN)/vcflash train
+
 tiny: install  ## train the embedded model anew by recipes/tiny, stage after stage; a stopped one goes on
-	for stage in recipes/tiny/stage*.toml; do $(BIN)/vcflash train $$stage $(if $(SET),--set '$(SET)') || exit; done
+	for stage in recipes/tiny/stage*.toml; do $(TRAIN) $$stage $(if $(SET),--set '$(SET)') || exit; done
+
+ablations: install  ## the paper's ablations in small, three seeds each; a stopped one goes on
+	for folder in recipes/ablations/*/; do $(BIN)/python -m videochat_flash.train.ablate $$folder || exit; done
 
 clean:  ## remove .venv and every cache
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -1,19 +1,23 @@
 """The decoder once more, the plain way: float64, one conversation, whole attention squares with a mask, complex rotary.
 
-It follows the paper and shares no code with the package; what takes memory or time does not matter here.
+It follows the paper and shares no code with the package; what takes memory or time does not matter here. And generation
+without caches, which recomputes everything for each token.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from videochat_flash.config import LLMConfig, Plan
 from videochat_flash.dropout import Segment
+from videochat_flash.generate import Decoding, pick
+from videochat_flash.model import VideoChatFlashModel
+from videochat_flash.prompt import Prompt
 
 
 @dataclass
@@ -114,3 +118,26 @@ def rows_of(segments: Sequence[Segment]) -> list[slice]:
     """Where each conversation lies on the packed axis."""
     ends = torch.tensor([0, *(s.length for s in segments)]).cumsum(0).tolist()
     return [slice(a, b) for a, b in zip(ends, ends[1:], strict=False)]
+
+
+@torch.inference_mode()
+def naive(
+    model: VideoChatFlashModel,
+    prompt: Prompt,
+    videos: Sequence[Tensor],
+    plan: Plan,
+    how: Decoding,
+) -> list[int]:
+    """The answer to one prompt without any cache: everything again for each token. Slow; what ``decode`` must equal."""
+    rows, (segment,) = model.embed([prompt], [videos])
+    draw = torch.Generator().manual_seed(how.seed)
+    made: list[int] = []
+    while len(made) < how.max_new_tokens:
+        longer = replace(segment, length=segment.length + len(made))
+        tail = model.decoder.embed_tokens(torch.tensor(made, dtype=torch.long, device=rows.device))
+        hidden = model.decoder(torch.cat([rows, tail]), [longer], plan)
+        token = pick(model.logits(hidden.rows[-1:])[0].cpu(), made, how, draw)
+        if token in how.eos:
+            break
+        made.append(token)
+    return made

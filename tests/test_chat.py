@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
+from oracle import naive
 from PIL import Image
 
 from videochat_flash.chat import Stopwatch, VideoChatFlash, cut_at, held_back
 from videochat_flash.config import parse_plan
-from videochat_flash.generate import Decoding, naive
+from videochat_flash.generate import Decoding
 from videochat_flash.prompt import Turn, plain_text, render
 from videochat_flash.sight import Sight
 from videochat_flash.video import Frames, write

@@ -41,6 +41,7 @@ ALLOWED: dict[str, set[str]] = {
     "weights": {"config", "files", "llm", "sight", "prompt", "model", "generate", "released"},
     "convert": {"config", "files", "released", "weights"},
     "chat": BELOW_CHAT,
+    "prefix": CORE,
     "__init__": CORE,
     "train": {*BELOW_CHAT, "synth"},
     "needle": {"config", "files", "video", "synth"},
@@ -55,7 +56,7 @@ ALLOWED: dict[str, set[str]] = {
 }
 # Commands: they end as a command ends, show bars, and one measures what a user would get.
 ALSO = {
-    "train/report.py": {"chat", "grade", "needle", "show", "errors"},
+    "train/report.py": {"chat", "grade", "needle", "prefix", "show", "errors"},
     "train/tiny.py": {"errors"},
     "train/command.py": {"show"},
     "train/ablate.py": {"show", "errors"},

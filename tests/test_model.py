@@ -9,13 +9,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from oracle import run
+from oracle import naive, run
 from tiny import CONFIG, INTERNVIDEO2, LLM, caches, draw, model, remembered
 from torch import Tensor
 
 from videochat_flash.config import RELEASES, Config, Plan, drop_plan
 from videochat_flash.dropout import Run, Segment
-from videochat_flash.generate import Decoding, decode, naive, prefill
+from videochat_flash.generate import Decoding, decode, prefill
 from videochat_flash.model import VideoChatFlashModel
 from videochat_flash.prompt import IGNORE, Prompt
 

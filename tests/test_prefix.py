@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import tiny
 import torch
@@ -11,7 +13,8 @@ from hypothesis import strategies as st
 from videochat_flash import VideoChatFlash, attention
 from videochat_flash.attention import attend
 from videochat_flash.config import Drop, Plan, parse_plan
-from videochat_flash.generate import Decoding, check_prefix, decode, go_on, make_prefix, prefill
+from videochat_flash.generate import Decoding, decode, prefill
+from videochat_flash.prefix import make_prefix, prepare
 from videochat_flash.prompt import IGNORE, Prompt, plain_text
 from videochat_flash.sight import Sight
 
@@ -42,8 +45,8 @@ def test_a_question_behind_a_prefix_is_the_whole_prompt(
     assert kept.bytes > 0
     for prompt in (first, second, first):  # a prefix is not used up
         prompt = Prompt((*kept.ids, *prompt.ids[len(kept.ids) :]), prompt.labels, prompt.slots)
-        check_prefix(kept, prompt, seen)
-        whole, part = prefill(net, [prompt], [seen], plan, 4), go_on(net, kept, prompt, 4)
+        kept.check(prompt, seen)
+        whole, part = prefill(net, [prompt], [seen], plan, 4), kept.go_on(net, prompt, 4)
         torch.testing.assert_close(part.logits, whole.logits, rtol=1e-5, atol=1e-5)
         assert part.visual == whole.visual
         assert [len(layer[0]) for layer in part.caches] == [len(layer[0]) for layer in whole.caches]
@@ -72,7 +75,7 @@ def test_a_prefix_of_something_else_is_told() -> None:
         (prompt, [tiny.draw(3, 8, 48)]),
     ):
         with pytest.raises(ValueError, match="does not begin as the prefix"):
-            check_prefix(kept, other, videos)
+            kept.check(other, videos)
     with pytest.raises(ValueError, match="without a video"):
         make_prefix(net, Prompt((1, 2), (IGNORE,) * 2, ()), [], ())
 
@@ -80,10 +83,11 @@ def test_a_prefix_of_something_else_is_told() -> None:
 @pytest.mark.parametrize("keep", ["off", "2:0.5", "1:0.75,4:0.25"])
 def test_a_prepared_sight_is_answered_the_same(keep: str) -> None:
     plan = parse_plan(keep)
-    vc = VideoChatFlash(tiny.model(), plain_text(tiny.tokenizer()), Decoding(max_new_tokens=8))
-    sights = [Sight(tiny.draw(n, 8, 48), torch.arange(2.0 * n).view(n, 2), 4.0 * n, 4, vc.made_by, "") for n in (3, 2)]
+    config = replace(tiny.CONFIG, llm=replace(tiny.LLM, vocab=512))
+    vc = VideoChatFlash(tiny.model(config), plain_text(tiny.tokenizer()), Decoding(max_new_tokens=8))
+    sights = [Sight(tiny.draw(n, 8, 48), torch.arange(2.0 * n).view(n, 2), 4.0 * n, 4, "", vc.made_by) for n in (3, 2)]
     for sight in (sights[0], sights):
-        kept = vc.prepare(sight, keep=plan)
+        kept = prepare(vc, sight, keep=plan)
         for question in ("What is it?", "Which way does it move, and how fast?"):
             assert vc.answer(sight, question, keep=plan, prefix=kept) == vc.answer(sight, question, keep=plan)
     with pytest.raises(ValueError, match="prepare another"):

@@ -14,13 +14,14 @@ from typing import Literal, overload
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from PIL import Image
 from tokenizers import Tokenizer
 from torch import Tensor
 
 from . import weights
 from .config import Plan, check_plan
-from .generate import Decoding, Prefilled, Prefix, check_prefix, decode, go_on, make_prefix, prefill
+from .generate import Begun, Decoding, Prefilled, decode, prefill
 from .model import VideoChatFlashModel
 from .prompt import Turn, render
 from .sight import Sight
@@ -176,14 +177,14 @@ class VideoChatFlash:
     def answer(
         self, sight: Seen, question: str, *, history: Sequence[Turn] = ..., stream: Literal[False] = ...,
         keep: Plan | None = ..., decoding: Decoding | None = ..., stop: Sequence[str] = ...,
-        prefix: Prefix | None = ...,
+        prefix: Begun | None = ...,
     ) -> str: ...  # fmt: skip
 
     @overload
     def answer(
         self, sight: Seen, question: str, *, history: Sequence[Turn] = ..., stream: Literal[True],
         keep: Plan | None = ..., decoding: Decoding | None = ..., stop: Sequence[str] = ...,
-        prefix: Prefix | None = ...,
+        prefix: Begun | None = ...,
     ) -> Iterator[str]: ...  # fmt: skip
 
     def answer(
@@ -196,7 +197,7 @@ class VideoChatFlash:
         keep: Plan | None = None,
         decoding: Decoding | None = None,
         stop: Sequence[str] = (),
-        prefix: Prefix | None = None,
+        prefix: Begun | None = None,
     ) -> str | Iterator[str]:
         """Answer a question about what was seen. Never decodes or encodes anything again.
 
@@ -208,7 +209,7 @@ class VideoChatFlash:
             keep: dropout of visual tokens; None is the model's own, () drops nothing.
             decoding: how tokens are chosen; None is the model's generation_config.json.
             stop: texts that end the answer; they are not part of it.
-            prefix: what ``prepare`` made of the sight: the same answer, sooner.
+            prefix: what ``prefix.prepare`` made of the sight: the same answer, sooner.
 
         Raises:
             ValueError: an empty or overlong question, a sight of another model, a plan beyond the decoder, a prefix of
@@ -232,17 +233,16 @@ class VideoChatFlash:
         keep: Plan | None = None,
         decoding: Decoding | None = None,
         stop: Sequence[str] = (),
-        prefix: Prefix | None = None,
+        prefix: Begun | None = None,
         watch: Stopwatch | None = None,
         on_layer: Callable[[int], None] | None = None,
     ) -> Generator[str, None, Reply]:
         """``answer`` with everything: a generator of pieces that returns a Reply. Arguments are checked at once."""
-        sights = _sights(sight)
-        plan = self.model.config.keep if keep is None else keep
-        if prefix is not None and prefix.plan != plan:
-            raise ValueError(f"the prefix was prepared for dropout {prefix.plan}, not for {plan}: prepare another")
+        sights = [] if sight is None else [sight] if isinstance(sight, Sight) else list(sight)
+        plan = keep if keep is not None else self.model.config.keep if prefix is None else prefix.plan
         check_plan(plan, self.model.config.llm)
-        self._check(sights, question)
+        check_question(question)
+        videos = self.tokens_of(sights)
         prompt = render(self.tokenizer, [*history, Turn("user", question)], sights)
         rows = len(prompt.ids) + sum(s.tokens.shape[0] * s.tokens.shape[1] for s in sights)
         limit = self.model.config.llm.max_positions
@@ -250,41 +250,26 @@ class VideoChatFlash:
             warnings.warn(f"{rows} rows are beyond the {limit} positions that the model was made for", stacklevel=2)
         how = decoding or self.decoding
         room = min(how.max_new_tokens, 256)
-        watch = watch or Stopwatch()
-        videos = self._tokens(sights)
-        begun = partial(prefill, self.model, [prompt], [videos], plan, room, on_layer)
+        begin = partial(prefill, self.model, [prompt], [videos], plan, room, on_layer)
         if prefix is not None:
-            check_prefix(prefix, prompt, videos)
-            begun = partial(go_on, self.model, prefix, prompt, room)
-        return self._generate(begun, how, stop, rows, watch)
+            prefix.check(prompt, videos)
+            if prefix.plan != plan:
+                raise ValueError(f"the prefix was prepared for dropout {prefix.plan}, not for {plan}: prepare another")
+            begin = partial(prefix.go_on, self.model, prompt, room)
+        return self._generate(begin, how, stop, rows, watch or Stopwatch())
 
-    def prepare(
-        self, sight: Sight | Sequence[Sight], *, keep: Plan | None = None, on_layer: Callable[[int], None] | None = None
-    ) -> Prefix:
-        """What no question changes: the decoder's work on a sight, up to the first dropout that ranks by the question.
-
-        Questions that are given it are answered sooner. It takes memory (``Prefix.bytes``) for as long as you hold it.
+    def tokens_of(self, sights: Sequence[Sight]) -> list[Float[Tensor, "_ _ E"]]:
+        """The visual tokens of sights, where and as the model reads them.
 
         Raises:
-            ValueError: a sight of another model, a plan beyond the decoder.
+            ValueError: a sight of another model.
         """
-        sights = _sights(sight)
-        plan = self.model.config.keep if keep is None else keep
-        check_plan(plan, self.model.config.llm)
-        self._check(sights, "?")
-        prompt = render(self.tokenizer, [Turn("user", "?")], sights)
-        return make_prefix(self.model, prompt, self._tokens(sights), plan, on_layer)
-
-    def _tokens(self, sights: Sequence[Sight]) -> list[Tensor]:
-        return [one.tokens.to(self.model.device, self.model.dtype) for one in sights]
-
-    def _check(self, sights: Sequence[Sight], question: str) -> None:
-        check_question(question)
         for one in sights:
             if one.made_by != self.made_by:
                 raise ValueError(
                     f"this sight was made by model {one.made_by}, not by this one ({self.made_by}): see the video again"
                 )
+        return [one.tokens.to(self.model.device, self.model.dtype) for one in sights]
 
     def _generate(
         self, begin: Callable[[], Prefilled], how: Decoding, stop: Sequence[str], rows: int, watch: Stopwatch
@@ -312,10 +297,6 @@ class VideoChatFlash:
         if len(text) > len(told):
             yield text[len(told) :]
         return Reply(text, len(made), rows, begun.visual)
-
-
-def _sights(sight: Seen) -> list[Sight]:
-    return [] if sight is None else [sight] if isinstance(sight, Sight) else list(sight)
 
 
 def cut_at(text: str, stop: Sequence[str]) -> tuple[str, bool]:

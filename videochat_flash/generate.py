@@ -1,9 +1,10 @@
-"""Prefill once, then a token at a time; and beside it the naive way, which recomputes everything, as its oracle."""
+"""Prefill once, then a token at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from jaxtyping import Float
@@ -13,7 +14,7 @@ from .config import Plan
 from .dropout import Segment
 from .llm import Caches, LayerCache
 from .model import VideoChatFlashModel
-from .prompt import IGNORE, Prompt
+from .prompt import Prompt
 
 
 @dataclass(frozen=True)
@@ -60,89 +61,17 @@ class Prefilled:
     visual: tuple[int, ...]  # visual rows that entered each layer
 
 
-@dataclass(frozen=True)
-class Prefix:
-    """A prompt up to its last video, as far through the decoder as no question changes it: it serves any question.
+class Begun(Protocol):
+    """The beginning of a prompt that has passed the decoder before (``prefix.py``)."""
 
-    Attributes:
-        ids: text tokens before the last video's end.
-        videos: of each, how many rows it has and what its numbers add up to: by that it is known.
-        layer: the first layer that is still to come: where attention first ranks visual rows, or behind the last one.
-        rows: of all that stands before the question, as they enter that layer; none where none is to come.
-        segment: where the videos lie in them.
-        caches: of the layers before.
-        visual: visual rows that entered each of these layers.
-        plan: the dropout that holds.
-    """
-
-    ids: tuple[int, ...]
-    videos: tuple[tuple[int, float], ...]
-    layer: int
-    rows: Float[Tensor, "n E"]
-    segment: Segment
-    caches: tuple[LayerCache, ...]
-    visual: tuple[int, ...]
     plan: Plan
 
-    @property
-    def bytes(self) -> int:
-        """What keeping it takes."""
-        return self.rows.nbytes + sum(cache.bytes for cache in self.caches)
+    def check(self, prompt: Prompt, videos: Sequence[Float[Tensor, "_ _ E"]]) -> None:
+        """Raises ValueError for a prompt or videos that do not begin so."""
 
-
-@torch.inference_mode()
-def make_prefix(
-    model: VideoChatFlashModel,
-    prompt: Prompt,
-    videos: Sequence[Float[Tensor, "_ _ E"]],
-    plan: Plan = (),
-    on_layer: Callable[[int], None] | None = None,
-) -> Prefix:
-    """Run what stands before the question, once for all questions.
-
-    Raises:
-        ValueError: a prompt without a video, which has nothing worth keeping.
-    """
-    if not prompt.slots:
-        raise ValueError("a prompt without a video has no beginning that is worth keeping")
-    ids = prompt.ids[: prompt.slots[-1]]
-    rows, (segment,) = model.embed([Prompt(ids, (IGNORE,) * len(ids), prompt.slots)], [videos])
-    depth = len(model.decoder.layers)
-    layer = min((drop.layer for drop in plan if drop.by == "attention"), default=depth)
-    caches = tuple(LayerCache() for _ in range(layer))
-    hidden = model.decoder(rows, [segment], plan, [[c] for c in caches], on_layer=on_layer, layers=range(layer))
-    left = hidden.rows if layer < depth else hidden.rows[:0]
-    return Prefix(ids, _known_by(videos), layer, left, hidden.segments[0], caches, hidden.visual, plan)
-
-
-def _known_by(videos: Sequence[Float[Tensor, "_ _ E"]]) -> tuple[tuple[int, float], ...]:
-    return tuple((video.shape[0] * video.shape[1], float(video.float().sum())) for video in videos)
-
-
-def check_prefix(begun: Prefix, prompt: Prompt, videos: Sequence[Float[Tensor, "_ _ E"]]) -> None:
-    """Raises ValueError where a prompt or its videos are others than the prefix was made of."""
-    at = len(begun.ids)
-    if prompt.ids[:at] != begun.ids or prompt.slots[-1:] != (at,) or _known_by(videos) != begun.videos:
-        raise ValueError("the prompt does not begin as the prefix that is given for it: make one for its videos")
-
-
-@torch.inference_mode()
-def go_on(model: VideoChatFlashModel, begun: Prefix, prompt: Prompt, room: int = 0) -> Prefilled:
-    """``prefill`` of one prompt that begins with a prefix (``check_prefix``): the same, without what that has done."""
-    at = len(begun.ids)
-    tail = model.decoder.embed_tokens(torch.tensor(prompt.ids[at:], device=model.device))
-    caches = [[cache.fork(room + len(tail))] for cache in begun.caches]
-    below = model.decoder(tail, [Segment(len(tail))], (), caches, layers=range(begun.layer))
-    depth = len(model.decoder.layers)
-    if begun.layer == depth:
-        return Prefilled(model.logits(below.rows[-1:]), caches, begun.visual)
-    length = len(begun.rows) + len(tail)
-    segment = replace(begun.segment, length=length, queries=(length - 1,))
-    above = [[LayerCache(room)] for _ in range(depth)]
-    rows = torch.cat([begun.rows, below.rows])
-    hidden = model.decoder(rows, [segment], begun.plan, above, layers=range(begun.layer, depth))
-    caches += above[begun.layer :]
-    return Prefilled(model.logits(hidden.rows[-1:]), caches, begun.visual + hidden.visual)
+    def go_on(self, model: VideoChatFlashModel, prompt: Prompt, room: int) -> Prefilled:
+        """``prefill`` of such a prompt: the same, sooner."""
+        ...
 
 
 @torch.inference_mode()
@@ -217,26 +146,3 @@ def pick(logits: Float[Tensor, " V"], made: Sequence[int], how: Decoding, draw: 
     share = ordered.softmax(dim=-1)
     share[(share.cumsum(dim=-1) - share) >= how.top_p] = 0  # the token that passes top_p still counts
     return int(places[torch.multinomial(share, 1, generator=draw)])
-
-
-@torch.inference_mode()
-def naive(
-    model: VideoChatFlashModel,
-    prompt: Prompt,
-    videos: Sequence[Float[Tensor, "_ _ E"]],
-    plan: Plan,
-    how: Decoding,
-) -> list[int]:
-    """The answer to one prompt without any cache: everything again for each token. Slow; what ``decode`` must equal."""
-    rows, (segment,) = model.embed([prompt], [videos])
-    draw = torch.Generator().manual_seed(how.seed)
-    made: list[int] = []
-    while len(made) < how.max_new_tokens:
-        longer = replace(segment, length=segment.length + len(made))
-        tail = model.decoder.embed_tokens(torch.tensor(made, dtype=torch.long, device=rows.device))
-        hidden = model.decoder(torch.cat([rows, tail]), [longer], plan)
-        token = pick(model.logits(hidden.rows[-1:])[0].cpu(), made, how, draw)
-        if token in how.eos:
-            break
-        made.append(token)
-    return made

@@ -28,6 +28,7 @@ from ..chat import VideoChatFlash
 from ..config import Plan, check_plan, parse_plan
 from ..files import beside
 from ..needle import CHAINS, MOST_HOPS, PROCEDURAL, make_needle
+from ..prefix import prepare
 from ..synth import ALL_KINDS, ATTRIBUTES, COLOURS, DIGITS, DIRECTIONS, HOPS, KINDS, SHAPES, SPEEDS, Question
 from ..video import Sampling
 
@@ -183,7 +184,7 @@ def _video(
         if not questions:
             return
         sight = vc.see(film, Sampling(max_frames=max(frames, 4)))
-    begun = {plan: vc.prepare(sight, keep=plan) for plan in set(setting.keeps.values())}
+    begun = {plan: prepare(vc, sight, keep=plan) for plan in set(setting.keeps.values())}
     for one in questions:
         said = {plan: vc.answer(sight, one.question, keep=plan, prefix=kept).strip() for plan, kept in begun.items()}
         answers = {name: said[plan] for name, plan in setting.keeps.items()}
