@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -61,6 +61,7 @@ class Prefilled:
     visual: tuple[int, ...]  # visual rows that entered each layer
 
 
+@runtime_checkable  # for the shape checks of the tests
 class Begun(Protocol):
     """The beginning of a prompt that has passed the decoder before (``prefix.py``)."""
 
