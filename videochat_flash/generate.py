@@ -65,7 +65,9 @@ class Prefilled:
 class Begun(Protocol):
     """The beginning of a prompt that has passed the decoder before (``prefix.py``)."""
 
-    plan: Plan
+    @property
+    def plan(self) -> Plan:
+        """The dropout that holds."""
 
     def check(self, prompt: Prompt, videos: Sequence[Float[Tensor, "_ _ E"]]) -> None:
         """Raises ValueError for a prompt or videos that do not begin so."""

@@ -87,7 +87,8 @@ def run_arm(
     name: str, stages: Sequence[Path], exam: Path, changes: Sequence[str], seed: int, out: Path, count: int
 ) -> Run:
     """Train an arm and ask it ``count`` conversations of each world of the exam, or read what came of it before."""
-    path, steps, begun = out / "exam.json", [], []
+    path, steps = out / "exam.json", []
+    begun: list[str] = []
     for stage in stages:
         own = out / stage.stem
         recipe = load_recipe(stage, [*changes, *begun, f"seed={seed}", f"out={own}", f"pieces={out.parent / 'pieces'}"])
