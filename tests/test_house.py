@@ -45,19 +45,21 @@ ALLOWED: dict[str, set[str]] = {
     "train": {*BELOW_CHAT, "synth"},
     "needle": {"config", "files", "video", "synth"},
     "grade": {"synth"},
+    "niah": {*CORE, "synth", "needle", "grade"},
     "sheet": {"video"},
     **{name: set() for name in ("show", "options")},  # these two and the next four are the command line's own
     "errors": {"show"},
     "facts": {"config", "sight", "video", "weights"},
     "session": {*CORE, "facts", "show"},
     "demo": {*CORE, "facts", "show", "session", "sheet", "needle", "synth"},
-    "cli": {*CORE, "convert", "show", "options", "errors", "facts", "session", "demo", "needle", "train", "synth"},
+    "cli": {*CORE, "convert", "show", "options", "errors", "facts", "session", "demo", "needle", "train", "synth", "niah"},
 }
 # Commands: they end as a command ends, show bars, and one measures what a user would get.
 ALSO = {
     "train/report.py": {"chat", "grade", "needle", "show", "errors"},
     "train/tiny.py": {"errors"},
     "train/command.py": {"show"},
+    "niah/commands.py": {"errors", "options", "session", "show"},
 }
 LAZY = {"__init__.py", "cli.py", "video.py"}  # where an import may stand inside a function, of the core and the edge
 

@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from . import __version__, errors, show
+from .niah.commands import app as niah
 from .options import (
     TINY,
     Device,
@@ -48,6 +49,7 @@ app = typer.Typer(
 )
 synth = typer.Typer(help="Make test videos whose answers are known.")
 app.add_typer(synth, name="synth")
+app.add_typer(niah, name="niah")
 
 # -- commands ----------------------------------------------------------------------------------------------------------
 

@@ -65,7 +65,7 @@ def spread_over(length: int, count: int, step: int, rng: Rng) -> list[int]:
     free = (length - edge) // step - first - gap * (count - 1)  # places that are left when every gap is taken
     if free < 0:
         raise ValueError(
-            f"{length} frames of haystack have no room for {count} cards with a gap of {GAP} frames between them: "
+            f"{length} frames of haystack have no room for {count} cards with {GAP} frames around each of them: "
             "use longer films, fewer hops or fewer decoys"
         )
     shares = [free * i // count for i in range(count + 1)]
