@@ -52,7 +52,20 @@ ALLOWED: dict[str, set[str]] = {
     "facts": {"config", "sight", "video", "weights"},
     "session": {*CORE, "facts", "show"},
     "demo": {*CORE, "facts", "show", "session", "sheet", "needle", "synth"},
-    "cli": {*CORE, "convert", "show", "options", "errors", "facts", "session", "demo", "needle", "train", "synth", "niah"},
+    "cli": {
+        *CORE,
+        "convert",
+        "show",
+        "options",
+        "errors",
+        "facts",
+        "session",
+        "demo",
+        "needle",
+        "train",
+        "synth",
+        "niah",
+    },
 }
 # Commands: they end as a command ends, show bars, and one measures what a user would get.
 ALSO = {
