@@ -116,8 +116,8 @@ def test_haystacks_are_dealt_out_and_told_of(tmp_path: Path) -> None:
     film = str(videos.make(tmp_path / "film.mp4", 60, 2))
     made = small(tmp_path / "a", haystacks=((film,), ("procedural",)), size=(64, 48), lengths=(16,))
     assert {(one.item, one.haystack) for one in made.trials} == {(f"single-000{i}", i % 2) for i in range(3)}
-    assert [one["unique"] for one in made.stacks] == [16, 16] and not made.stacks[0]["repeated"]
-    assert made.unique is None and made.needed(0) == 16
+    assert [one["unique"] for one in made.stacks] == [12, 12] and not made.stacks[0]["repeated"]
+    assert made.unique is None and made.needed(0) == 12
 
 
 def test_a_haystack_that_is_too_short(tmp_path: Path) -> None:

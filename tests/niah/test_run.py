@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from command import finished, start
-from haystacks import Eyes, Told, serving, slowly, small, truth
+from command import start
+from haystacks import Eyes, Request, Told, serving, small, truth
 
 from videochat_flash.niah import results
 from videochat_flash.niah.results import Record, Shard, read_results
@@ -141,7 +142,14 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
     """With real processes, and kill -9."""
     suite = small(tmp_path / "suite", lengths=(16,), depths=(0.0, 1.0), items=6, controls=0)
     path = tmp_path / "suite" / "results.jsonl"
-    with serving(slowly(0.05, Eyes(suite))) as server:
+    killed, eyes = threading.Event(), Eyes(suite)
+
+    def stalls(request: Request) -> str:
+        if request.number == 5:
+            killed.wait(300)
+        return eyes(request)
+
+    with serving(stalls) as server:
         asked = [
             "niah",
             "run",
@@ -154,19 +162,19 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
             "--quiet",
         ]
         process = start(*asked)
-        limit = time.monotonic() + 240
-        while not (path.is_file() and path.read_bytes().count(b"\n") >= 4) and time.monotonic() < limit:
+        limit = time.monotonic() + 300
+        while not (path.is_file() and path.read_bytes().count(b"\n") == 5) and time.monotonic() < limit:
             time.sleep(0.01)
         process.kill()
         process.communicate()
+        killed.set()
         kept = path.read_bytes()
-        there = kept.count(b"\n")
-        assert 4 <= there < len(suite.trials)
-        before = len(server.requests)
-        done = finished(start(*asked))
-        assert (done.code, done.err) == (0, ""), done.err
-        assert len(server.requests) - before == len(suite.trials) - there
-    assert path.read_bytes().startswith(kept[: kept.rfind(b"\n") + 1])
+        assert kept.count(b"\n") == 5 and len(suite.trials) == 12
+        second = start(*asked)
+        _, told = second.communicate(timeout=300)
+        assert (second.returncode, told) == (0, "")
+        assert len(server.requests) == 6 + 7
+    assert path.read_bytes().startswith(kept)
     records = read_results(suite, suite.folder)
     assert len(records) == len(suite.trials) and all(records[one.id].text == truth(one) for one in suite.trials)
 

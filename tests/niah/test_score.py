@@ -171,7 +171,7 @@ def test_numbers_stand_in_the_cells_and_rows_are_not_merged() -> None:
 
 
 @pytest.mark.parametrize(
-    ("at", "place"), [(None, None), (50, None), (100, 0.5), (150, 0.5), (200, 1.5), (300, None), (400, None)]
+    ("at", "place"), [(None, None), (50, -0.5), (100, 0.5), (150, 0.5), (200, 1.5), (300, None), (400, None)]
 )
 def test_where_lines_cross(at: float | None, place: float | None) -> None:
     assert plot.crossing([100, 200, 300], at) == place

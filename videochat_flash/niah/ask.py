@@ -6,7 +6,7 @@ import hashlib
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -18,7 +18,7 @@ from ..prompt import IGNORE, IM_END, IM_START, Prompt, control
 from ..sight import Sight
 from . import compat
 from .film import Splicer, seen
-from .place import Film, length_of
+from .place import CLIP, Film, length_of
 from .suite import Suite, Trial
 
 WORDS, LETTER = 16, 8  # new tokens at most
@@ -40,6 +40,7 @@ class Unanswered(Exception):
     """A trial that failed: recorded, never scored, and tried again by the next run."""
 
 
+@runtime_checkable
 class Asker(Protocol):
     """Answers trials. ``settings`` is all that its answers depend on, ``facts`` what else is worth knowing."""
 
@@ -140,7 +141,10 @@ class Ours:
             folder = self.suite.folder / CACHE
             self.held = number, Splicer(self.vc, self.suite.scenery(number), folder, self.told)
             if not self.pixels:
-                self.held[1].haystack(self.suite.needed(number) // 4 * 4)
+                needed = self.suite.needed(
+                    number
+                )  # compat cuts through clips; elsewhere a cut one is seen with its needle
+                self.held[1].haystack(needed if self.suite.setting.mode == "compat" else needed // CLIP * CLIP)
         return self.held[1]
 
     def _strict(self, trial: Trial) -> Said:

@@ -5,68 +5,43 @@ from __future__ import annotations
 import json
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
 from .. import errors, show
 from ..options import TINY, Device, Dtype, Json, Keep, KeepBy, Model, Quiet, Revision, SynthSeed
+from . import options
 
 if TYPE_CHECKING:
     from .ask import Asker
     from .suite import Suite
 
 app = typer.Typer(help="Needle in a video haystack: how far into a long video a model finds what is hidden there.")
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A suite, as build makes it.")]
-Name = Annotated[str, typer.Option(help="Of a run, where a suite is run more than once: its results go to DIR/NAME.")]
-_WHAT, _HOW, _FROM = "What is hidden", "How it is asked", "Where it is hidden"
 
 
 @app.command()
 def build(
-    out: Annotated[Path, typer.Option(help="Folder of the suite.")],
-    haystack: Annotated[
-        list[str] | None, typer.Option(help="A video, or: procedural; may be repeated.", rich_help_panel=_FROM)
-    ] = None,
-    join: Annotated[
-        bool, typer.Option("--join", help="One haystack out of all videos, not one of each.", rich_help_panel=_FROM)
-    ] = False,
-    fps: Annotated[float, typer.Option(help="Frames a second taken of videos.", rich_help_panel=_FROM)] = 1.0,
-    size: Annotated[str | None, typer.Option(help="As 640x360; else the haystack's.", rich_help_panel=_FROM)] = None,
-    allow_repeat: Annotated[
-        bool, typer.Option("--allow-repeat", help="A short haystack begins anew.", rich_help_panel=_FROM)
-    ] = False,
-    lengths: Annotated[str, typer.Option(help="Frames of films, needles included.", rich_help_panel=_WHAT)] = "64",
-    depths: Annotated[
-        str, typer.Option(help="Of single needles, 0 to 1; or: none.", rich_help_panel=_WHAT)
-    ] = "0,0.2,0.4,0.6,0.8,1",
-    item_count: Annotated[
-        int, typer.Option("--items", help="Needles; and chains for each number of hops.", rich_help_panel=_WHAT)
-    ] = 20,
-    hops: Annotated[str, typer.Option(help="Of chains, 0 to 4, as 1,2,3; or: none.", rich_help_panel=_WHAT)] = "none",
-    decoys: Annotated[int, typer.Option(help="Other chains in a film, 0 to 2.", rich_help_panel=_WHAT)] = 1,
-    hold: Annotated[int, typer.Option(help="Frames that a needle is shown for.", rich_help_panel=_WHAT)] = 4,
-    align: Annotated[
-        Literal["clip", "frame"], typer.Option(help="Needles between clips, or anywhere.", rich_help_panel=_WHAT)
-    ] = "clip",
-    needles: Annotated[
-        Path | None, typer.Option(help="A JSON list of needles, own or official.", rich_help_panel=_WHAT)
-    ] = None,
-    images: Annotated[
-        Path | None, typer.Option(help="Folder of its images; else the list's own.", rich_help_panel=_WHAT)
-    ] = None,
-    way: Annotated[
-        Literal["words", "letters"],
-        typer.Option("--ask", help="For words (flash-tiny knows no letters) or letters.", rich_help_panel=_HOW),
-    ] = "words",
-    rotations: Annotated[int, typer.Option(help="Orders of the letters, 1 to 4.", rich_help_panel=_HOW)] = 1,
-    controls: Annotated[int, typer.Option(help="Items for each control; 0 is none.", rich_help_panel=_HOW)] = 8,
-    compat: Annotated[
-        bool, typer.Option("--compat", help="As the reference does it; needs --needles.", rich_help_panel=_HOW)
-    ] = False,
-    no_duplicate: Annotated[
-        bool, typer.Option("--no-duplicate", help="Of --compat: no frame twice.", rich_help_panel=_HOW)
-    ] = False,
+    out: options.Out,
+    haystack: options.Haystacks = None,
+    join: options.Join = False,
+    fps: options.Fps = 1.0,
+    size: options.Size = None,
+    allow_repeat: options.AllowRepeat = False,
+    lengths: options.Lengths = "64",
+    depths: options.Depths = "0,0.2,0.4,0.6,0.8,1",
+    item_count: options.Items = 20,
+    hops: options.Hops = "none",
+    decoys: options.Decoys = 1,
+    hold: options.Hold = 4,
+    align: options.Align = "clip",
+    needles: options.Needles = None,
+    images: options.Images = None,
+    way: options.Ask = "words",
+    rotations: options.Rotations = 1,
+    controls: options.Controls = 8,
+    compat: options.Compat = False,
+    no_duplicate: options.NoDuplicate = False,
     seed: SynthSeed = 0,
     quiet: Quiet = False,
 ) -> None:
@@ -105,28 +80,24 @@ def build(
 
 @app.command()
 def run(
-    folder: Folder,
+    folder: options.Folder,
     model: Model = TINY,
     revision: Revision = None,
     device: Device = "cpu",
     dtype: Dtype = "auto",
     keep: Keep = None,
     keep_by: KeepBy = None,
-    yarn: Annotated[float | None, typer.Option(help="YaRN factor instead of the model's own.")] = None,
-    pixels: Annotated[bool, typer.Option("--pixels", help="Every film through an mp4: slow, the same.")] = False,
-    endpoint: Annotated[
-        str | None, typer.Option(help="Ask this URL (with /v1) instead; --model names its model.")
-    ] = None,
-    send: Annotated[Literal["video", "frames"], typer.Option(help="What an endpoint gets.")] = "video",
-    stamps: Annotated[bool, typer.Option("--stamps", help="Of --send frames: the second before each.")] = False,
-    timeout: Annotated[float, typer.Option(help="Seconds that an endpoint may take.")] = 120.0,
-    retries: Annotated[int, typer.Option(help="After failures of an endpoint.")] = 3,
-    no_delivery_check: Annotated[
-        bool, typer.Option("--no-delivery-check", help="Run though an endpoint may lose frames.")
-    ] = False,
-    trained: Annotated[int | None, typer.Option(help="Frames that the model was trained to; a line in plots.")] = None,
-    shard: Annotated[str, typer.Option(help="A part of the trials, as 1/4.")] = "1/1",
-    name: Name = "",
+    yarn: options.Yarn = None,
+    pixels: options.Pixels = False,
+    endpoint: options.Url = None,
+    send: options.Send = "video",
+    stamps: options.Stamps = False,
+    timeout: options.Timeout = 120.0,
+    retries: options.Retries = 3,
+    no_delivery_check: options.NoCheck = False,
+    trained: options.Trained = None,
+    shard: options.Part = "1/1",
+    name: options.Name = "",
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -157,9 +128,9 @@ def run(
 
 @app.command()
 def score(
-    folder: Folder,
-    name: Name = "",
-    against: Annotated[str | None, typer.Option(help="Compare with the run of this name.")] = None,
+    folder: options.Folder,
+    name: options.Name = "",
+    against: options.Against = None,
     as_json: Json = False,
 ) -> None:
     """Write summary.json and report.md, and tell the main figures."""
@@ -184,18 +155,20 @@ def score(
 
 
 @app.command()
-def plot(folder: Folder, name: Name = "") -> None:
+def plot(folder: options.Folder, name: options.Name = "") -> None:
     """Draw heat maps as PNG and SVG."""
     try:
         from .plot import draw
     except ModuleNotFoundError as error:
-        raise ValueError(f"{error.name} is not installed: pip install 'videochat-flash[niah]'") from None
+        raise ValueError(
+            f"{str(error.name).partition('.')[0]} is not installed: pip install 'videochat-flash[niah]'"
+        ) from None
     for path in draw(_summary(folder, name, None), _run_folder(folder, name)):
         typer.echo(path)
 
 
 @app.command()
-def verify(folder: Folder, name: Name = "", as_json: Json = False) -> None:
+def verify(folder: options.Folder, name: options.Name = "", as_json: Json = False) -> None:
     """Check a suite, its needles and haystacks, and what was answered so far."""
     from .results import files_of, read_results
     from .suite import load_suite
@@ -288,6 +261,8 @@ def _ours(
     with errors.usage():
         check_plan(plan or (), vc.model.config.llm)
     asker = Ours(vc, how, suite, plan, pixels, told)
+    for number in range(0 if pixels else len(suite.stacks)):
+        asker.splicer(number)  # haystacks are seen now, with a bar of their own
     longest, window = max((length_of(one.film) for one in suite.trials), default=0), asker.facts["window"]
     if isinstance(window, int) and longest > window:
         text = f"films of {longest} frames are beyond the {window} that the model's positions were made for"

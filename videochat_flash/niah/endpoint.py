@@ -25,14 +25,14 @@ from .ask import LETTER, WORDS, Said, Unanswered
 from .draws import rng_of
 from .film import FPS, SENT, Scenery, as_mp4
 from .items import Needle
-from .place import CLIP, Film, length_of, with_needles
+from .place import Film, length_of, with_needles
 from .suite import Suite, Trial
 
 MOST_PICTURES = 1_000  # frames that are sent one by one: 1,000 of 448 pixels are some 40 MB
 JPEG = 90  # quality of pictures that are sent
 CODE_SIGNS = "ACDEFHJKLMNPRTUVWXY3479"  # none looks like another one
 CODE_LENGTH, CODE_STACK = 6, 12
-CODE_PLACES = (2, 5, 7, 12)  # even and odd, and all that a multiple of 4 leaves over: whoever drops some frames drops one
+CODE_PLACES = (2, 5, 7, 12)  # every remainder of 2, 3 and 4: whoever drops each second to fourth frame drops a code
 CODE_TOKENS = 32
 ASK_CODE = "A code of six characters is shown in the video. Answer with the code only."
 AGAIN = {408, 409, 425, 429}  # and whatever is 500 or above: worth another try

@@ -223,7 +223,9 @@ class Splicer:
     def _see(self, frames: Iterable[Image8], count: int) -> Sight:
         if not self.scenery.square:
             return seen(self.vc, frames, count)
-        pixels = np.stack([np.asarray(Image.fromarray(one).resize((self._side,) * 2, 3)) for one in frames])
+        pixels = np.stack(
+            [np.asarray(Image.fromarray(one).resize((self._side,) * 2, Image.Resampling.BICUBIC)) for one in frames]
+        )
         return self.vc.see(Frames(pixels, np.arange(count, dtype=np.float64), float(count)))
 
     @property

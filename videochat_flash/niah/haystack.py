@@ -18,6 +18,7 @@ from ..video import TICK, SamplePlan, VideoInfo, decode, probe
 from .draws import VERSION, digest, rng_of
 
 HASH = 8  # rows and columns of a perceptual hash
+NOISE = 2  # levels by which neighbours must differ: flat fields look alike, whatever a codec does to them
 NEAR = 2  # bits of 64 in which near-duplicates differ at most
 
 
@@ -150,7 +151,7 @@ def hash_of(image: Image8) -> int:
     """A difference hash of 64 bits: alike for pictures that look alike."""
     small = Image.fromarray(image).convert("L").resize((HASH + 1, HASH), Image.Resampling.BILINEAR)
     values = np.asarray(small, np.int16)
-    return int(np.packbits(values[:, 1:] > values[:, :-1]).view(np.uint64)[0])
+    return int(np.packbits(values[:, 1:] > values[:, :-1] + NOISE).view(np.uint64)[0])
 
 
 def hashes(stack: Haystack, count: int, told: Callable[[int, int], None]) -> NDArray[np.uint64]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib import rc_context
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
@@ -77,8 +78,8 @@ def heatmap(
 
 
 def crossing(lengths: Sequence[float], at: float | None) -> float | None:
-    """Where a length lies on the axis of columns; None beyond both ends, where no column is told apart by it."""
-    if at is None or not lengths or at < lengths[0] or at >= lengths[-1]:
+    """Where a length lies on the axis of columns, before all of them if they are longer; None if none is."""
+    if at is None or not lengths or at >= lengths[-1]:
         return None
     return sum(length <= at for length in lengths) - 0.5
 
@@ -88,7 +89,7 @@ def save(figure: Figure, stem: Path) -> list[Path]:
     made = []
     for form in ("png", "svg"):
         path = stem.with_suffix(f".{form}")
-        with beside(path) as part:
+        with beside(path) as part, rc_context({"svg.hashsalt": stem.name}):
             figure.savefig(part, format=form, dpi=DOTS, metadata={"Date": None} if form == "svg" else None)
         made.append(path)
     return made
