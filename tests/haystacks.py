@@ -28,7 +28,7 @@ from videochat_flash.niah.suite import Setting, Suite, Trial
 from videochat_flash.video import SamplePlan, decode, probe
 
 SIZE = (96, 64)
-CODEC = 4.0  # levels by which a codec changes a picture at most, on average
+CODEC = 9.0  # levels by which a codec changes a picture at most, on average
 LITTLE = Setting(lengths=(16, 32), depths=(0.0, 0.5, 1.0), items=3, controls=2, size=SIZE, way="letters")
 
 

@@ -134,6 +134,7 @@ def test_the_report_says_all_of_it(suite: Suite, tmp_path: Path) -> None:
         "504",
         "rotations=2",
         "+50.0 points",
+        "trained to 20 frames",
     ):
         assert words in told
     assert "| 50% | 100.0 % (68 to 100, n 8) |" in told

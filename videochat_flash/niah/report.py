@@ -41,6 +41,9 @@ def _head(facts: Facts) -> str:
         "were empty, both count as wrong",
         f"- seconds of answering: {counts['seconds']:g}",
     ]
+    known = {"trained to": "trained", "rope window": "window", "haystack without repeats": "unique"}
+    told = [f"{words} {facts['lines'][name]:,} frames" for words, name in known.items() if facts["lines"][name]]
+    lines += [f"- {', '.join(told)}"] if told else []
     lines += [f"- deviation from the reference: {words}" for words in facts["deviations"]]
     for stack in facts["suite"]["haystacks"]:
         again = "frames are shown more than once" if stack["repeated"] else "no frame is shown twice"
