@@ -149,6 +149,7 @@ def test_a_haystack_that_is_too_short(tmp_path: Path) -> None:
         ({"rotations": 5}, "--rotations"),
         ({"rotations": 2, "way": "words"}, "--ask letters"),
         ({"mode": "compat"}, "--needles"),
+        ({"mode": "compat", "needles": "a.json", "rotations": 2}, "--rotations are not the reference's"),
     ],
 )
 def test_settings_that_cannot_be(change: dict[str, object], words: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from . import compat, items, place
@@ -44,8 +45,18 @@ def build(folder: Path, setting: Setting, told: Callable[[int, int], None]) -> S
     if not trials:
         raise ValueError("no trial is asked for: single needles need --depths")
     needles = {name_of(item, i): one for item in drawn for i, one in enumerate(item.needles)}
-    facts = [_facts(setting, number, stack, trials, needles, told) for number, stack in enumerate(stacks)]
+    shown = [_shown(setting, stack, trials, number) for number, stack in enumerate(stacks)]
+    facts = []
+    for number, stack in enumerate(stacks):
+        own = [trial for trial in trials if trial.haystack == number]
+        found = hashes(stack, shown[number], _onward(told, sum(shown[:number]), sum(shown)))
+        facts.append(_facts(setting, stack, own, needles, shown[number], found))
     return save_suite(folder, setting, facts, needles, trials)
+
+
+def _onward(told: Callable[[int, int], None], before: int, total: int) -> Callable[[int], None]:
+    """Tells of one haystack's frames among those of all."""
+    return lambda seen: told(before + seen, total)
 
 
 def name_of(item: Item, index: int) -> str:
@@ -60,24 +71,31 @@ def _drawn(setting: Setting) -> list[Item]:
     return some
 
 
+def _shown(setting: Setting, stack: Haystack, trials: Sequence[Trial], number: int) -> int:
+    """Frames of a haystack that films show; ValueError where it has fewer."""
+    parts = [part for one in trials if one.haystack == number for part in one.film if not part.needle]
+    count = max((part.first + part.count for part in parts), default=0)
+    stack.need(-(-count // CLIP) * CLIP if setting.mode == "compat" else count)  # compat cuts through whole clips
+    return count
+
+
 def _facts(
     setting: Setting,
-    number: int,
     stack: Haystack,
-    trials: Sequence[Trial],
+    own: Sequence[Trial],
     needles: dict[str, Needle],
-    told: Callable[[int, int], None],
+    shown: int,
+    found: NDArray[np.uint64],
 ) -> dict[str, Any]:
-    """What the report tells of a haystack."""
-    own = [trial for trial in trials if trial.haystack == number]
-    shown = max((part.first + part.count for one in own for part in one.film if not part.needle), default=0)
-    stack.need(-(-shown // CLIP) * CLIP if setting.mode == "compat" else shown)  # compat cuts through whole clips
-    found = hashes(stack, shown, told)
-    for trial in own:
-        for part in trial.film:
-            needle = needles.get(part.needle)
-            if setting.mode == "strict" and needle and needle.picture and _hidden(needle, found):
-                raise ValueError(f"image {needle.picture} looks like a frame of haystack {stack.name}: use another one")
+    """What the report tells of a haystack.
+
+    Raises:
+        ValueError: a picture that looks like one of its frames.
+    """
+    names = dict.fromkeys(part.needle for trial in own for part in trial.film if part.needle)
+    for needle in (needles[name] for name in names):
+        if setting.mode == "strict" and needle.picture and _hidden(needle, found):
+            raise ValueError(f"image {needle.picture} looks like a frame of haystack {stack.name}: use another one")
     unique = len(found) if setting.mode == "strict" else len({i for one in own for i in _frames(one.film)})
     return {
         "name": stack.name,
@@ -102,7 +120,8 @@ def _repeats(trials: Sequence[Trial]) -> bool:
     return len(set(shown)) < len(shown)
 
 
-def _hidden(needle: Needle, found: np.ndarray[Any, np.dtype[np.uint64]]) -> bool:
+def _hidden(needle: Needle, found: NDArray[np.uint64]) -> bool:
+    """Whether a picture could not be told from the haystack."""
     try:
         with Image.open(needle.picture) as image:
             return looks_like(hash_of(np.asarray(image.convert("RGB"))), found)

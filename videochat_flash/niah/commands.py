@@ -46,10 +46,11 @@ def build(
     quiet: Quiet = False,
 ) -> None:
     """Write a suite: every trial with its film, question and answer. Needs no model."""
+    from ..needle import PROCEDURAL
     from .build import build as make
     from .suite import Setting
 
-    names = tuple(haystack or ["procedural"])
+    names = tuple(one if one == PROCEDURAL else str(Path(one).resolve()) for one in haystack or [PROCEDURAL])
     with errors.usage():
         setting = Setting(
             mode="compat" if compat else "strict",

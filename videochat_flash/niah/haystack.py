@@ -154,13 +154,13 @@ def hash_of(image: Image8) -> int:
     return int(np.packbits(values[:, 1:] > values[:, :-1] + NOISE).view(np.uint64)[0])
 
 
-def hashes(stack: Haystack, count: int, told: Callable[[int, int], None]) -> NDArray[np.uint64]:
+def hashes(stack: Haystack, count: int, told: Callable[[int], None]) -> NDArray[np.uint64]:
     """Of the first ``count`` frames, or of all that there are if these are fewer."""
     count = min(count, stack.frames or count)
     found = np.empty(count, np.uint64)
     for i, image in enumerate(stack.read(0, count)):
         found[i] = hash_of(image)
-        told(i + 1, count)
+        told(i + 1)
     return found
 
 

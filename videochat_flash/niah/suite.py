@@ -80,6 +80,7 @@ class Setting:
             (self.items < 1, f"--items must be at least 1, not {self.items}"),
             (not 1 <= self.hold <= 40, f"--hold must be 1 to 40 frames, not {self.hold}"),
             (not 1 <= self.rotations <= 4, f"--rotations must be 1 to 4, not {self.rotations}"),
+            (self.rotations > 1 and self.mode == "compat", "--rotations are not the reference's: leave out --compat"),
             (self.rotations > 1 and self.way == "words", "--rotations turn letters: ask with --ask letters"),
             (self.mode == "compat" and not self.needles, "--compat needs an official list: give it with --needles"),
         ):
