@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
@@ -44,8 +44,8 @@ class Unanswered(Exception):
 class Asker(Protocol):
     """Answers trials. ``settings`` is all that its answers depend on, ``facts`` what else is worth knowing."""
 
-    settings: Mapping[str, object]
-    facts: Mapping[str, object]
+    settings: dict[str, object]
+    facts: dict[str, object]
 
     def __call__(self, trial: Trial) -> Said:
         """Raises Unanswered where there is no answer, ValueError where going on makes no sense."""
@@ -112,7 +112,7 @@ class Ours:
         self.plan: Plan = (() if compatible else vc.model.config.keep) if keep is None else keep
         llm = vc.model.config.llm
         window = int(llm.yarn.factor * llm.yarn.original_max_positions) if llm.yarn else llm.max_positions
-        self.settings = {
+        self.settings: dict[str, object] = {
             "transport": "pixels" if pixels else "splice",
             "model": how.name,
             "revision": how.revision or "",
@@ -124,7 +124,7 @@ class Ours:
             "prompt": "compat" if compatible else PROMPTS,
             "max_new_tokens": [WORDS, LETTER],
         }
-        self.facts = {"device": how.device, "window": window // vc.model.config.tokens_per_frame}
+        self.facts: dict[str, object] = {"device": how.device, "window": window // vc.model.config.tokens_per_frame}
         self.held: tuple[int, Splicer] | None = None
         self.last: tuple[tuple[int, Film], Sight] | None = None
 

@@ -228,8 +228,8 @@ def _summary(folder: Path, name: str, against: str | None) -> dict[str, Any]:
     facts = summary(suite, records, run)
     if against is not None:
         other = read_results(suite, _run_folder(folder, against))
-        both = [[one for one in scored(suite, some) if not one.trial.control] for some in (records, other)]
-        facts["against"] = {"name": against or "the unnamed run", **compared(*both, suite.setting.seed)}
+        told = compared(scored(suite, records), scored(suite, other), suite.setting.seed)
+        facts["against"] = {"name": against or "the unnamed run", **told}
     if facts["counts"]["errors"] or facts["counts"]["missing"]:
         counts = facts["counts"]
         warnings.warn(

@@ -91,7 +91,7 @@ class Endpoint:
         if suite.setting.mode == "compat":
             raise ValueError("compat scores the likeliest token of a model in this process: an endpoint tells none")
         self.line, self.suite = line, suite
-        self.settings = {
+        self.settings: dict[str, object] = {
             "transport": f"openai-{line.form}",
             "model": line.model,
             "endpoint": line.url,
@@ -234,7 +234,8 @@ def pictures(frames: Iterable[Image8], stamps: bool) -> Iterator[dict[str, Any]]
 
 def keys_of(film: Film) -> list[int]:
     """The frames at which something else begins: needles, and the haystack behind them, borrow nothing from others."""
-    keys, at = [], 0
+    keys: list[int] = []
+    at = 0
     for part in film:
         keys += range(at, at + part.count) if part.needle else [at]
         at += part.count

@@ -135,7 +135,7 @@ def _at(info: VideoInfo, fps: float) -> NDArray[np.int64]:
     if not fps > 0:
         raise ValueError(f"--fps must be above 0, not {fps:g}")
     times = np.arange(0, info.duration - TICK, 1 / fps)
-    numbers = np.searchsorted(info.seconds, times + TICK, "right").astype(np.int64) - 1
+    numbers: NDArray[np.int64] = np.searchsorted(info.seconds, times + TICK, "right").astype(np.int64) - 1
     if len(np.unique(numbers)) < len(numbers):
         raise ValueError(
             f"{info.source} has {info.fps:g} frames a second, fewer than --fps {fps:g}: frames would repeat"
@@ -157,7 +157,7 @@ def hash_of(image: Image8) -> int:
 def hashes(stack: Haystack, count: int, told: Callable[[int], None]) -> NDArray[np.uint64]:
     """Of the first ``count`` frames, or of all that there are if these are fewer."""
     count = min(count, stack.frames or count)
-    found = np.empty(count, np.uint64)
+    found: NDArray[np.uint64] = np.empty(count, np.uint64)
     for i, image in enumerate(stack.read(0, count)):
         found[i] = hash_of(image)
         told(i + 1)

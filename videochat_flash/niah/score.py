@@ -266,7 +266,7 @@ def _follows(shares: Mapping[str, Facts], full: Facts) -> Facts:
     blind, ceiling, broken = values["C0"], values["C2"], values["C5"]
     necessity = None if reached is None or broken is None else reached - broken
     between = None
-    if None not in (reached, blind, ceiling) and ceiling > blind:
+    if reached is not None and blind is not None and ceiling is not None and ceiling > blind:
         between = (reached - blind) / (ceiling - blind)
     return {"chain_necessity": necessity, "blind_adjusted": between}
 

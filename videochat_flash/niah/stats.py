@@ -75,10 +75,9 @@ def bootstrap(outcomes: Sequence[Outcome], seed: int = 0, resamples: int = RESAM
     """
     if not outcomes:
         raise ValueError("there is nothing to average: no trial was scored")
-    cells, needles, stacks = (
-        {name: i for i, name in enumerate(sorted({pick(one) for one in outcomes}))}  # type: ignore[type-var]
-        for pick in (lambda one: one.cell, lambda one: one.needle, lambda one: one.haystack)
-    )
+    cells = {name: i for i, name in enumerate(sorted({one.cell for one in outcomes}))}
+    needles = {name: i for i, name in enumerate(sorted({one.needle for one in outcomes}))}
+    stacks = {name: i for i, name in enumerate(sorted({one.haystack for one in outcomes}))}
     sums, counts = (np.zeros((len(stacks), len(needles), len(cells))) for _ in range(2))
     for one in outcomes:
         place = stacks[one.haystack], needles[one.needle], cells[one.cell]

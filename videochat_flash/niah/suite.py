@@ -91,9 +91,8 @@ class Setting:
     def flags(self) -> tuple[str, ...]:
         """Every choice that makes figures incomparable with others of the same mode; printed in the report."""
         usual = Setting(mode=self.mode, needles=self.needles)
-        names = ("hold", "align", "fps", "allow_repeat", "duplicate", "rotations", "size")
-        if self.mode == "compat":
-            names = ("duplicate", "allow_repeat")
+        strict = ("hold", "align", "fps", "allow_repeat", "rotations", "size")
+        names = strict if self.mode == "strict" else ("allow_repeat", "duplicate")
         plain = {name: (getattr(self, name), getattr(usual, name)) for name in names}
         return tuple(f"{name}={value}" for name, (value, other) in plain.items() if value != other)
 
