@@ -73,6 +73,13 @@ OPTIONS = {
     "convert": "",
     "demo": "video out seed model",
     "train": "set dry-run check-data exam gpu gpus json quiet",
+    "niah build": "out haystack join fps size allow-repeat lengths depths items hops decoys hold align needles images "
+    "ask rotations controls compat no-duplicate seed quiet",
+    "niah run": "model revision device dtype keep keep-by yarn pixels endpoint send stamps timeout retries "
+    "no-delivery-check trained shard name json quiet",
+    "niah score": "name against json",
+    "niah plot": "name",
+    "niah verify": "name json",
     "synth needle": "out haystack frames questions seed truth kinds fps size",
     "synth card": "out colour shape character seed size",
 }
@@ -80,8 +87,9 @@ OPTIONS = {
 
 def test_an_option_more_or_less_is_a_decision() -> None:
     group = typer.main.get_command(cli.app)
-    found = {**group.commands, **{f"synth {name}": one for name, one in group.commands["synth"].commands.items()}}
-    del found["synth"]
+    found = dict(group.commands)
+    for room in ("synth", "niah"):
+        found |= {f"{room} {name}": one for name, one in found.pop(room).commands.items()}
     assert {name: [p.opts[0] for p in one.params if p.opts[0].startswith("--")] for name, one in found.items()} == {
         name: [f"--{option}" for option in options.split()] for name, options in OPTIONS.items()
     }

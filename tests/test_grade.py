@@ -93,3 +93,60 @@ def test_a_chain_is_right_when_all_of_it_is() -> None:
     answers = [("a", True), ("b", True), ("a", False), ("b", True), ("c", False), ("a", True)]
     assert grade.jointly(answers) == {"a": False, "b": True, "c": False}
     assert grade.jointly([]) == {}
+
+
+@pytest.mark.parametrize(
+    ("right", "asked", "low", "high"),
+    [
+        (0, 10, 0.0, 0.2775),
+        (10, 10, 0.7225, 1.0),
+        (5, 10, 0.2366, 0.7634),
+        (485, 500, 0.9512, 0.9817),
+        (0, 0, 0, 1),
+        (2379, 2400, 0.987, 0.994),
+        (20, 20, 0.839, 1.0),
+        *((20, 100, 0.133, 0.289), (25, 100, 0.175, 0.343), (33, 100, 0.246, 0.427), (35, 100, 0.264, 0.447)),
+        *((60, 100, 0.502, 0.691), (7, 100, 0.034, 0.137), (18, 100, 0.117, 0.267), (27, 100, 0.193, 0.364)),
+        *((31, 100, 0.228, 0.406), (54, 100, 0.443, 0.634)),
+    ],
+)
+def test_wilson(right: int, asked: int, low: float, high: float) -> None:
+    """Against published values of the interval."""
+    assert grade.wilson(right, asked) == pytest.approx((low, high), abs=1e-3)
+
+
+OPTIONS = ("red", "a blue kite", "Gray", "two")
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        *((text, 1) for text in ("B", "b", " B ", "(B)", "**B**", "B.", "\uff22", "[B]", '"B"', "`B`")),
+        *(
+            (text, 1)
+            for text in ("(B", "B) a blue kite", "(B) a blue kite", "B. It flies.", "B: because", "**B)** yes")
+        ),
+        *((text, 1) for text in ("The answer is B", "answer: (B)", "Option B", "The best option is **B**.")),
+        ("At first the answer is A. But no: the answer is B", 1),
+        *((text, 1) for text in ("a blue kite", "A blue kite.", "'a blue kite'", "A BLUE KITE")),
+        *(
+            (text, None)
+            for text in ("", " ", "(", "E", "kite", "A blue kite flies", "A man", "AB", "I think it is red")
+        ),
+        *(
+            (text, None)
+            for text in ("A) or B)", "A or B", "It could be B", "B flat", "answers vary", "the answer is E")
+        ),
+        ("gray", 2),
+        ("2", None),
+    ],
+)
+def test_an_option_is_read_strictly(text: str, found: int | None) -> None:
+    assert grade.option(text, OPTIONS) == found
+
+
+def test_without_letters_only_the_words_count() -> None:
+    assert grade.option("A", OPTIONS, lettered=False) is None
+    assert grade.option("A", ("7", "A"), lettered=False) == 1
+    assert grade.option("the answer is B", OPTIONS, lettered=False) is None
+    assert grade.option("red", ("red", "Red"), lettered=False) is None

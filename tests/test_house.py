@@ -46,13 +46,27 @@ ALLOWED: dict[str, set[str]] = {
     "train": {*BELOW_CHAT, "synth"},
     "needle": {"config", "files", "video", "synth"},
     "grade": {"synth"},
+    "niah": {*CORE, "synth", "needle", "grade"},
     "sheet": {"video"},
     **{name: set() for name in ("show", "options")},  # these two and the next four are the command line's own
     "errors": {"show"},
     "facts": {"config", "sight", "video", "weights"},
     "session": {*CORE, "facts", "show"},
     "demo": {*CORE, "facts", "show", "session", "sheet", "needle", "synth"},
-    "cli": {*CORE, "convert", "show", "options", "errors", "facts", "session", "demo", "needle", "train", "synth"},
+    "cli": {
+        *CORE,
+        "convert",
+        "show",
+        "options",
+        "errors",
+        "facts",
+        "session",
+        "demo",
+        "needle",
+        "train",
+        "synth",
+        "niah",
+    },
 }
 # Commands: they end as a command ends, show bars, and one measures what a user would get.
 ALSO = {
@@ -60,6 +74,7 @@ ALSO = {
     "train/tiny.py": {"errors"},
     "train/command.py": {"show"},
     "train/ablate.py": {"show", "errors"},
+    "niah/commands.py": {"errors", "options", "session", "show"},
 }
 LAZY = {"__init__.py", "cli.py", "video.py"}  # where an import may stand inside a function, of the core and the edge
 

@@ -10,9 +10,10 @@ from command import small_model
 
 from videochat_flash import VideoChatFlash
 from videochat_flash.config import parse_plan
+from videochat_flash.grade import wilson
 from videochat_flash.synth import HOPS, KINDS, Question
 from videochat_flash.train import report
-from videochat_flash.train.report import Quota, Record, Setting, measure, rows_of, wanted_of, wilson
+from videochat_flash.train.report import Quota, Record, Setting, measure, rows_of, wanted_of
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -20,15 +21,6 @@ pytestmark = pytest.mark.usefixtures("unchecked")
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return small_model(tmp_path_factory.mktemp("models"))
-
-
-@pytest.mark.parametrize(
-    ("right", "asked", "low", "high"),
-    [(0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (5, 10, 0.2366, 0.7634), (485, 500, 0.9512, 0.9817), (0, 0, 0, 1)],
-)
-def test_wilson(right: int, asked: int, low: float, high: float) -> None:
-    """Against published values of the interval."""
-    assert wilson(right, asked) == pytest.approx((low, high), abs=1e-3)
 
 
 def test_how_many_are_asked_of_each_kind() -> None:

@@ -15,6 +15,7 @@ import typer
 
 from . import __version__, errors, show
 from .files import check_target
+from .niah.commands import app as niah
 from .options import (
     TINY,
     Device,
@@ -53,6 +54,7 @@ app = typer.Typer(
 )
 synth = typer.Typer(help="Make test videos whose answers are known.")
 app.add_typer(synth, name="synth")
+app.add_typer(niah, name="niah")
 
 # -- commands ----------------------------------------------------------------------------------------------------------
 

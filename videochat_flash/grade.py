@@ -1,12 +1,14 @@
-"""Scores that are more than right or wrong: intervals of time, descriptions, and questions that belong together.
+"""Scores that are more than right or wrong: intervals of time, descriptions, questions that belong together, options.
 
 Pure functions of words, for everyone who measures a model.
 """
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Hashable, Iterable
+import unicodedata
+from collections.abc import Hashable, Iterable, Sequence
 from typing import TypeVar
 
 from .synth import CHARACTERS, COLOURS, SHAPES
@@ -16,6 +18,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 UNIT = r"\s*(?:seconds|second|secs|sec|s)\b"
 SPAN = re.compile(rf"\bfrom\s+(\d+(?:\.\d+)?)(?:{UNIT})?\s+to\s+(\d+(?:\.\d+)?){UNIT}", re.IGNORECASE)
+LETTERS = "ABCDEFGH"  # of options
 SIGN = re.compile(rf"\b(?:digit|letter|character)\s+([{''.join(CHARACTERS)}])\b")
 
 
@@ -64,3 +67,47 @@ def jointly(answers: Iterable[tuple[Key, bool]]) -> dict[Key, bool]:
     for chain, one in answers:
         right[chain] = right.get(chain, True) and one
     return right
+
+
+def option(text: str, options: Sequence[str], lettered: bool = True) -> int | None:
+    """Which option an answer names, and nothing that has to be guessed (NIAH specification, 3.9).
+
+    Read are, in this order: a lone letter, a letter before a delimiter, an answer that "is" a letter (the last such
+    words count), and an option's own words. Two different letters are no answer.
+
+    Args:
+        text: what was said.
+        options: the texts of the options, the first one lettered A.
+        lettered: whether the options were shown with letters; if not, only their own words are read.
+
+    Returns:
+        The index of the option, or None for anything else.
+    """
+    text = unicodedata.normalize("NFKC", text)
+    plain = _bare(text)
+    letters = LETTERS[: len(options)]
+    if lettered and len(plain) == 1 and plain.upper() in letters:
+        return letters.index(plain.upper())
+    named = {letters.index(one) for one in re.findall(rf"\b([{letters}])[).:\]]", text)} if lettered else set()
+    if named and re.match(rf"[{letters}][).:\]]", plain):
+        return named.pop() if len(named) == 1 else None
+    said = re.findall(rf"\b(?i:answer|option)\b(?i:\s+is)?[\s:*\"'(\[]*([{letters}])(?!\w)", plain) if lettered else []
+    if said:
+        return letters.index(said[-1])
+    own = [i for i, one in enumerate(options) if _bare(one).casefold() == plain.casefold()]
+    return own[0] if len(own) == 1 else None
+
+
+def _bare(text: str) -> str:
+    """A text without the marks, quotes and brackets around it."""
+    return unicodedata.normalize("NFKC", text).strip(" \t\r\n*_`#>\"'\u201c\u201d\u2018\u2019()[]{}.:")
+
+
+def wilson(right: float, asked: int, z: float = 1.96) -> tuple[float, float]:
+    """Where a share truly lies, with 95 % confidence, when ``right`` of ``asked`` were seen."""
+    if not asked:
+        return 0.0, 1.0
+    share, spread = right / asked, z * z / asked
+    middle = (share + spread / 2) / (1 + spread)
+    half = z / (1 + spread) * math.sqrt(share * (1 - share) / asked + spread / (4 * asked))
+    return max(0.0, middle - half), min(1.0, middle + half)

@@ -11,7 +11,7 @@ import math
 import re
 import warnings
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -361,16 +361,25 @@ def normalise(pixels: UInt8[np.ndarray, "n h w 3"]) -> Float32[np.ndarray, "n 3 
     return np.stack([table[pixels[..., channel], channel] for channel in range(3)], axis=1)
 
 
-def write(path: str | Path, frames: Iterable[UInt8[np.ndarray, "h w 3"]], fps: float, *, crf: int = 18) -> int:
-    """Writes an H.264 mp4, whole or not at all, the same bytes for the same frames. Odd sides grow by 1. Returns n."""
+def write(
+    path: str | Path,
+    frames: Iterable[UInt8[np.ndarray, "h w 3"]],
+    fps: float,
+    *,
+    crf: int = 18,
+    keys: Container[int] = (),
+) -> int:
+    """Writes an H.264 mp4, whole or not at all, the same bytes for the same frames. Odd sides grow by 1. Returns n.
+
+    A ``crf`` of 0 loses nothing but colour's finer half; ``keys`` are numbers of frames that are to be key frames.
+    """
     path, count, shape = Path(path), 0, (0, 0, 3)
     if not 0 < fps < math.inf:
         raise ValueError(f"fps must be a positive number, not {fps}")
     rate = Fraction(fps).limit_denominator(100_000)
     with beside(path) as part, _open(part, "w") as (av, out, _):
-        stream = out.add_stream(
-            "libx264", rate=rate, options={"crf": str(crf), "preset": "veryfast", "threads": "1", **SAME_BYTES}
-        )
+        options = {"crf": str(crf), "preset": "veryfast", "threads": "1", "forced-idr": "1", **SAME_BYTES}
+        stream = out.add_stream("libx264", rate=rate, options=options)
         stream.pix_fmt, stream.codec_context.time_base = "yuv420p", Fraction(1, rate.numerator)
         for count, frame in enumerate(frames, 1):
             if count == 1:
@@ -381,6 +390,8 @@ def write(path: str | Path, frames: Iterable[UInt8[np.ndarray, "h w 3"]], fps: f
             even = np.pad(frame, ((0, shape[0] % 2), (0, shape[1] % 2), (0, 0)), "edge")
             picture = av.VideoFrame.from_ndarray(even, format="rgb24").reformat(format="yuv420p")
             picture.pts, picture.time_base = (count - 1) * rate.denominator, Fraction(1, rate.numerator)
+            if count - 1 in keys:
+                picture.pict_type = av.video.frame.PictureType.I
             out.mux(stream.encode(picture))
         if not count:
             raise ValueError(f"{path} needs at least one frame")

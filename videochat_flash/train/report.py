@@ -27,6 +27,7 @@ from .. import errors, grade, show
 from ..chat import VideoChatFlash
 from ..config import Plan, check_plan, parse_plan
 from ..files import beside
+from ..grade import wilson
 from ..needle import CHAINS, MOST_HOPS, PROCEDURAL, make_needle
 from ..prefix import prepare
 from ..synth import ALL_KINDS, ATTRIBUTES, COLOURS, DIGITS, DIRECTIONS, HOPS, KINDS, SHAPES, SPEEDS, Question
@@ -196,16 +197,6 @@ def _by_chain(questions: Sequence[Question]) -> list[Question]:
     """The same questions, of every kind about the same chain first: so that a quota takes whole chains."""
     chains = list(dict.fromkeys(one.chain for one in questions))
     return sorted(questions, key=lambda one: chains.index(one.chain))
-
-
-def wilson(right: float, asked: int, z: float = 1.96) -> tuple[float, float]:
-    """Where a share truly lies, with 95 % confidence, when ``right`` of ``asked`` were seen."""
-    if not asked:
-        return 0.0, 1.0
-    share, spread = right / asked, z * z / asked
-    middle = (share + spread / 2) / (1 + spread)
-    half = z / (1 + spread) * math.sqrt(share * (1 - share) / asked + spread / (4 * asked))
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def rows_of(records: Sequence[Record], named: bool = False) -> list[Row]:

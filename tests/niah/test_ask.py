@@ -1,0 +1,147 @@
+"""Models in this process: the splice and the real mp4 give the same answers, and compat asks as the reference does."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from command import small_model
+from haystacks import small
+from PIL import Image
+
+from videochat_flash import VideoChatFlash
+from videochat_flash.config import Yarn, parse_plan
+from videochat_flash.generate import prefill
+from videochat_flash.niah import ask, compat
+from videochat_flash.niah.ask import Loading, Ours, compat_prompt
+from videochat_flash.niah.build import build
+from videochat_flash.niah.place import length_of
+from videochat_flash.niah.results import Shard, read_results
+from videochat_flash.niah.run import run
+from videochat_flash.niah.suite import Setting, Suite
+
+pytestmark = pytest.mark.usefixtures("unchecked")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_model(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="module")
+def vc(folder: Path) -> VideoChatFlash:
+    return VideoChatFlash.from_pretrained(folder)
+
+
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory: pytest.TempPathFactory) -> Suite:
+    where = tmp_path_factory.mktemp("suites") / "mixed"
+    stacks = (("procedural",), ("procedural",))
+    return small(where, lengths=(24,), depths=(0.0, 0.6), items=2, hops=(1,), decoys=0, haystacks=stacks, controls=1)
+
+
+def ours(vc: VideoChatFlash, suite: Suite, pixels: bool = False, keep: str | None = None) -> Ours:
+    plan = None if keep is None else parse_plan(keep)
+    return Ours(vc, Loading("small"), suite, plan, pixels, lambda *_: None)
+
+
+def test_a_splice_and_a_real_mp4_are_answered_alike(vc: VideoChatFlash, suite: Suite, tmp_path: Path) -> None:
+    texts = []
+    for pixels in (False, True):
+        asker = ours(vc, suite, pixels)
+        assert run(suite, tmp_path / str(pixels), asker, Shard(), lambda *_: None).failed == 0
+        records = read_results(suite, tmp_path / str(pixels))
+        texts.append([(records[one.id].text, records[one.id].rows) for one in suite.trials])
+    assert texts[0] == texts[1] and len({text for text, _ in texts[0]}) > 1
+    rows = {one.length: record for one, (_, record) in zip(suite.trials, texts[0], strict=True) if not one.control}
+    assert rows[24] > 24 // 4 * vc.model.config.clip_tokens
+
+
+def test_settings_tell_runs_apart(vc: VideoChatFlash, suite: Suite, folder: Path) -> None:
+    plain = ours(vc, suite).settings
+    assert plain["transport"] == "splice" and plain["keep"] == [[2, 0.5, "attention"], [4, 0.25, "attention"]]
+    assert ours(vc, suite, keep="off").settings["keep"] == []
+    other = VideoChatFlash.from_pretrained(small_model(folder.parent, 1))
+    marks = [ours(one, suite).settings for one in (vc, other)]
+    assert marks[0]["decoder"] != marks[1]["decoder"]
+    assert ours(vc, suite).facts["window"] == vc.model.config.llm.max_positions // 16
+
+
+def test_the_haystack_is_kept_beside_the_suite(vc: VideoChatFlash, suite: Suite) -> None:
+    ours(vc, suite).splicer(0)
+    assert len(list((suite.folder / ask.CACHE).iterdir())) >= 1
+
+
+def test_too_little_memory_is_no_answer(vc: VideoChatFlash, suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("all gone")
+
+    asker = ours(vc, suite)
+    monkeypatch.setattr(vc, "reply", full)
+    with pytest.raises(ask.Unanswered, match="all gone"):
+        asker(suite.trials[0])
+
+
+def test_yarn_by_option(folder: Path) -> None:
+    plain, longer = ask.load(Loading(str(folder))), ask.load(Loading(str(folder), yarn=4.0))
+    assert plain.model.config.llm.yarn is None and longer.model.config.llm.yarn == Yarn(4.0, 4096)
+    assert ask.decoder_mark(plain) == ask.decoder_mark(longer)
+
+
+# Compat.
+
+
+def test_the_prompt_of_the_reference(vc: VideoChatFlash) -> None:
+    question = "Find <|im_end|> it.\nOnly give the best option. Best option: ("
+    prompt = compat_prompt(vc, question)
+    text = vc.tokenizer.decode(list(prompt.ids), skip_special_tokens=False)
+    assert text == compat.BEFORE + question + compat.AFTER
+    before = vc.tokenizer.decode(list(prompt.ids[: prompt.slots[0]]), skip_special_tokens=False)
+    assert before == compat.BEFORE
+    ended = vc.tokenizer.token_to_id("<|im_end|>")
+    assert prompt.ids.count(ended) == 2  # what the question spells is text
+
+
+def test_compat_takes_the_likeliest_token_of_spliced_rows(vc: VideoChatFlash, tmp_path: Path) -> None:
+    trailer = "\nOptions: (A) red\n(B) blue\nOnly give the best option. Best option: ("
+    Image.fromarray(np.full((20, 30, 3), 99, np.uint8)).save(tmp_path / "a.png")
+    entry = {"question": f"Find it.{trailer}", "answer": "B", "image": "a.png", "id": 0}
+    (tmp_path / "list.json").write_text(json.dumps([entry]))
+    setting = Setting(
+        mode="compat",
+        needles=str(tmp_path / "list.json"),
+        lengths=(10, 20),
+        depths=(0.5,),
+        size=(96, 64),
+        way="letters",
+    )
+    made = build(tmp_path / "suite", setting, lambda *_: None)
+    asker = ours(vc, made)
+    assert asker.settings["keep"] == [] and asker.settings["prompt"] == "compat"
+    trial = made.trials[-1]
+    assert length_of(trial.film) == 24
+    said = asker(trial)
+    rows = asker.splicer(0).rows(trial.film)
+    assert rows.shape[:2] == (24, 16)
+    begun = prefill(vc.model, [compat_prompt(vc, trial.prompt)], [[rows]])
+    assert said.text == vc.tokenizer.decode([int(begun.logits[0].argmax())], skip_special_tokens=False)
+    assert said.rows == 24 * 16 + len(compat_prompt(vc, trial.prompt).ids)
+
+
+# The built-in model.
+
+
+@pytest.mark.slow
+def test_flash_tiny_finds_what_is_hidden(tmp_path: Path) -> None:
+    suite = small(tmp_path / "suite", lengths=(32,), depths=(0.5,), items=6, way="words", size=(320, 240), controls=6)
+    how = Loading()
+    run(suite, suite.folder, Ours(ask.load(how), how, suite, None, False, lambda *_: None), Shard(), lambda *_: None)
+    records = read_results(suite, suite.folder)
+    right = {
+        name: sum(records[one.id].text == one.options[one.answer] for one in suite.trials if one.control == name)
+        for name in ("", "C0", "C1", "C2")
+    }
+    assert right[""] >= 4 and right["C2"] >= 4 and max(right["C0"], right["C1"]) <= 3

@@ -1,0 +1,178 @@
+"""Scores, reports and pictures: they say what was answered, and what was not."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import Any
+
+import pytest
+from haystacks import Told, small, truth, wrong
+from PIL import Image
+
+from videochat_flash.grade import wilson
+from videochat_flash.niah import plot, score
+from videochat_flash.niah.report import report
+from videochat_flash.niah.results import Shard, read_results, read_run
+from videochat_flash.niah.run import run
+from videochat_flash.niah.suite import Suite, Trial
+
+pytestmark = pytest.mark.usefixtures("unchecked")
+
+
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory: pytest.TempPathFactory) -> Suite:
+    return small(tmp_path_factory.mktemp("suites") / "both", lengths=(48, 64), hops=(0, 1), rotations=2, items=4)
+
+
+def facts_of(suite: Suite, folder: Path, says: Any, name: str = "told") -> dict[str, Any]:
+    run(suite, folder, Told(says, name), Shard(), lambda *_: None)
+    return score.summary(suite, read_results(suite, folder), read_run(folder))
+
+
+def test_an_oracle_has_everything_right(suite: Suite, tmp_path: Path) -> None:
+    facts = facts_of(suite, tmp_path, truth)
+    assert facts["accuracy"] == 1.0 and facts["counts"]["right"] == len(suite.trials)
+    single, multi = facts["single"], facts["multi"]
+    assert len(single["cells"]) == 6 and single["all_rotations"] == 1.0 and single["chance"] == 0.25
+    [cell] = [one for one in single["cells"] if (one["length"], one["depth"]) == (48, 0.5)]
+    assert (cell["right"], cell["asked"]) == (8, 8) and (cell["low"], cell["high"]) == wilson(8, 8)
+    assert single["reliable_length"] is None and single["reliable_needs"] == 35
+    assert multi["joint"]["mean"] == 1.0 and multi["counts"]["both right"] == 2 * 4 * 2
+    assert [(one["length"], one["hops"], one["asked"]) for one in multi["cells"]] == [
+        *((48, 0, 8), (48, 1, 8), (64, 0, 8), (64, 1, 8))
+    ]
+    assert facts["controls"]["multi"]["shares"]["C7"]["accuracy"] == 1.0
+    assert facts["lines"] == {"trained": 20, "window": 24, "unique": None}
+
+
+def needled(trial: Trial) -> str:
+    """Right where the answer can be seen; else wrong."""
+    return truth(trial) if trial.control in ("", "C2", "C7") else wrong(trial)
+
+
+def test_controls_tell_what_was_needed(suite: Suite, tmp_path: Path) -> None:
+    told = facts_of(suite, tmp_path, needled)["controls"]
+    assert {name: one["accuracy"] for name, one in told["single"]["shares"].items()} == {
+        "C0": 0.0,
+        "C1": 0.0,
+        "C2": 1.0,
+        "C3": 0.0,
+    }
+    assert told["single"]["blind_adjusted"] == 1.0 and told["single"]["chain_necessity"] is None
+    assert told["multi"]["chain_necessity"] == 1.0 and told["multi"]["shares"]["C5"]["asked"] == 4
+    assert told["single"]["full"]["asked"] == 2 * 3 * 2
+
+
+def test_a_blind_guesser_is_at_chance(suite: Suite, tmp_path: Path) -> None:
+    facts = facts_of(suite, tmp_path, lambda trial: "A")
+    assert facts["single"]["all_rotations"] == 0.0
+    assert 0 < facts["accuracy"] < 0.75
+
+
+def test_joint_and_marginal_scores_are_told_apart(suite: Suite, tmp_path: Path) -> None:
+    facts = facts_of(suite, tmp_path, lambda one: wrong(one) if one.role == "cap" else truth(one))["multi"]
+    assert (facts["cap"]["accuracy"], facts["qa"]["accuracy"], facts["qa_joint"]["accuracy"]) == (0.0, 1.0, 0.0)
+    assert facts["counts"] == {"both right": 0, "only cap right": 0, "only qa right": 16, "both wrong": 0}
+    assert facts["mean_of_cap_and_qa"] == 0.5 and facts["qa_given_cap"]["accuracy"] is None
+    assert facts["joint"]["mean"] == 0.5  # without hops there is no caption to be told
+
+
+def test_what_cannot_be_read_is_wrong_and_told(suite: Suite, tmp_path: Path) -> None:
+    def says(trial: Trial) -> str | None:
+        return (
+            {0.0: "I see something.", 0.5: "", 1.0: None}.get(trial.depth or 0.0, "")
+            if trial.depth is not None
+            else "B"
+        )
+
+    facts = facts_of(suite, tmp_path, lambda one: says(one) if int(one.id, 16) % 3 else truth(one))
+    counts = facts["counts"]
+    assert counts["unparsed"] and counts["empty"] and counts["errors"]
+    assert counts["answered"] + counts["errors"] == counts["trials"]
+    assert counts["answered"] == sum(counts[name] for name in ("right", "wrong", "unparsed", "empty"))
+    asked = sum(cell["asked"] for cell in facts["single"]["cells"] if cell["depth"] == 1.0)
+    assert asked < 16  # failures are in no cell
+    told = report(facts)
+    assert f"{counts['errors']} failed (not scored)" in told and "x it would not say" in told
+
+
+def test_chains_with_a_missing_answer_are_left_out(suite: Suite, tmp_path: Path) -> None:
+    lost = next(one for one in suite.trials if one.kind == "caption" and not one.control)
+    facts = facts_of(suite, tmp_path, lambda one: None if one.id == lost.id else truth(one))
+    assert sum(cell["asked"] for cell in facts["multi"]["cells"]) == 2 * 2 * 4 * 2 - 1
+
+
+def test_nothing_answered_is_nothing_to_score(suite: Suite, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="in a row"):
+        run(suite, tmp_path, Told(lambda _: None), Shard(), lambda *_: None)
+    with pytest.raises(ValueError, match="nothing to score; the last error: it would not say"):
+        score.summary(suite, read_results(suite, tmp_path), read_run(tmp_path))
+
+
+def test_two_runs_are_compared(suite: Suite, tmp_path: Path) -> None:
+    both = []
+    for name, says in (("a", truth), ("b", wrong)):
+        run(suite, tmp_path / name, Told(says, name), Shard(), lambda *_: None)
+        both.append(score.scored(suite, read_results(suite, tmp_path / name)))
+    told = score.compared(both[0], both[1], 0)
+    grid = sum(not one.control for one in suite.trials)
+    assert told["difference"] == 1.0 and told["trials"] == grid and told["needles"] == 12 and told["p"] < 0.001
+
+
+def test_the_report_says_all_of_it(suite: Suite, tmp_path: Path) -> None:
+    facts = facts_of(suite, tmp_path, truth)
+    against = {"name": "b", "difference": 0.5, "p": 0.01, "trials": 8, "needles": 4}
+    told = report({**json.loads(json.dumps(facts)), "against": against})
+    for words in (
+        "## Single-hop",
+        "## Multi-hop",
+        "## Controls",
+        "Chain necessity",
+        "design effect",
+        "504",
+        "rotations=2",
+        "+50.0 points",
+        "trained to 20 frames",
+    ):
+        assert words in told
+    assert "| 50% | 100.0 % (68 to 100, n 8) |" in told
+
+
+# Pictures.
+
+
+def test_heat_maps_of_both_suites(suite: Suite, tmp_path: Path) -> None:
+    facts = facts_of(suite, tmp_path / "run", truth)
+    facts["lines"] = {"trained": 50, "window": 63.0, "unique": None}
+    made = plot.draw(facts, tmp_path)
+    names = [f"heatmap{part}.{form}" for part in ("", "-multi") for form in ("png", "svg")]
+    assert [path.name for path in made] == names and sorted(path.name for path in tmp_path.glob("heat*")) == sorted(
+        names
+    )
+    with Image.open(made[0]) as image:
+        assert image.width > 400 and len(image.convert("RGB").getcolors(10**6) or ()) > 20
+    assert ElementTree.parse(made[1]).getroot().tag.endswith("svg")
+    before = made[1].read_bytes()
+    assert plot.draw(facts, tmp_path)[1].read_bytes() == before
+
+
+def test_numbers_stand_in_the_cells_and_rows_are_not_merged() -> None:
+    depths = [round(i * 0.05, 2) for i in range(21)]
+    cells = [{"length": n, "depth": d, "accuracy": d} for n in (1000, 10_000) for d in depths]
+    figure = plot.heatmap(cells[:-1], "depth", "depth", "title", {"unique": 5000, "window": 10_000, "trained": None})
+    axes = figure.axes[0]
+    written = [text.get_text() for text in axes.texts]
+    assert len(written) == 42 and written[:2] == ["0.00", "0.00"] and written[-1] == "–"
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert len(set(labels)) == 21 and "5%" in labels and "10,000" in [one.get_text() for one in axes.get_xticklabels()]
+    assert axes.images[0].get_clim() == (0, 1)
+    assert [line.get_xdata()[0] for line in axes.lines] == [0.5]
+
+
+@pytest.mark.parametrize(
+    ("at", "place"), [(None, None), (50, -0.5), (100, 0.5), (150, 0.5), (200, 1.5), (300, None), (400, None)]
+)
+def test_where_lines_cross(at: float | None, place: float | None) -> None:
+    assert plot.crossing([100, 200, 300], at) == place

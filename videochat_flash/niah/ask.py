@@ -1,0 +1,202 @@
+"""Asks a model in this process: from a spliced Sight, through a real mp4, or as the reference asks."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
+
+import torch
+
+from .. import weights
+from ..chat import VideoChatFlash, check_device
+from ..config import Plan, Yarn
+from ..generate import Decoding, prefill
+from ..prompt import IGNORE, IM_END, IM_START, Prompt, control
+from ..sight import Sight
+from . import compat
+from .film import Splicer, seen
+from .place import CLIP, Film, length_of
+from .suite import Suite, Trial
+
+WORDS, LETTER = 16, 8  # new tokens at most
+PROMPTS = "strict 1"  # version of the wording and of what is around it
+CACHE = "cache"  # folder of Sights in a suite's
+Told = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Said:
+    """An answer: its text as it came, why it ended, and how long the prompt was."""
+
+    text: str
+    finish: str = ""
+    rows: int = 0
+
+
+class Unanswered(Exception):
+    """A trial that failed: recorded, never scored, and tried again by the next run."""
+
+
+@runtime_checkable
+class Asker(Protocol):
+    """Answers trials. ``settings`` is all that its answers depend on, ``facts`` what else is worth knowing."""
+
+    settings: dict[str, object]
+    facts: dict[str, object]
+
+    def __call__(self, trial: Trial) -> Said:
+        """Raises Unanswered where there is no answer, ValueError where going on makes no sense."""
+        ...
+
+
+@dataclass(frozen=True)
+class Loading:
+    """Which model, and how it is held."""
+
+    name: str = weights.EMBEDDED
+    revision: str | None = None
+    device: str = "cpu"
+    dtype: torch.dtype | None = None
+    yarn: float | None = None
+
+
+def load(how: Loading) -> VideoChatFlash:
+    """A model, with another YaRN factor than its config's where one is asked for.
+
+    Raises:
+        FileNotFoundError: no such model.
+        ValueError: weights that do not fit, or a device that is not there.
+    """
+    if how.yarn is None:
+        return VideoChatFlash.from_pretrained(how.name, revision=how.revision, dtype=how.dtype, device=how.device)
+    check_device(how.device)
+    folder = weights.find(how.name, how.revision)
+    config = weights.read_config(folder)
+    before = config.llm.yarn.original_max_positions if config.llm.yarn else config.llm.max_positions
+    config = replace(config, llm=replace(config.llm, yarn=Yarn(how.yarn, before)))
+    dtype = torch.float32 if how.dtype is None and how.device == "cpu" else how.dtype
+    model = weights.load_model(folder, config, dtype, how.device)
+    return VideoChatFlash(model, weights.read_tokenizer(folder), weights.read_decoding(folder))
+
+
+def decoder_mark(vc: VideoChatFlash) -> str:
+    """Digest of a sample of the decoder's weights: results of two trainings of one name must not be mixed."""
+    mark = hashlib.sha256()
+    for name, tensor in vc.model.decoder.state_dict().items():
+        flat = tensor.flatten()
+        places = torch.linspace(0, len(flat) - 1, 64, dtype=torch.long, device=flat.device)
+        mark.update(name.encode() + flat[places].bfloat16().float().cpu().numpy().tobytes())
+    return mark.hexdigest()[:16]
+
+
+class Ours:
+    """A model of ours. Films of one haystack follow each other: its Sight is held until another one's turn.
+
+    Args:
+        vc: the model.
+        how: how it was loaded.
+        suite: whose trials it is to answer.
+        keep: dropout; None is the model's own, and in compat none at all, as in the reference.
+        pixels: send every film through an mp4 and the tower anew, instead of splicing.
+        told: frames of a haystack that were seen, of how many.
+    """
+
+    def __init__(
+        self, vc: VideoChatFlash, how: Loading, suite: Suite, keep: Plan | None, pixels: bool, told: Told
+    ) -> None:
+        compatible = suite.setting.mode == "compat"
+        self.vc, self.suite, self.pixels, self.told = vc, suite, pixels, told
+        self.plan: Plan = (() if compatible else vc.model.config.keep) if keep is None else keep
+        llm = vc.model.config.llm
+        window = int(llm.yarn.factor * llm.yarn.original_max_positions) if llm.yarn else llm.max_positions
+        self.settings: dict[str, object] = {
+            "transport": "pixels" if pixels else "splice",
+            "model": how.name,
+            "revision": how.revision or "",
+            "tower": vc.made_by,
+            "decoder": decoder_mark(vc),
+            "dtype": str(vc.model.dtype).removeprefix("torch."),
+            "keep": [[drop.layer, drop.ratio, drop.by] for drop in self.plan],
+            "yarn": llm.yarn.factor if llm.yarn else 1.0,
+            "prompt": "compat" if compatible else PROMPTS,
+            "max_new_tokens": [WORDS, LETTER],
+        }
+        self.facts: dict[str, object] = {"device": how.device, "window": window // vc.model.config.tokens_per_frame}
+        self.held: tuple[int, Splicer] | None = None
+        self.last: tuple[tuple[int, Film], Sight] | None = None
+
+    def __call__(self, trial: Trial) -> Said:
+        """Raises Unanswered where memory does not suffice."""
+        try:
+            return self._compat(trial) if trial.mode == "compat" else self._strict(trial)
+        except torch.OutOfMemoryError as error:
+            raise Unanswered(f"out of memory: {error}") from None
+
+    def splicer(self, number: int) -> Splicer:
+        """Of a haystack that was seen as far as any film of the suite needs it."""
+        if self.held is None or self.held[0] != number:
+            folder = self.suite.folder / CACHE
+            self.held = number, Splicer(self.vc, self.suite.scenery(number), folder, self.told)
+            if not self.pixels:
+                needed = self.suite.needed(
+                    number
+                )  # compat cuts through clips; elsewhere a cut one is seen with its needle
+                self.held[1].haystack(needed if self.suite.setting.mode == "compat" else needed // CLIP * CLIP)
+        return self.held[1]
+
+    def _strict(self, trial: Trial) -> Said:
+        sight = self._film(trial.haystack, trial.film) if trial.film else None
+        how = Decoding(max_new_tokens=LETTER if trial.lettered else WORDS, eos=self.vc.decoding.eos)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "[0-9]+ rows are beyond")  # the command says it once, for all films
+            pieces, text = self.vc.reply(sight, trial.prompt, keep=self.plan, decoding=how), ""
+        while True:
+            try:
+                text += next(pieces)
+            except StopIteration as end:
+                return Said(text, "length" if end.value.tokens >= how.max_new_tokens else "stop", end.value.rows)
+
+    def _film(self, number: int, film: Film) -> Sight:
+        """What the model sees of a film; the last one is remembered, since several questions follow each other."""
+        if self.last is None or self.last[0] != (number, film):
+            splicer = self.splicer(number)
+            frames = splicer.scenery.frames(film)
+            sight = seen(self.vc, frames, length_of(film)) if self.pixels else splicer.film(film)
+            self.last = (number, film), sight
+        return self.last[1]
+
+    def _compat(self, trial: Trial) -> Said:
+        """The likeliest token behind the reference's prompt: no generation, no time, no newline behind the video."""
+        rows = self.splicer(trial.haystack).rows(trial.film).to(self.vc.model.device, self.vc.model.dtype)
+        prompt = compat_prompt(self.vc, trial.prompt)
+        begun = prefill(self.vc.model, [prompt], [[rows]], self.plan)
+        token = int(begun.logits[0].argmax())
+        length = len(prompt.ids) + rows.shape[0] * rows.shape[1]
+        return Said(self.vc.tokenizer.decode([token], skip_special_tokens=False), "", length)
+
+
+def compat_prompt(vc: VideoChatFlash, question: str) -> Prompt:
+    """The reference's layout: the video's rows stand between the user's header and the question.
+
+    Raises:
+        ValueError: a tokenizer that is not of the Qwen chat family.
+    """
+    before, after = _tokens(vc, compat.BEFORE), [*_tokens(vc, question, True), *_tokens(vc, compat.AFTER)]
+    ids = (*before, *after)
+    return Prompt(ids, (IGNORE,) * len(ids), (len(before),))
+
+
+def _tokens(vc: VideoChatFlash, text: str, plain: bool = False) -> list[int]:
+    """Token ids of a text whose control tokens are obeyed, or, ``plain``, read as the characters they are."""
+    if plain:
+        return list(vc.tokenizer.encode(text, add_special_tokens=False).ids)
+    ids: list[int] = []
+    for start, piece in enumerate(text.split(IM_START)):
+        ids += [control(vc.tokenizer, IM_START)] if start else []
+        for end, words in enumerate(piece.split(IM_END)):
+            ids += [control(vc.tokenizer, IM_END)] if end else []
+            ids += list(vc.tokenizer.encode(words, add_special_tokens=False).ids) if words else []
+    return ids

@@ -1,0 +1,242 @@
+"""Asks any OpenAI-compatible endpoint, with a film as one mp4 or as pictures (specification, 3.2)."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import io
+import json
+import math
+import os
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from PIL import Image
+
+from ..synth.world import Image8
+from .ask import LETTER, WORDS, Said, Unanswered
+from .draws import rng_of
+from .film import FPS, SENT, Scenery, as_mp4
+from .items import Needle
+from .place import Film, length_of, with_needles
+from .suite import Suite, Trial
+
+MOST_PICTURES = 1_000  # frames that are sent one by one: 1,000 of 448 pixels are some 40 MB
+JPEG = 90  # quality of pictures that are sent
+CODE_SIGNS = "ACDEFHJKLMNPRTUVWXY3479"  # none looks like another one
+CODE_LENGTH, CODE_STACK = 6, 12
+CODE_PLACES = (2, 5, 7, 12)  # every remainder of 2, 3 and 4: whoever drops each second to fourth frame drops a code
+CODE_TOKENS = 32
+ASK_CODE = "A code of six characters is shown in the video. Answer with the code only."
+AGAIN = {408, 409, 425, 429}  # and whatever is 500 or above: worth another try
+KEY = "OPENAI_API_KEY"  # in the environment, where the endpoint wants one
+PROMPTS = "endpoint 1"
+
+
+@dataclass(frozen=True)
+class Line:
+    """How an endpoint is reached.
+
+    Attributes:
+        url: up to and with ``/v1``.
+        model: as the endpoint calls it.
+        form: ``video`` sends an mp4, ``frames`` pictures.
+        timeout: seconds without a word from it.
+        retries: further tries after a failure that may pass.
+        wait: seconds before the first of them; each next one waits twice as long.
+        stamps: whether each picture is preceded by its second.
+    """
+
+    url: str
+    model: str
+    form: Literal["video", "frames"] = "video"
+    timeout: float = 120.0
+    retries: int = 3
+    wait: float = 1.0
+    stamps: bool = False
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.url)
+        if parts.scheme not in ("http", "https") or not parts.netloc:
+            raise ValueError(f"--endpoint {self.url!r} is not as http://host:port/v1")
+        if not 0 < self.timeout < math.inf or self.retries < 0:
+            raise ValueError(f"--timeout must be above 0 and --retries at least 0, not {self.timeout}, {self.retries}")
+
+
+class Endpoint:
+    """An endpoint that answers trials.
+
+    Args:
+        line: how it is reached.
+        suite: whose films it is shown.
+
+    Raises:
+        ValueError: films that are too long to be sent as pictures, or a compat suite.
+    """
+
+    def __init__(self, line: Line, suite: Suite) -> None:
+        longest = max((length_of(trial.film) for trial in suite.trials), default=0)
+        if line.form == "frames" and longest > MOST_PICTURES:
+            raise ValueError(
+                f"films of {longest} frames are too long to be sent as pictures, {MOST_PICTURES} at most: "
+                "use --send video, or build shorter ones"
+            )
+        if suite.setting.mode == "compat":
+            raise ValueError("compat scores the likeliest token of a model in this process: an endpoint tells none")
+        self.line, self.suite = line, suite
+        self.settings: dict[str, object] = {
+            "transport": f"openai-{line.form}",
+            "model": line.model,
+            "endpoint": line.url,
+            "prompt": PROMPTS,
+            "max_new_tokens": [WORDS, LETTER],
+            "stamps": line.stamps,
+        }
+        self.facts: dict[str, object] = {"delivery": "not checked"}
+        self.held: tuple[int, Scenery] | None = None
+        self.last: tuple[tuple[int, Film], list[dict[str, Any]]] | None = None
+
+    def __call__(self, trial: Trial) -> Said:
+        """Raises Unanswered after the last retry, or where the endpoint refuses."""
+        shown = self._shown(trial) if trial.film else []
+        return self._asked(shown, trial.prompt, LETTER if trial.lettered else WORDS, length_of(trial.film))
+
+    def deliver(self) -> None:
+        """The delivery check (C4): codes at several places of a short film must be read back.
+
+        Raises:
+            ValueError: one is not, so frames are lost or blurred on the way, or the model does not read.
+        """
+        stack = self.suite.haystack(0)
+        for cut in CODE_PLACES:
+            code = code_at(self.suite.setting.seed, cut)
+            film = with_needles(CODE_STACK, [cut], ["code"], self.suite.setting.hold)
+            shown = self._content(Scenery(stack, {"code": Needle(code=code)}), film)
+            try:
+                said = self._asked(shown, ASK_CODE, CODE_TOKENS, length_of(film))
+            except Unanswered as error:
+                raise ValueError(f"the delivery check was not answered: {error}") from None
+            if code not in said.text.upper().replace(" ", "").replace("-", ""):
+                raise ValueError(
+                    f"the delivery check failed: frame {cut} of {length_of(film)} showed code {code}, the answer was "
+                    f"{said.text[:80]!r}. The endpoint drops or blurs frames, or its model cannot read; "
+                    "--no-delivery-check runs anyway"
+                )
+        self.facts["delivery"] = "passed"
+
+    def _shown(self, trial: Trial) -> list[dict[str, Any]]:
+        """The parts of a message that show a film; the last one is remembered."""
+        place = trial.haystack, trial.film
+        if self.last is None or self.last[0] != place:
+            if self.held is None or self.held[0] != trial.haystack:
+                self.held = trial.haystack, self.suite.scenery(trial.haystack)
+            self.last = place, self._content(self.held[1], trial.film)
+        return self.last[1]
+
+    def _content(self, scenery: Scenery, film: Film) -> list[dict[str, Any]]:
+        frames = scenery.frames(film)
+        if self.line.form == "frames":
+            return list(pictures(frames, self.line.stamps))
+        with tempfile.TemporaryDirectory() as scratch:
+            path = Path(scratch) / "film.mp4"
+            as_mp4(frames, path, SENT, keys_of(film))
+            data = base64.b64encode(path.read_bytes()).decode()
+        return [{"type": "video_url", "video_url": {"url": f"data:video/mp4;base64,{data}"}}]
+
+    def _asked(self, shown: list[dict[str, Any]], words: str, tokens: int, frames: int) -> Said:
+        body: dict[str, Any] = {
+            "model": self.line.model,
+            "messages": [{"role": "user", "content": [*shown, {"type": "text", "text": words}]}],
+            "max_tokens": tokens,
+            "temperature": 0,
+        }
+        if shown and self.line.form == "video":  # else the server would choose frames of its own
+            body["mm_processor_kwargs"] = {"fps": FPS, "num_frames": frames}
+        return read_reply(self._sent(json.dumps(body).encode()))
+
+    def _sent(self, body: bytes) -> bytes:
+        """POST with retries."""
+        headers = {"Content-Type": "application/json"}
+        if os.environ.get(KEY):
+            headers["Authorization"] = f"Bearer {os.environ[KEY]}"
+        url = f"{self.line.url.rstrip('/')}/chat/completions"
+        for turn in range(self.line.retries + 1):
+            try:
+                request = urllib.request.Request(url, body, headers)
+                with urllib.request.urlopen(request, timeout=self.line.timeout) as reply:
+                    return bytes(reply.read())
+            except urllib.error.HTTPError as error:
+                told = f"HTTP {error.code}: {_reason(error)}"
+                if error.code < 500 and error.code not in AGAIN:
+                    raise Unanswered(told) from None
+            except TimeoutError:
+                told = f"no answer within {self.line.timeout:g} s"
+            except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
+                late = isinstance(getattr(error, "reason", None), TimeoutError)
+                told = f"no answer within {self.line.timeout:g} s" if late else f"no connection: {error}"
+            if turn < self.line.retries:
+                time.sleep(self.line.wait * 2**turn)
+        raise Unanswered(f"{told}, {self.line.retries + 1} times")
+
+
+def code_at(seed: int, cut: int) -> str:
+    """The code that the delivery check shows at a place."""
+    drawn = rng_of(seed, "code", cut).integers(0, len(CODE_SIGNS), CODE_LENGTH).tolist()
+    return "".join(CODE_SIGNS[i] for i in drawn)
+
+
+def _reason(error: urllib.error.HTTPError) -> str:
+    """What a server says of a refusal, in short."""
+    try:
+        said = error.read().decode(errors="replace")
+        value = json.loads(said)["error"]
+        said = value["message"] if isinstance(value, dict) else str(value)
+    except (ValueError, KeyError, TypeError, OSError, http.client.HTTPException):
+        said = str(error.reason)
+    return said[:200]
+
+
+def read_reply(data: bytes) -> Said:
+    """A chat completion's text.
+
+    Raises:
+        Unanswered: something else.
+    """
+    try:
+        value = json.loads(data)
+        choice = value["choices"][0]
+        text, finish = choice["message"]["content"], choice.get("finish_reason") or ""
+        rows = (value.get("usage") or {}).get("prompt_tokens") or 0
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+        raise Unanswered(f"the endpoint sent no chat completion but {data[:80]!r}") from None
+    if not isinstance(text, str | None):
+        raise Unanswered(f"the endpoint's answer is no text but {str(text)[:80]!r}")
+    return Said(text or "", str(finish), int(rows))
+
+
+def pictures(frames: Iterable[Image8], stamps: bool) -> Iterator[dict[str, Any]]:
+    """Frames as parts of a message, each behind its second if ``stamps``."""
+    for second, frame in enumerate(frames):
+        store = io.BytesIO()
+        Image.fromarray(frame).save(store, "JPEG", quality=JPEG)
+        url = f"data:image/jpeg;base64,{base64.b64encode(store.getvalue()).decode()}"
+        if stamps:
+            yield {"type": "text", "text": f"{second} s:"}
+        yield {"type": "image_url", "image_url": {"url": url}}
+
+
+def keys_of(film: Film) -> list[int]:
+    """The frames at which something else begins: needles, and the haystack behind them, borrow nothing from others."""
+    keys: list[int] = []
+    at = 0
+    for part in film:
+        keys += range(at, at + part.count) if part.needle else [at]
+        at += part.count
+    return keys

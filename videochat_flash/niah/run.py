@@ -1,0 +1,92 @@
+"""Runs a suite: every trial that has no answer yet, and each answer is on disk before the next one is asked."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from .ask import Asker, Unanswered
+from .results import Record, Shard, appending, begin_run, read_results
+from .suite import Suite, Trial
+
+IN_A_ROW = 10  # failures; then something is wrong with more than a trial
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a run did.
+
+    Attributes:
+        trials: of the shard.
+        before: that had an answer already.
+        answered: now.
+        failed: without an answer; the same command tries them again.
+    """
+
+    trials: int
+    before: int
+    answered: int
+    failed: int
+
+
+def run(suite: Suite, folder: Path, asker: Asker, shard: Shard, told: Progress) -> Ran:
+    """Ask what is left of a shard.
+
+    Args:
+        suite: whose trials are run.
+        folder: of the run; results of other shards may be in it.
+        asker: who answers.
+        shard: which trials.
+        told: trials done, of how many, and how it goes.
+
+    Raises:
+        ValueError: the folder holds another run, another process writes this shard, or many trials in a row failed.
+        OSError: results cannot be written.
+    """
+    facts = {
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        **asker.facts,
+    }
+    mark = begin_run(suite, folder, asker.settings, facts)
+    mine = [trial for trial in suite.trials if shard.holds(trial.id)]
+    with appending(folder / shard.file) as log:
+        there = read_results(suite, folder)
+        left = in_order([one for one in mine if one.id not in there or there[one.id].status == "error"])
+        before, failed, in_a_row = len(mine) - len(left), 0, 0
+        for number, trial in enumerate(left, 1):
+            record = _asked(asker, trial, suite.manifest, mark)
+            log.add(record)
+            in_a_row = in_a_row + 1 if record.status == "error" else 0
+            failed += record.status == "error"
+            told(before + number, len(mine), f"{failed} failed" if failed else "")
+            if in_a_row == IN_A_ROW:
+                raise ValueError(
+                    f"{IN_A_ROW} trials in a row failed, the last one: {record.error}; "
+                    f"{number - failed} answers were recorded, and the same command goes on from there"
+                )
+    return Ran(len(mine), before, len(left) - failed, failed)
+
+
+def in_order(trials: list[Trial]) -> list[Trial]:
+    """By haystack, length and film, so that what was seen is used as long as it is at hand."""
+    return sorted(trials, key=lambda one: (one.haystack, one.length, one.item, one.control, one.depth or 0.0))
+
+
+def _asked(asker: Asker, trial: Trial, manifest: str, mark: str) -> Record:
+    began = time.perf_counter()
+    try:
+        said = asker(trial)
+    except Unanswered as error:
+        seconds = round(time.perf_counter() - began, 3)
+        return Record(trial.id, manifest, mark, "error", error=str(error), seconds=seconds)
+    seconds = round(time.perf_counter() - began, 3)
+    return Record(trial.id, manifest, mark, "ok", said.text, finish=said.finish, rows=said.rows, seconds=seconds)
