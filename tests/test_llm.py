@@ -187,11 +187,11 @@ def test_segments_that_do_not_add_up_are_refused_with_both_numbers() -> None:
         NET(draw(29, 48), [segment(4, 20, 6)])
 
 
-def test_a_wide_block_behind_a_longer_cache_is_refused() -> None:
-    held = caches(LLM.layers)
-    forward(draw(5, 48), [Segment(5)], (), held)
-    with pytest.raises(AssertionError, match="square or one row, not 2 x 7"):
-        forward(draw(2, 48), [Segment(2)], (), held)
+def test_several_rows_behind_a_cache_are_as_all_rows_at_once() -> None:
+    held, rows = caches(LLM.layers), draw(9, 48)
+    forward(rows[:5], [Segment(5)], (), held)
+    behind = forward(rows[5:], [Segment(4)], (), held).rows
+    torch.testing.assert_close(behind, forward(rows, [Segment(9)]).rows[5:], rtol=1e-5, atol=1e-5)
 
 
 def test_rows_never_see_what_comes_later() -> None:

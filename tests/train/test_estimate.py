@@ -14,6 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
+from videochat_flash import attention
 from videochat_flash.config import RELEASES, Config, parse_plan
 from videochat_flash.llm import Block, rotary_tables
 from videochat_flash.model import VideoChatFlashModel
@@ -182,6 +183,13 @@ def test_the_largest_sample_is_a_video_or_an_image_in_tiles() -> None:
     assert largest_sample(tiles, BIG) == Sample(37, 1, 64 * 37, 256)
 
 
+@pytest.fixture
+def fused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attention as on the GPUs that the estimate is for."""
+    monkeypatch.setattr(attention, "SHORT", 0)
+
+
+@pytest.mark.usefixtures("fused")
 @pytest.mark.filterwarnings("ignore:Mismatch dtype")
 def test_a_layer_holds_what_autograd_saves() -> None:
     config = replace(tiny.CONFIG, llm=replace(tiny.LLM, width=192, heads=4, kv_heads=2, ffn=512, layers=1, vocab=8))
@@ -196,6 +204,7 @@ def test_a_layer_holds_what_autograd_saves() -> None:
     assert activation_bytes(RECIPE, config, sample, 2, recompute=False) == pytest.approx(held, rel=0.05)
 
 
+@pytest.mark.usefixtures("fused")
 @pytest.mark.parametrize("name", ["umt", "internvideo2"])
 def test_a_tower_holds_what_autograd_saves(name: str) -> None:
     config = CONFIGS[name]
