@@ -68,7 +68,8 @@ def bootstrap(outcomes: Sequence[Outcome], seed: int = 0, resamples: int = RESAM
     """The mean of cell means, by resampling needles and, where there are several, haystacks as well.
 
     Both are drawn anew with replacement, and a trial counts as often as its needle times its haystack was drawn.
-    With one needle nothing is known about others: then the interval is 0 to 1.
+    With one needle nothing is known about others: then the interval is 0 to 1. Where all needles are alike, it is
+    Wilson's with a trial for each needle: resampling alone would claim certainty.
 
     Raises:
         ValueError: nothing to average.
@@ -87,11 +88,12 @@ def bootstrap(outcomes: Sequence[Outcome], seed: int = 0, resamples: int = RESAM
     if len(needles) == 1:
         return Mean(mean, 0.0, 1.0, float(len(outcomes)), 1.0)
     drawn = _resampled(sums, counts, seed, resamples)
-    low, high = np.quantile(drawn, (0.025, 0.975)).tolist()
     single = mean * (1 - mean) / len(outcomes)
-    design = float(drawn.var() / single) if single and drawn.var() else 1.0
-    effective = len(outcomes) / design if single and drawn.var() else float(len(needles))
-    return Mean(mean, low, high, design, effective)
+    if not single or not drawn.var():  # all alike: resampling cannot tell, so each needle counts as one trial
+        return Mean(mean, *wilson(mean * len(needles), len(needles)), len(outcomes) / len(needles), float(len(needles)))
+    low, high = np.quantile(drawn, (0.025, 0.975)).tolist()
+    design = float(drawn.var() / single)
+    return Mean(mean, low, high, design, len(outcomes) / design)
 
 
 def _resampled(
