@@ -46,7 +46,7 @@ ALLOWED: dict[str, set[str]] = {
     "train": {*BELOW_CHAT, "synth"},
     "needle": {"config", "files", "video", "synth"},
     "grade": {"synth"},
-    "niah": {*CORE, "synth", "needle", "grade"},
+    "niah": {*CORE, "prefix", "synth", "needle", "grade"},
     "sheet": {"video"},
     **{name: set() for name in ("show", "options")},  # these two and the next four are the command line's own
     "errors": {"show"},

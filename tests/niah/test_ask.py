@@ -60,6 +60,18 @@ def test_a_splice_and_a_real_mp4_are_answered_alike(vc: VideoChatFlash, suite: S
     assert rows[24] > 24 // 4 * vc.model.config.clip_tokens
 
 
+def test_a_prefix_that_questions_share_changes_no_answer(
+    vc: VideoChatFlash, suite: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert any(trial.asked > 1 and trial.film for trial in suite.trials)
+    said = []
+    for name in ("shared", "alone"):
+        run(suite, tmp_path / name, ours(vc, suite), Shard(), lambda *_: None)
+        said.append({key: one.text for key, one in read_results(suite, tmp_path / name).items()})
+        monkeypatch.setattr(ask, "prepare", lambda *_, **__: None)
+    assert said[0] == said[1] and len(said[0]) == len(suite.trials)
+
+
 def test_settings_tell_runs_apart(vc: VideoChatFlash, suite: Suite, folder: Path) -> None:
     plain = ours(vc, suite).settings
     assert plain["transport"] == "splice" and plain["keep"] == [[2, 0.5, "attention"], [4, 0.25, "attention"]]

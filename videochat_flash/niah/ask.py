@@ -14,6 +14,7 @@ from .. import weights
 from ..chat import VideoChatFlash, check_device
 from ..config import Plan, Yarn
 from ..generate import Decoding, prefill
+from ..prefix import Prefix, prepare
 from ..prompt import IGNORE, IM_END, IM_START, Prompt, control
 from ..sight import Sight
 from . import compat
@@ -127,6 +128,7 @@ class Ours:
         self.facts: dict[str, object] = {"device": how.device, "window": window // vc.model.config.tokens_per_frame}
         self.held: tuple[int, Splicer] | None = None
         self.last: tuple[tuple[int, Film], Sight] | None = None
+        self.begun: Prefix | None = None  # of the last film, where more than one question is about it
 
     def __call__(self, trial: Trial) -> Said:
         """Raises Unanswered where memory does not suffice."""
@@ -152,7 +154,10 @@ class Ours:
         how = Decoding(max_new_tokens=LETTER if trial.lettered else WORDS, eos=self.vc.decoding.eos)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "[0-9]+ rows are beyond")  # the command says it once, for all films
-            pieces, text = self.vc.reply(sight, trial.prompt, keep=self.plan, decoding=how), ""
+            if sight is not None and trial.asked > 1 and self.begun is None:
+                self.begun = prepare(self.vc, sight, keep=self.plan)
+            begun = self.begun if sight is not None else None
+            pieces, text = self.vc.reply(sight, trial.prompt, keep=self.plan, decoding=how, prefix=begun), ""
         while True:
             try:
                 text += next(pieces)
@@ -165,7 +170,7 @@ class Ours:
             splicer = self.splicer(number)
             frames = splicer.scenery.frames(film)
             sight = seen(self.vc, frames, length_of(film)) if self.pixels else splicer.film(film)
-            self.last = (number, film), sight
+            self.last, self.begun = ((number, film), sight), None
         return self.last[1]
 
     def _compat(self, trial: Trial) -> Said:
