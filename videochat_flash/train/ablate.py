@@ -27,6 +27,7 @@ from .. import errors, show
 from ..files import beside
 from ..synth import ATTRIBUTES, HOPS
 from ..weights import load_model, read_config, read_tokenizer
+from .begin import PARTS
 from .exam import Mark, examine, unseen
 from .loop import METRICS
 from .parallel import join
@@ -93,7 +94,7 @@ def run_arm(
         own = out / stage.stem
         recipe = load_recipe(stage, [*changes, *begun, f"seed={seed}", f"out={own}", f"pieces={out.parent / 'pieces'}"])
         model = own / MODEL if path.is_file() else train(recipe, lambda step, steps: None, _warn)
-        begun = [f"start={model}"]
+        begun = behind(model)
         steps += [json.loads(line) for line in (own / METRICS).read_text(encoding="utf-8").splitlines()]
     if not path.is_file():
         asked = exam_of(recipe, load_recipe(exam, changes), count)
@@ -105,6 +106,11 @@ def run_arm(
     petaflop = sum(step["tflops"] * step["seconds"] for step in steps) / 1000
     marks = tuple(Mark(**one) for one in json.loads(path.read_text(encoding="utf-8")))
     return Run(name, seed, petaflop, sum(step["rows"] for step in steps), marks)
+
+
+def behind(model: Path) -> list[str]:
+    """What a stage changes that begins with the model of the one before instead of parts of its own."""
+    return [f"start={model}", *(f"{part}=" for part in PARTS)]
 
 
 def _warn(text: str) -> None:
@@ -126,29 +132,29 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def summary(runs: Sequence[Run]) -> list[dict[str, str]]:
-    """A line for each arm: what it took, and of each kind of question the share answered right, blind and by chance."""
+    """A line for each kind of question and arm: percent answered right with a 95 % interval, by chance, and blind."""
     lines = []
-    for arm in dict.fromkeys(run.arm for run in runs):
-        own = [run for run in runs if run.arm == arm]
-        line = {"arm": arm, "PFLOP": f"{mean(run.petaflop for run in own):.3g}"}
-        line["rows"] = f"{mean(run.rows for run in own) / 1e6:.3g} M"
-        for about, kinds in ABOUT.items():
-            right, blind = ([run.share(kinds, of) for run in own] for of in ("right", "blind"))
-            shares = [share for share in right if share is not None]
-            if shares:
-                middle, half = interval(shares)
-                told = f"{100 * middle:.1f}" + (f" ± {100 * half:.1f}" if half < math.inf else "")
-                line[about] = (
-                    f"{told} ({_chance(own, kinds)}, blind {100 * mean(b for b in blind if b is not None):.0f})"
-                )
-        lines.append(line)
+    for about, kinds in ABOUT.items():
+        for arm in dict.fromkeys(run.arm for run in runs):
+            own = [run for run in runs if run.arm == arm]
+            right, blind = ([s for run in own if (s := run.share(kinds, of)) is not None] for of in ("right", "blind"))
+            if not right:
+                continue
+            middle, half = interval(right)
+            told = f"{100 * middle:.1f}" + (f" ± {100 * half:.1f}" if half < math.inf else "")
+            line = {"question": about, "arm": arm, "right": told, "chance": _chance(own, kinds)}
+            line["blind"] = f"{100 * mean(blind):.0f}"
+            line["PFLOP"] = f"{mean(run.petaflop for run in own):.3g}"
+            line["rows"] = f"{mean(run.rows for run in own) / 1e6:.3g} M"
+            lines.append(line)
     return lines
 
 
 def _chance(runs: Sequence[Run], kinds: Sequence[str]) -> str:
+    """Percent that a guess among the possible answers gets; a dash where that is not known."""
     asked = [mark.kind for run in runs for mark in run.marks if mark.kind in kinds]
     known = [1 / OPTIONS[kind] for kind in asked if kind in OPTIONS]
-    return f"chance {100 * mean(known):.0f}" if len(known) == len(asked) else "no chance rate"
+    return f"{100 * mean(known):.0f}" if len(known) == len(asked) else "-"
 
 
 def draw(runs: Sequence[Run], path: Path, title: str) -> None:
@@ -171,7 +177,7 @@ def draw(runs: Sequence[Run], path: Path, title: str) -> None:
     axes.set_ylim(0, 1.02)
     axes.set_ylabel("right, share of the questions")
     axes.set_title(title)
-    axes.legend(frameon=False, ncols=len(names))
+    figure.legend(loc="outside lower center", frameon=False, ncols=len(names))
     with beside(path) as part:
         figure.savefig(part, format="png", dpi=120)
 
