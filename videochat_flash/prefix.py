@@ -69,9 +69,8 @@ class Prefix:
             return Prefilled(model.logits(below.rows[-1:]), caches, self.visual)
         rows = torch.cat([self.rows, below.rows])
         segment = replace(self.segment, length=len(rows), queries=(len(rows) - 1,))
-        above = [[LayerCache(room)] for _ in range(depth)]
-        hidden = model.decoder(rows, [segment], self.plan, above, layers=range(self.layer, depth))
-        caches += above[self.layer :]
+        caches += [[LayerCache(room)] for _ in range(self.layer, depth)]
+        hidden = model.decoder(rows, [segment], self.plan, caches, layers=range(self.layer, depth))
         return Prefilled(model.logits(hidden.rows[-1:]), caches, self.visual + hidden.visual)
 
 

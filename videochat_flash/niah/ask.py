@@ -17,9 +17,10 @@ from ..generate import Decoding, prefill
 from ..prefix import Prefix, prepare
 from ..prompt import IGNORE, IM_END, IM_START, Prompt, control
 from ..sight import Sight
+from ..video import CLIP
 from . import compat
 from .film import Splicer, seen
-from .place import CLIP, Film, length_of
+from .place import Film, length_of
 from .suite import Suite, Trial
 
 WORDS, LETTER = 16, 8  # new tokens at most

@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ..video import CLIP
 from . import compat, items, place
 from .draws import rng_of
 from .haystack import Haystack, hash_of, hashes, looks_like, near_duplicates
 from .items import Item, Needle, Question
 from .lists import read_list
-from .place import CLIP, Film, Part
+from .place import Film, Part
 from .suite import Setting, Suite, Trial, assets_of, open_stack, save_suite
 
 CONTROL_DEPTH = 0.5  # of single needles in controls

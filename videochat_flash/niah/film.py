@@ -22,12 +22,12 @@ from ..config import PIXEL_MEAN
 from ..sight import Sight
 from ..synth import Event, Scene
 from ..synth.world import Image8
-from ..video import Frames, Sampling, write
+from ..video import CLIP, Frames, Sampling, write
 from .compat import ROW_TOKENS
 from .draws import VERSION, digest
 from .haystack import Haystack
 from .items import SECONDS, Needle
-from .place import CLIP, Film, Part, Ref, length_of, refs
+from .place import Film, Part, Ref, length_of, refs
 
 FPS = 1.0  # of every film: a frame is a second
 LOSSLESS = 0  # the codec's quality where a tower of ours looks

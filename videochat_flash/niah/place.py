@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ..synth.world import Rng
+from ..video import CLIP
 
-CLIP = 4  # frames that a tower sees together
 MARGIN = 0.02  # of a haystack, at both ends, where no card of a chain is shown
 GAP = CLIP  # frames of haystack between two cards of a chain, at least
 

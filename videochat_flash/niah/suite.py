@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..files import beside
+from ..video import CLIP
 from . import compat
 from .draws import VERSION, canonical, digest
 from .film import Scenery
 from .haystack import Haystack, open_haystack
 from .items import Needle, Way
-from .place import CLIP, Film, Part, length_of
+from .place import Film, Part, length_of
 
 SUITE, MANIFEST = "suite.json", "manifest.jsonl"
 

@@ -17,7 +17,6 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Annotated
 
-import torch
 import typer
 from matplotlib.figure import Figure
 from rich.console import Console
@@ -26,11 +25,9 @@ from rich.table import Table
 from .. import errors, show
 from ..files import beside
 from ..synth import ATTRIBUTES, HOPS
-from ..weights import load_model, read_config, read_tokenizer
 from .begin import PARTS
-from .exam import Mark, examine, unseen
+from .exam import Mark, examine_folder, unseen
 from .loop import METRICS
-from .parallel import join
 from .recipe import Recipe, load_recipe
 from .report import OPTIONS
 from .stage import MODEL, train
@@ -98,9 +95,7 @@ def run_arm(
         steps += [json.loads(line) for line in (own / METRICS).read_text(encoding="utf-8").splitlines()]
     if not path.is_file():
         asked = exam_of(recipe, load_recipe(exam, changes), count)
-        place = join(recipe.device)
-        learned = load_model(model, read_config(model), torch.float32).to(place.device).eval()
-        asking = examine(learned, read_tokenizer(model), asked, recipe.plan, place)
+        asking = examine_folder(model, asked, recipe.plan)
         with beside(path) as part:
             part.write_text(json.dumps([vars(mark) for _, some in asking for mark in some]), encoding="utf-8")
     petaflop = sum(step["tflops"] * step["seconds"] for step in steps) / 1000

@@ -6,20 +6,18 @@ import json
 import tempfile
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
 from .. import show
-from ..weights import find, load_model, read_config, read_tokenizer
+from ..weights import find, read_config, read_tokenizer
 from .checkpoint import Keeper
 from .estimate import estimate, facts
-from .exam import Mark, examine, table_of, unseen
+from .exam import Mark, examine_folder, table_of, unseen
 from .loop import METRICS, Step
-from .parallel import join, rank
+from .parallel import rank
 from .recipe import Recipe, architecture, load_recipe
 from .records import epoch_order
 from .samples import Bad, Sample, Samples, check
@@ -98,14 +96,11 @@ def exam(path: Path, changes: Sequence[str], count: int, quiet: bool, as_json: b
     """Ask what came out ``count`` new conversations of each world that the recipe draws, and print what was right."""
     recipe = load_recipe(path, changes)
     folder = find(str(Path(recipe.out) / MODEL))
-    config = read_config(folder)
-    place = join(recipe.device)
-    model = load_model(folder, config, torch.float32).to(place.device).eval()
     marks: list[Mark] = []
     with tempfile.TemporaryDirectory() as scratch, show.progress("asking", not (quiet or as_json)) as bar:
-        asked = replace(unseen(recipe, count, Path(scratch)), image_size=config.vision.image_size)
+        asked = unseen(recipe, count, Path(scratch))
         total = count * len(asked.data)
-        for done, some in examine(model, read_tokenizer(folder), asked, recipe.plan, place):
+        for done, some in examine_folder(folder, asked, recipe.plan):
             marks += some
             bar(done, total, "")
     if as_json:

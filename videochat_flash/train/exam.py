@@ -18,8 +18,9 @@ from torch import Tensor
 from ..config import Plan
 from ..model import VideoChatFlashModel
 from ..prompt import IGNORE, Prompt
+from ..weights import load_model, read_config, read_tokenizer
 from .learner import Learner, pack
-from .parallel import Place
+from .parallel import Place, join
 from .recipe import Recipe
 from .samples import Sample, Samples
 from .stage import fill_banks, read_data
@@ -75,6 +76,13 @@ def examine(
             marks = {one: own for some in pack(part, BUDGET) for one, own in _marks(net, some, plan)}
             yield number + 1, [mark for sample in part for mark in marks[sample]]  # in the order of asking
             part = []
+
+
+def examine_folder(folder: Path, recipe: Recipe, plan: Plan) -> Iterator[tuple[int, list[Mark]]]:
+    """``examine`` a trained model on the recipe's device."""
+    place = join(recipe.device)
+    model = load_model(folder, read_config(folder), torch.float32).to(place.device).eval()
+    return examine(model, read_tokenizer(folder), recipe, plan, place)
 
 
 def _marks(net: Learner, samples: Sequence[Sample], plan: Plan) -> Iterator[tuple[Sample, list[Mark]]]:

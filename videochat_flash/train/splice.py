@@ -25,9 +25,9 @@ from ..files import beside
 from ..merge import merge_tokens
 from ..model import VideoChatFlashModel
 from ..synth import Card, Event, Mover, Question, Scene, random_pointer, random_style, random_what, scene_frames
+from ..video import CLIP
 from .worlds import Drawn, World, questions
 
-CLIP = 4  # frames
 CLIP_SECONDS = 4.0  # at one frame a second
 SHARE = {"empty": 0.15, "card": 0.45, "pair": 0.2, "mover": 0.2}  # of the pieces
 TRIES = 20  # for one more thing that nothing shown already can be taken for
