@@ -48,10 +48,11 @@ ALLOWED: dict[str, set[str]] = {
     "grade": {"synth"},
     "niah": {*CORE, "prefix", "synth", "needle", "grade"},
     "sheet": {"video"},
-    **{name: set() for name in ("show", "options")},  # these two and the next four are the command line's own
+    **{name: set() for name in ("show", "options")},  # these two and the next five are the command line's own
     "errors": {"show"},
     "facts": {"config", "sight", "video", "weights"},
     "session": {*CORE, "facts", "show"},
+    "needle_commands": {"files", "options", "errors", "needle"},
     "demo": {*CORE, "facts", "show", "session", "sheet", "needle", "synth"},
     "cli": {
         *CORE,
@@ -62,9 +63,8 @@ ALLOWED: dict[str, set[str]] = {
         "facts",
         "session",
         "demo",
-        "needle",
+        "needle_commands",
         "train",
-        "synth",
         "niah",
     },
 }

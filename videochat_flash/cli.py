@@ -15,6 +15,7 @@ import typer
 
 from . import __version__, errors, show
 from .files import check_target
+from .needle_commands import app as synth
 from .niah.commands import app as niah
 from .options import (
     TINY,
@@ -52,7 +53,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-synth = typer.Typer(help="Make test videos whose answers are known.")
 app.add_typer(synth, name="synth")
 app.add_typer(niah, name="niah")
 
@@ -291,51 +291,6 @@ def demo(
     from . import demo as room
 
     room.run(video, out, seed, model)
-
-
-@synth.command()
-def needle(
-    out: Annotated[Path, typer.Option(help="The mp4 to write.")],
-    haystack: Annotated[str, typer.Option(help="A video to hide things in, or: procedural.")] = "procedural",
-    frames: Annotated[int, typer.Option(min=1, help="Frames of the video.")] = 64,
-    questions: Annotated[int, typer.Option(min=1, help="Questions to ask.")] = 12,
-    seed: SynthSeed = 0,
-    truth: Annotated[Path | None, typer.Option(help="The JSON to write; else beside the mp4.")] = None,
-    kinds: Annotated[str | None, typer.Option(help="Of questions, as character,colour,shape,motion.")] = None,
-    fps: Annotated[float, typer.Option(help="Frames a second.")] = 1.0,
-    size: Annotated[str | None, typer.Option(help="As 640x360; else the haystack's own.")] = None,
-) -> None:
-    """Hide cards and movers in a video, with questions and their true answers."""
-    from . import needle as maker
-
-    truth = truth or out.with_suffix(".json")
-    with errors.usage():
-        asked = maker.parse_kinds(kinds) if kinds is not None else maker.KINDS
-        shape = maker.parse_size(size) if size is not None else None
-    check_target(out)
-    check_target(truth)
-    made = maker.make_needle(haystack, frames, questions, seed, out, truth, kinds=asked, fps=fps, size=shape)
-    cards, movers = len(made.scene.cards), len(made.scene.movers)
-    print(f"{out}: {frames} frames with {cards} cards and {movers} movers; {truth}: {len(made.questions)} questions")
-
-
-@synth.command()
-def card(
-    out: Annotated[Path, typer.Option(help="The PNG to write.")],
-    colour: Annotated[str | None, typer.Option(help="As red; else random.")] = None,
-    shape: Annotated[str | None, typer.Option(help="As star; else random.")] = None,
-    character: Annotated[str | None, typer.Option(help="A digit or a letter; else random.")] = None,
-    seed: SynthSeed = 0,
-    size: Annotated[int, typer.Option(help="Pixels of a side.")] = 448,
-) -> None:
-    """Draw one card."""
-    from . import needle as maker
-
-    with errors.usage():
-        made, image = maker.make_card(colour, shape, character, seed, size)
-    check_target(out)
-    maker.save_png(image, out)
-    print(f"{out}: {made.colour} {made.shape} with {made.character}")
 
 
 # -- helpers -----------------------------------------------------------------------------------------------------------
