@@ -13,7 +13,7 @@ import videos
 from command import small_model
 from PIL import Image
 
-from videochat_flash import Sampling, Sight, VideoChatFlash
+from videochat_flash import Sampling, Sight, VideoChatFlash, looks
 from videochat_flash.niah import film, haystack, place
 from videochat_flash.niah.film import Scenery, Splicer
 from videochat_flash.niah.haystack import Haystack, open_haystack
@@ -89,8 +89,8 @@ def test_near_duplicates_are_counted(numbered: Path) -> None:
     once = haystack.hashes(open_haystack([str(numbered)], 0, 0), 10, told.append)
     twice = np.concatenate([once, once])
     assert told == [*range(1, 11)]
-    assert haystack.near_duplicates(twice) == haystack.near_duplicates(once) + 10
-    assert haystack.looks_like(int(once[3]), once) and not haystack.looks_like(int(~once[0]), once[:1])
+    assert looks.near_duplicates(twice) == looks.near_duplicates(once) + 10
+    assert looks.looks_like(int(once[3]), once) and not looks.looks_like(int(~once[0]), once[:1])
 
 
 # Films.

@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ..looks import hash_of, looks_like, near_duplicates
 from ..video import CLIP
 from . import compat, items, place
 from .draws import rng_of
-from .haystack import Haystack, hash_of, hashes, looks_like, near_duplicates
+from .haystack import Haystack, hashes
 from .items import Item, Needle, Question
 from .lists import read_list
 from .place import Film, Part

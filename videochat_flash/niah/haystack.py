@@ -10,16 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ..looks import hash_of
 from ..needle import PROCEDURAL, SIZE
 from ..synth import Haystack as Endless
 from ..synth import procedural
 from ..synth.world import Image8
 from ..video import TICK, SamplePlan, VideoInfo, decode, probe
 from .draws import VERSION, digest, rng_of
-
-HASH = 8  # rows and columns of a perceptual hash
-NOISE = 2  # levels by which neighbours must differ: flat fields look alike, whatever a codec does to them
-NEAR = 2  # bits of 64 in which near-duplicates differ at most
 
 
 @dataclass(frozen=True)
@@ -147,13 +144,6 @@ def _every(info: VideoInfo) -> NDArray[np.int64]:
     return np.arange(0, info.frames, max(1, round(info.fps)), dtype=np.int64)
 
 
-def hash_of(image: Image8) -> int:
-    """A difference hash of 64 bits: alike for pictures that look alike."""
-    small = Image.fromarray(image).convert("L").resize((HASH + 1, HASH), Image.Resampling.BILINEAR)
-    values = np.asarray(small, np.int16)
-    return int(np.packbits(values[:, 1:] > values[:, :-1] + NOISE).view(np.uint64)[0])
-
-
 def hashes(stack: Haystack, count: int, told: Callable[[int], None]) -> NDArray[np.uint64]:
     """Of the first ``count`` frames, or of all that there are if these are fewer."""
     count = min(count, stack.frames or count)
@@ -162,18 +152,3 @@ def hashes(stack: Haystack, count: int, told: Callable[[int], None]) -> NDArray[
         found[i] = hash_of(image)
         told(i + 1)
     return found
-
-
-def near_duplicates(found: NDArray[np.uint64]) -> int:
-    """Frames that look like one before them."""
-    kept, count = np.empty_like(found), 0
-    for one in found:
-        if not np.any(np.bitwise_count(kept[:count] ^ one) <= NEAR):
-            kept[count] = one
-            count += 1
-    return len(found) - count
-
-
-def looks_like(one: int, found: NDArray[np.uint64]) -> bool:
-    """Whether a picture is a near-duplicate of any of these."""
-    return bool(np.any(np.bitwise_count(found ^ np.uint64(one)) <= NEAR))
