@@ -20,11 +20,12 @@ from PIL import Image
 
 from videochat_flash.grade import LETTERS
 from videochat_flash.niah import endpoint
-from videochat_flash.niah.ask import Said, Unanswered
+from videochat_flash.niah.ask import Said
 from videochat_flash.niah.build import build
 from videochat_flash.niah.film import Scenery
 from videochat_flash.niah.items import Needle
 from videochat_flash.niah.suite import Setting, Suite, Trial
+from videochat_flash.remote import Unanswered
 from videochat_flash.video import SamplePlan, decode, probe
 
 SIZE = (96, 64)

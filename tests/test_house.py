@@ -46,8 +46,8 @@ ALLOWED: dict[str, set[str]] = {
     "train": {*BELOW_CHAT, "synth"},
     "needle": {"config", "files", "video", "synth"},
     "grade": {"synth"},
-    "looks": set(),
-    "niah": {*CORE, "prefix", "synth", "needle", "grade", "looks"},
+    **{name: set() for name in ("looks", "remote")},
+    "niah": {*CORE, "prefix", "synth", "needle", "grade", "looks", "remote"},
     "sheet": {"video"},
     **{name: set() for name in ("show", "options")},  # these two and the next five are the command line's own
     "errors": {"show"},

@@ -22,6 +22,7 @@ from videochat_flash.niah.place import length_of
 from videochat_flash.niah.results import Shard, read_results
 from videochat_flash.niah.run import run
 from videochat_flash.niah.suite import Setting, Suite
+from videochat_flash.remote import Unanswered
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -93,7 +94,7 @@ def test_too_little_memory_is_no_answer(vc: VideoChatFlash, suite: Suite, monkey
 
     asker = ours(vc, suite)
     monkeypatch.setattr(vc, "reply", full)
-    with pytest.raises(ask.Unanswered, match="all gone"):
+    with pytest.raises(Unanswered, match="all gone"):
         asker(suite.trials[0])
 
 

@@ -16,6 +16,7 @@ from ..config import Plan, Yarn
 from ..generate import Decoding, prefill
 from ..prefix import Prefix, prepare
 from ..prompt import IGNORE, IM_END, IM_START, Prompt, control
+from ..remote import Unanswered
 from ..sight import Sight
 from ..video import CLIP
 from . import compat
@@ -36,10 +37,6 @@ class Said:
     text: str
     finish: str = ""
     rows: int = 0
-
-
-class Unanswered(Exception):
-    """A trial that failed: recorded, never scored, and tried again by the next run."""
 
 
 @runtime_checkable

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import http.client
-import io
 import json
-import math
-import os
 import tempfile
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
-from PIL import Image
-
+from ..remote import Server, Unanswered, picture, post, read_reply
+from ..remote import film as mp4_part
 from ..synth.world import Image8
-from .ask import LETTER, WORDS, Said, Unanswered
+from .ask import LETTER, WORDS, Said
 from .draws import rng_of
 from .film import FPS, SENT, Scenery, as_mp4
 from .items import Needle
@@ -29,14 +20,11 @@ from .place import Film, length_of, with_needles
 from .suite import Suite, Trial
 
 MOST_PICTURES = 1_000  # frames that are sent one by one: 1,000 of 448 pixels are some 40 MB
-JPEG = 90  # quality of pictures that are sent
 CODE_SIGNS = "ACDEFHJKLMNPRTUVWXY3479"  # none looks like another one
 CODE_LENGTH, CODE_STACK = 6, 12
 CODE_PLACES = (2, 5, 7, 12)  # every remainder of 2, 3 and 4: whoever drops each second to fourth frame drops a code
 CODE_TOKENS = 32
 ASK_CODE = "A code of six characters is shown in the video. Answer with the code only."
-AGAIN = {408, 409, 425, 429}  # and whatever is 500 or above: worth another try
-KEY = "OPENAI_API_KEY"  # in the environment, where the endpoint wants one
 PROMPTS = "endpoint 1"
 
 
@@ -63,11 +51,12 @@ class Line:
     stamps: bool = False
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.netloc:
-            raise ValueError(f"--endpoint {self.url!r} is not as http://host:port/v1")
-        if not 0 < self.timeout < math.inf or self.retries < 0:
-            raise ValueError(f"--timeout must be above 0 and --retries at least 0, not {self.timeout}, {self.retries}")
+        _ = self.server  # raises ValueError for what no endpoint could be reached by
+
+    @property
+    def server(self) -> Server:
+        """The part that knows nothing of films."""
+        return Server(self.url, self.timeout, self.retries, self.wait)
 
 
 class Endpoint:
@@ -147,8 +136,7 @@ class Endpoint:
         with tempfile.TemporaryDirectory() as scratch:
             path = Path(scratch) / "film.mp4"
             as_mp4(frames, path, SENT, keys_of(film))
-            data = base64.b64encode(path.read_bytes()).decode()
-        return [{"type": "video_url", "video_url": {"url": f"data:video/mp4;base64,{data}"}}]
+            return [mp4_part(path.read_bytes())]
 
     def _asked(self, shown: list[dict[str, Any]], words: str, tokens: int, frames: int) -> Said:
         body: dict[str, Any] = {
@@ -159,31 +147,8 @@ class Endpoint:
         }
         if shown and self.line.form == "video":  # else the server would choose frames of its own
             body["mm_processor_kwargs"] = {"fps": FPS, "num_frames": frames}
-        return read_reply(self._sent(json.dumps(body).encode()))
-
-    def _sent(self, body: bytes) -> bytes:
-        """POST with retries."""
-        headers = {"Content-Type": "application/json"}
-        if os.environ.get(KEY):
-            headers["Authorization"] = f"Bearer {os.environ[KEY]}"
-        url = f"{self.line.url.rstrip('/')}/chat/completions"
-        for turn in range(self.line.retries + 1):
-            try:
-                request = urllib.request.Request(url, body, headers)
-                with urllib.request.urlopen(request, timeout=self.line.timeout) as reply:
-                    return bytes(reply.read())
-            except urllib.error.HTTPError as error:
-                told = f"HTTP {error.code}: {_reason(error)}"
-                if error.code < 500 and error.code not in AGAIN:
-                    raise Unanswered(told) from None
-            except TimeoutError:
-                told = f"no answer within {self.line.timeout:g} s"
-            except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
-                late = isinstance(getattr(error, "reason", None), TimeoutError)
-                told = f"no answer within {self.line.timeout:g} s" if late else f"no connection: {error}"
-            if turn < self.line.retries:
-                time.sleep(self.line.wait * 2**turn)
-        raise Unanswered(f"{told}, {self.line.retries + 1} times")
+        reply = read_reply(post(self.line.server, json.dumps(body).encode()))
+        return Said(reply.text, reply.finish, reply.prompt_tokens)
 
 
 def code_at(seed: int, cut: int) -> str:
@@ -192,44 +157,12 @@ def code_at(seed: int, cut: int) -> str:
     return "".join(CODE_SIGNS[i] for i in drawn)
 
 
-def _reason(error: urllib.error.HTTPError) -> str:
-    """What a server says of a refusal, in short."""
-    try:
-        said = error.read().decode(errors="replace")
-        value = json.loads(said)["error"]
-        said = value["message"] if isinstance(value, dict) else str(value)
-    except (ValueError, KeyError, TypeError, OSError, http.client.HTTPException):
-        said = str(error.reason)
-    return said[:200]
-
-
-def read_reply(data: bytes) -> Said:
-    """A chat completion's text.
-
-    Raises:
-        Unanswered: something else.
-    """
-    try:
-        value = json.loads(data)
-        choice = value["choices"][0]
-        text, finish = choice["message"]["content"], choice.get("finish_reason") or ""
-        rows = (value.get("usage") or {}).get("prompt_tokens") or 0
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-        raise Unanswered(f"the endpoint sent no chat completion but {data[:80]!r}") from None
-    if not isinstance(text, str | None):
-        raise Unanswered(f"the endpoint's answer is no text but {str(text)[:80]!r}")
-    return Said(text or "", str(finish), int(rows))
-
-
 def pictures(frames: Iterable[Image8], stamps: bool) -> Iterator[dict[str, Any]]:
     """Frames as parts of a message, each behind its second if ``stamps``."""
     for second, frame in enumerate(frames):
-        store = io.BytesIO()
-        Image.fromarray(frame).save(store, "JPEG", quality=JPEG)
-        url = f"data:image/jpeg;base64,{base64.b64encode(store.getvalue()).decode()}"
         if stamps:
             yield {"type": "text", "text": f"{second} s:"}
-        yield {"type": "image_url", "image_url": {"url": url}}
+        yield picture(frame)
 
 
 def keys_of(film: Film) -> list[int]:

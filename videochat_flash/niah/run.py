@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 
-from .ask import Asker, Unanswered
+from ..remote import Unanswered
+from .ask import Asker
 from .results import Record, Shard, appending, begin_run, read_results
 from .suite import Suite, Trial
 

@@ -1,0 +1,135 @@
+"""One request to an OpenAI-compatible endpoint: what is sent, tried again, refused, and what a reply must be."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import io
+import json
+import math
+import os
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+JPEG = 90  # quality of pictures that are sent
+AGAIN = {408, 409, 425, 429}  # and whatever is 500 or above: worth another try
+KEY = "OPENAI_API_KEY"  # in the environment, where the endpoint wants one
+
+
+@dataclass(frozen=True)
+class Server:
+    """How an endpoint is reached.
+
+    Attributes:
+        url: up to and with ``/v1``.
+        timeout: seconds without a word from it.
+        retries: further tries after a failure that may pass.
+        wait: seconds before the first of them; each next one waits twice as long.
+    """
+
+    url: str
+    timeout: float = 120.0
+    retries: int = 3
+    wait: float = 1.0
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.url)
+        if parts.scheme not in ("http", "https") or not parts.netloc:
+            raise ValueError(f"--endpoint {self.url!r} is not as http://host:port/v1")
+        if not 0 < self.timeout < math.inf or self.retries < 0:
+            raise ValueError(f"--timeout must be above 0 and --retries at least 0, not {self.timeout}, {self.retries}")
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A chat completion: its text, why it ended, and how many tokens the prompt and the text had."""
+
+    text: str
+    finish: str
+    prompt_tokens: int
+    tokens: int
+
+
+class Unanswered(Exception):
+    """A request that failed: the endpoint cannot be reached, refuses, or sends something else than an answer."""
+
+
+def post(server: Server, body: bytes) -> bytes:
+    """POST a chat completion, with retries; returns the bytes that came.
+
+    Raises:
+        Unanswered: refused, or still failing after the last retry.
+    """
+    headers = {"Content-Type": "application/json"}
+    if os.environ.get(KEY):
+        headers["Authorization"] = f"Bearer {os.environ[KEY]}"
+    url = f"{server.url.rstrip('/')}/chat/completions"
+    for turn in range(server.retries + 1):
+        try:
+            request = urllib.request.Request(url, body, headers)
+            with urllib.request.urlopen(request, timeout=server.timeout) as reply:
+                return bytes(reply.read())
+        except urllib.error.HTTPError as error:
+            told = f"HTTP {error.code}: {_reason(error)}"
+            if error.code < 500 and error.code not in AGAIN:
+                raise Unanswered(told) from None
+        except TimeoutError:
+            told = f"no answer within {server.timeout:g} s"
+        except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
+            late = isinstance(getattr(error, "reason", None), TimeoutError)
+            told = f"no answer within {server.timeout:g} s" if late else f"no connection: {error}"
+        if turn < server.retries:
+            time.sleep(server.wait * 2**turn)
+    raise Unanswered(f"{told}, {server.retries + 1} times")
+
+
+def read_reply(data: bytes) -> Reply:
+    """What a chat completion says.
+
+    Raises:
+        Unanswered: it is none.
+    """
+    try:
+        value = json.loads(data)
+        choice = value["choices"][0]
+        text, finish = choice["message"]["content"], choice.get("finish_reason") or ""
+        usage = value.get("usage") or {}
+        counts = [int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")]
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+        raise Unanswered(f"the endpoint sent no chat completion but {data[:80]!r}") from None
+    if not isinstance(text, str | None):
+        raise Unanswered(f"the endpoint's answer is no text but {str(text)[:80]!r}")
+    return Reply(text or "", str(finish), *counts)
+
+
+def picture(frame: UInt8[np.ndarray, "h w 3"]) -> dict[str, Any]:
+    """A picture as a part of a message."""
+    store = io.BytesIO()
+    Image.fromarray(frame).save(store, "JPEG", quality=JPEG)
+    url = f"data:image/jpeg;base64,{base64.b64encode(store.getvalue()).decode()}"
+    return {"type": "image_url", "image_url": {"url": url}}
+
+
+def film(mp4: bytes) -> dict[str, Any]:
+    """An mp4 as a part of a message."""
+    data = base64.b64encode(mp4).decode()
+    return {"type": "video_url", "video_url": {"url": f"data:video/mp4;base64,{data}"}}
+
+
+def _reason(error: urllib.error.HTTPError) -> str:
+    """What a server says of a refusal, in short."""
+    try:
+        said = error.read().decode(errors="replace")
+        value = json.loads(said)["error"]
+        said = value["message"] if isinstance(value, dict) else str(value)
+    except (ValueError, KeyError, TypeError, OSError, http.client.HTTPException):
+        said = str(error.reason)
+    return said[:200]
