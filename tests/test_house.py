@@ -43,10 +43,10 @@ ALLOWED: dict[str, set[str]] = {
     "chat": BELOW_CHAT,
     "prefix": CORE,
     "__init__": CORE,
-    "train": {*BELOW_CHAT, "synth"},
+    "train": {*BELOW_CHAT, "synth", "strict"},
     "needle": {"config", "files", "video", "synth"},
     "grade": {"synth"},
-    **{name: set() for name in ("looks", "remote")},
+    **{name: set() for name in ("looks", "remote", "strict")},
     "niah": {*CORE, "prefix", "synth", "needle", "grade", "looks", "remote"},
     "sheet": {"video"},
     **{name: set() for name in ("show", "options")},  # these two and the next five are the command line's own

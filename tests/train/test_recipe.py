@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from videochat_flash.config import RELEASES
 from videochat_flash.train.recipe import (
     MODELS,
+    SCHEMA,
     Lora,
     Optimizer,
     Rates,
@@ -19,7 +20,6 @@ from videochat_flash.train.recipe import (
     Source,
     Video,
     architecture,
-    known_keys,
     load_recipe,
     steps_of,
 )
@@ -176,7 +176,7 @@ def test_what_is_resolved_is_read_back(tmp_path_factory: pytest.TempPathFactory,
 def test_resolved_says_every_key(small: Path) -> None:
     drawn = replace(load_recipe(small), data=(Source(world=World("clips", count=3)),))
     text = resolved(drawn)
-    assert all(f"{key.rpartition('.')[2]} = " in text for key in known_keys())
+    assert all(f"{key.rpartition('.')[2]} = " in text for key in SCHEMA.known())
     assert "data = []" in resolved(replace(load_recipe(small), data=()))
 
 

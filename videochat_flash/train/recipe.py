@@ -6,16 +6,15 @@ or data.
 
 from __future__ import annotations
 
-import difflib
-import math
 import re
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
 from ..config import FLASH_TINY, RELEASES, Config, Plan, check_plan, parse_plan
+from ..strict import Rule, Schema, read_toml
 from .worlds import World
 
 MODELS: dict[str, Config] = {"flash-tiny": FLASH_TINY, **RELEASES}
@@ -126,7 +125,6 @@ class Recipe:
 
 
 # What a value must be beyond its type: key -> (test, words).
-Rule = tuple[Callable[[Any], bool], str]
 _SOME: Rule = (lambda n: n >= 1, "at least 1")
 _NONE: Rule = (lambda n: n >= 0, "0 or more")
 _MORE: Rule = (lambda n: n > 0, "above 0")
@@ -157,6 +155,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("data.world.clips", "data.world.cards", "data.world.moving", "data.world.hops"), _SPAN),
     "data.strategy": (lambda text: bool(STRATEGY.fullmatch(text)), "all, or as first:25%, random:1000, end:10%"),
 }
+SCHEMA = Schema(Recipe, RULES)
 
 
 # -- reading -----------------------------------------------------------------------------------------------------------
@@ -176,7 +175,7 @@ def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
     values = _read(Path(path), ())
     for change in changes:
         values = _merged(values, _change(change))
-    recipe: Recipe = _build(Recipe, values, str(path))
+    recipe = SCHEMA.build(values, str(path))
     _check_together(recipe, str(path))
     return recipe
 
@@ -189,14 +188,11 @@ def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     if not path.is_file():
         named = f", the base of {above[-1]}" if above else ""
         raise FileNotFoundError(f"no recipe {path}{named}: name a .toml file")
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not TOML: {error}") from None
+    values = read_toml(path)
     base = values.pop("base", None)
     if not isinstance(base, str | None):
         raise ValueError(f"{path}: base must be text, the file to derive from, not {base!r}")
-    values = _checked(Recipe, values, str(path))
+    values = SCHEMA.checked(values, str(path))
     return values if base is None else _merged(_read(path.parent / base, (*above, real)), values)
 
 
@@ -212,15 +208,9 @@ def _change(text: str) -> dict[str, Any]:
     except tomllib.TOMLDecodeError:
         parsed = {}
     value = parsed["value"] if parsed.keys() == {"value"} else word
-    if not isinstance(value, str) and _hint(tables, last) is str:
+    if not isinstance(value, str) and SCHEMA.hint(key.strip()) is str:
         value = word  # a folder may be named 2024
-    return _checked(Recipe, {tables[0]: {last: value}} if tables else {last: value}, where)
-
-
-def _hint(tables: Sequence[str], key: str) -> Any:
-    """The type of a key; None if there is no such key."""
-    owner = get_type_hints(Recipe).get(tables[0]) if tables else Recipe
-    return get_type_hints(owner).get(key) if is_dataclass(owner) else None
+    return SCHEMA.checked({tables[0]: {last: value}} if tables else {last: value}, where)
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -233,80 +223,6 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
 
 
 # -- checking ----------------------------------------------------------------------------------------------------------
-
-
-def known_keys() -> list[str]:
-    """Every key of a recipe, with its table."""
-    tables = {name: hint for name, hint in get_type_hints(Recipe).items() if is_dataclass(hint)} | {"data": Source}
-    inner = [f"{table}.{key}" for table, hint in tables.items() for key in get_type_hints(hint)]
-    return [key for key in get_type_hints(Recipe) if key not in tables] + inner
-
-
-def _checked(kind: Any, values: Mapping[str, Any], where: str, table: str = "") -> dict[str, Any]:
-    """Values of one table as its fields hold them, tables still as tables."""
-    hints = get_type_hints(kind)
-    checked: dict[str, Any] = {}
-    for name, value in values.items():
-        key = table + name
-        if name not in hints:
-            raise ValueError(f"{where}: unknown key {key!r}: did you mean {_nearest(key)!r}?")
-        checked[name] = _value(hints[name], value, key, where)
-        test, words = RULES.get(key, (lambda _: True, ""))
-        if not test(checked[name]):
-            raise ValueError(f"{where}: {key} must be {words}, not {value!r}")
-    return checked
-
-
-def _nearest(key: str) -> str:
-    known = known_keys()
-    last = key.rpartition(".")[2]
-    elsewhere = [one for one in known if one.rpartition(".")[2] == last]  # the right word in the wrong table
-    return (elsewhere or difflib.get_close_matches(key, known, n=1, cutoff=0))[0]
-
-
-def _value(hint: Any, value: Any, key: str, where: str) -> Any:
-    """A value of the type that the field names."""
-    if is_dataclass(hint):
-        if not isinstance(value, dict):
-            raise ValueError(f"{where}: {key} must be a table, [{key}], not {value!r}")
-        return _checked(hint, value, where, f"{key}.")
-    if get_origin(hint) is Literal:
-        if value not in get_args(hint):
-            raise ValueError(f"{where}: {key} must be {' or '.join(map(repr, get_args(hint)))}, not {value!r}")
-        return value
-    if get_origin(hint) is tuple:
-        inner = get_args(hint)[0]
-        if not isinstance(value, list):
-            what = "tables, [[data]]" if is_dataclass(inner) else "texts"
-            raise ValueError(f"{where}: {key} must be a list of {what}, not {value!r}")
-        return tuple(_value(inner, one, key, where) for one in value)
-    return _plain(hint, value, key, where)
-
-
-def _plain(hint: Any, value: Any, key: str, where: str) -> Any:
-    words = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}[hint]
-    right = (int, float) if hint is float else hint
-    if not isinstance(value, right) or (isinstance(value, bool) and hint is not bool):
-        raise ValueError(f"{where}: {key} must be {words}, not {value!r}")
-    if hint is float and not math.isfinite(value):
-        raise ValueError(f"{where}: {key} must be a finite number, not {value!r}")
-    return float(value) if hint is float else value
-
-
-def _build(kind: Any, values: Mapping[str, Any], where: str, table: str = "") -> Any:
-    """The dataclass of checked values. Raises ValueError where a key without a default is missing."""
-    hints = get_type_hints(kind)
-    for one in fields(kind):
-        if one.name not in values and one.default is MISSING:
-            raise ValueError(f"{where}: {table}{one.name} is missing")
-    built = {}
-    for name, value in values.items():
-        if is_dataclass(hints[name]):
-            value = _build(hints[name], value, where, f"{name}.")
-        elif name == "data":
-            value = tuple(_build(Source, one, where, "data.") for one in value)
-        built[name] = value
-    return kind(**built)
 
 
 def _check_together(recipe: Recipe, where: str) -> None:
