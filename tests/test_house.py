@@ -46,8 +46,8 @@ ALLOWED: dict[str, set[str]] = {
     "train": {*BELOW_CHAT, "synth", "strict"},
     "needle": {"config", "files", "video", "synth"},
     "grade": {"synth"},
-    **{name: set() for name in ("looks", "remote", "strict")},
-    "niah": {*CORE, "prefix", "synth", "needle", "grade", "looks", "remote"},
+    **{name: set() for name in ("looks", "remote", "strict", "journal")},
+    "niah": {*CORE, "prefix", "synth", "needle", "grade", "looks", "remote", "journal"},
     "sheet": {"video"},
     **{name: set() for name in ("show", "options")},  # these two and the next five are the command line's own
     "errors": {"show"},

@@ -11,6 +11,7 @@ from command import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
+from videochat_flash.journal import digest
 from videochat_flash.niah import compat, draws, place, stats
 from videochat_flash.niah.place import Part
 from videochat_flash.niah.stats import Outcome
@@ -27,17 +28,18 @@ def test_draws_depend_on_names_alone() -> None:
 
 def test_digests_are_the_same_in_another_process() -> None:
     asked = (
-        "from videochat_flash.niah.draws import *; print(digest({'b': [1, 0.5], 'a': 'é'}), rng_of(7, 'x').random())"
+        "from videochat_flash.journal import digest; from videochat_flash.niah.draws import rng_of; "
+        "print(digest({'b': [1, 0.5], 'a': 'é'}), rng_of(7, 'x').random())"
     )
     told = subprocess.run(
         [sys.executable, "-c", asked], capture_output=True, text=True, check=True, env={"PYTHONPATH": str(ROOT)}
     )
-    assert told.stdout.split() == [draws.digest({"a": "é", "b": [1, 0.5]}), str(draws.rng_of(7, "x").random())]
+    assert told.stdout.split() == [digest({"a": "é", "b": [1, 0.5]}), str(draws.rng_of(7, "x").random())]
 
 
 def test_nan_has_no_digest() -> None:
     with pytest.raises(ValueError, match="JSON"):
-        draws.digest(float("nan"))
+        digest(float("nan"))
 
 
 # Places.

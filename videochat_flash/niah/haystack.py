@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ..journal import digest
 from ..looks import hash_of
 from ..needle import PROCEDURAL, SIZE
 from ..synth import Haystack as Endless
 from ..synth import procedural
 from ..synth.world import Image8
 from ..video import TICK, SamplePlan, VideoInfo, decode, probe
-from .draws import VERSION, digest, rng_of
+from .draws import VERSION, rng_of
 
 
 @dataclass(frozen=True)

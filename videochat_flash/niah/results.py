@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
+from .. import journal
 from ..files import beside
-from .draws import canonical, digest
+from ..journal import canonical, digest
 from .suite import Suite
 
 RUN = "run.json"
@@ -81,42 +81,24 @@ class Shard:
 class Log:
     """A results file that is open to be added to."""
 
-    def __init__(self, file: Any) -> None:
+    def __init__(self, file: TextIO) -> None:
         self.file = file
 
     def add(self, record: Record) -> None:
         """Append a record; it is there once this returns."""
-        self.file.write(canonical(asdict(record)) + "\n")
-        self.file.flush()
+        journal.add(self.file, canonical(asdict(record)))
 
 
 @contextmanager
 def appending(path: Path) -> Iterator[Log]:
-    """A results file for one process alone; the lock goes with the process, however it ends.
+    """A results file for one process alone.
 
     Raises:
         ValueError: another process has it.
         OSError: it cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_suffix(".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"{path} is being written by another run: wait for it, or take another --shard") from None
-        _mend(path)
-        with path.open("a", encoding="utf-8") as file:
-            yield Log(file)
-
-
-def _mend(path: Path) -> None:
-    """Cut off the half line that a killed run may have left; a trial that was not finished is run again."""
-    if path.is_file():
-        data = path.read_bytes()
-        whole = data.rfind(b"\n") + 1
-        if whole < len(data):
-            with path.open("r+b") as file:
-                file.truncate(whole)
+    with journal.appending(path, "wait for it, or take another --shard") as file:
+        yield Log(file)
 
 
 def files_of(folder: Path) -> list[Path]:
