@@ -48,6 +48,7 @@ ALLOWED: dict[str, set[str]] = {
     "grade": {"synth"},
     **{name: set() for name in ("looks", "remote", "strict", "journal")},
     "niah": {*CORE, "prefix", "synth", "needle", "grade", "looks", "remote", "journal"},
+    "longvid": {*CORE, "synth", "needle", "grade", "looks", "remote", "journal", "strict"},
     "sheet": {"video"},
     **{name: set() for name in ("show", "options")},  # these two and the next five are the command line's own
     "errors": {"show"},
@@ -67,6 +68,7 @@ ALLOWED: dict[str, set[str]] = {
         "needle_commands",
         "train",
         "niah",
+        "longvid",
     },
 }
 # Commands: they end as a command ends, show bars, and one measures what a user would get.
@@ -76,6 +78,7 @@ ALSO = {
     "train/command.py": {"show"},
     "train/ablate.py": {"show", "errors"},
     "niah/commands.py": {"errors", "options", "session", "show"},
+    "longvid/commands.py": {"errors", "show"},
 }
 LAZY = {"__init__.py", "cli.py", "video.py"}  # where an import may stand inside a function, of the core and the edge
 

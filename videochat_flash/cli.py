@@ -15,6 +15,7 @@ import typer
 
 from . import __version__, errors, show
 from .files import check_target
+from .longvid.commands import app as longvid
 from .needle_commands import app as synth
 from .niah.commands import app as niah
 from .options import (
@@ -55,6 +56,7 @@ app = typer.Typer(
 )
 app.add_typer(synth, name="synth")
 app.add_typer(niah, name="niah")
+app.add_typer(longvid, name="longvid")
 
 # -- commands ----------------------------------------------------------------------------------------------------------
 

@@ -62,11 +62,16 @@ class Unanswered(Exception):
     """A request that failed: the endpoint cannot be reached, refuses, or sends something else than an answer."""
 
 
+class Refused(Unanswered):
+    """The endpoint will not answer this request, however often it is asked."""
+
+
 def post(server: Server, body: bytes) -> bytes:
     """POST a chat completion, with retries; returns the bytes that came.
 
     Raises:
-        Unanswered: refused, or still failing after the last retry.
+        Refused: what the request asks for is not given.
+        Unanswered: it still fails after the last retry.
     """
     headers = {"Content-Type": "application/json"}
     if os.environ.get(KEY):
@@ -80,7 +85,7 @@ def post(server: Server, body: bytes) -> bytes:
         except urllib.error.HTTPError as error:
             told = f"HTTP {error.code}: {_reason(error)}"
             if error.code < 500 and error.code not in AGAIN:
-                raise Unanswered(told) from None
+                raise Refused(told) from None
         except TimeoutError:
             told = f"no answer within {server.timeout:g} s"
         except (urllib.error.URLError, http.client.HTTPException, OSError) as error:

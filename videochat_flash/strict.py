@@ -115,9 +115,13 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 @cache
+def _hints(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
 def hints_of(kind: Any) -> dict[str, Any]:
     """The types of a dataclass's fields, looked up once."""
-    return get_type_hints(kind)
+    return _hints(kind)
 
 
 def _table(hint: Any) -> Any:

@@ -1,0 +1,176 @@
+"""vcflash longvid: build, its steps one by one, report. Whatever is heavy is imported inside the commands."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from .. import errors, show
+from . import options
+
+if TYPE_CHECKING:
+    from .settings import Setting
+    from .write import Written
+
+app = typer.Typer(help="Build long-video instruction data: videos and what was said of them -> questions with answers.")
+MISSING = "matplotlib is not installed: pip install 'videochat-flash[longvid]', or give --no-plots"
+
+
+@app.command()
+def build(
+    config: options.Config = None,
+    videos: options.Videos = None,
+    out: options.Out = None,
+    license: options.License = "unknown",
+    workers: options.Workers = None,
+    max_failed: options.MaxFailed = None,
+    no_plots: options.NoPlots = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """All steps. Stopped at any moment, even by kill -9, the same command goes on where it was."""
+    setting = _setting(config, videos, out, license, workers, max_failed)
+    from . import pipeline
+
+    for name in pipeline.STEPS[:-1]:
+        _run(name, setting, not (quiet or as_json))
+    written = _write(setting)
+    facts = _report(setting, written, not no_plots)
+    if as_json:
+        typer.echo(json.dumps(facts, ensure_ascii=False))
+        return
+    kept = {name: facts[name] for name in ("films", "hours", "questions", "words")}
+    aside = {"kept aside": facts["kept_aside"]} if facts["kept_aside"] else {}
+    show.print_facts(
+        {**kept, **facts["families"], **aside, "records": written.records, "report": f"{setting.out}/report.md"}
+    )
+
+
+def _step(name: str, what: str) -> Callable[..., None]:
+    """A command that runs one step."""
+
+    def command(
+        config: options.Config = None,
+        videos: options.Videos = None,
+        out: options.Out = None,
+        license: options.License = "unknown",
+        workers: options.Workers = None,
+        max_failed: options.MaxFailed = None,
+        as_json: options.Json = False,
+        quiet: options.Quiet = False,
+    ) -> None:
+        setting = _setting(config, videos, out, license, workers, max_failed)
+        ran = _run(name, setting, not (quiet or as_json))
+        if as_json:
+            typer.echo(json.dumps(ran, ensure_ascii=False))
+        else:
+            aside = ", ".join(f"{number} {kind}" for kind, number in ran["kinds"].items()) or "nothing"
+            there = f"{ran['before']} were there, " if ran["before"] else ""
+            typer.echo(
+                f"{setting.out}/{name}.jsonl: {ran['films']} of {ran['records']} films, {there}{aside} kept aside"
+            )
+
+    command.__doc__ = what
+    return command
+
+
+for _name, _what in (
+    ("scan", "What videos there are, what they hold, which look alike."),
+    ("shots", "Where shots begin and end; annotations are taken in."),
+    ("describe", "A caption for each shot, where an endpoint is named."),
+    ("weave", "Notes -> one time line of events."),
+    ("ask", "Questions with answers, by templates and by an endpoint."),
+    ("sieve", "What may pass, and why the rest may not."),
+):
+    app.command(_name, help=f"Step: {_what}")(_step(_name, _what))
+
+
+@app.command("write")
+def write_set(
+    config: options.Config = None,
+    videos: options.Videos = None,
+    out: options.Out = None,
+    license: options.License = "unknown",
+) -> None:
+    """Step: the set in the layouts that trainers read, split by video, with its card."""
+    from . import card
+    from .report import facts_of
+
+    setting = _setting(config, videos, out, license, None, None)
+    written = _write(setting)
+    written.files.append(card.save(setting, facts_of(Path(setting.out)), written))
+    for path in written.files:
+        typer.echo(path)
+
+
+@app.command()
+def report(
+    config: options.Config = None,
+    videos: options.Videos = None,
+    out: options.Out = None,
+    no_plots: options.NoPlots = False,
+    as_json: options.Json = False,
+) -> None:
+    """Counts, hours, words, durations, tasks and reasons: report.md and pictures."""
+    facts = _report(_setting(config, videos, out, "unknown", None, None), None, not no_plots)
+    typer.echo(json.dumps(facts, ensure_ascii=False) if as_json else facts["files"][0])
+
+
+def _setting(
+    config: Path | None,
+    videos: str | None,
+    out: Path | None,
+    license: str,
+    workers: int | None,
+    max_failed: float | None,
+) -> Setting:
+    from . import settings
+
+    with errors.usage():
+        if (config is None) == (videos is None):
+            raise ValueError("give a CONFIG.toml, or --videos DIR and --out DIR")
+        if config is None and out is None:
+            raise ValueError("--videos needs --out, the folder to build in")
+        if config is None:
+            made = settings.default(str(videos), str(out))
+            made = replace(made, source=(replace(made.source[0], license=license),))
+        else:
+            made = settings.load(config)
+    given: dict[str, Any] = {"workers": workers, "max_failed": max_failed, "out": str(out) if out else None}
+    return replace(made, **{name: value for name, value in given.items() if value is not None})
+
+
+def _run(name: str, setting: Setting, bars: bool) -> dict[str, Any]:
+    from .pipeline import do
+
+    with show.progress(name, bars) as told:
+        return vars(do(name, setting, told))
+
+
+def _write(setting: Setting) -> Written:
+    from .write import write
+
+    return write(setting, Path(setting.out) / "sieve.jsonl")
+
+
+def _report(setting: Setting, written: Written | None, plots: bool) -> dict[str, Any]:
+    from . import card, report
+    from .pipeline import remembered
+
+    out = Path(setting.out)
+    facts = report.facts_of(out)
+    files = report.texts(setting, facts, remembered(out), written)
+    if written:
+        files.append(card.save(setting, facts, written))
+    if plots:
+        try:
+            from .plot import draw
+        except ModuleNotFoundError:
+            raise ValueError(MISSING) from None
+        files += draw(facts, out)
+    return {**report.totals(facts), "files": [str(path) for path in files]}

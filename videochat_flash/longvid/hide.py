@@ -1,0 +1,73 @@
+"""Cards hidden in a copy of a video, and chains of cards that point at each other: what is asked of them was drawn."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+from ..journal import digest
+from ..needle import SMALLEST, make_needle
+from ..synth import ATTRIBUTES, HOPS, Card, Scene
+from ..synth import Question as Drawn
+from ..synth.questions import sort_of
+from ..video import probe
+from .records import Event, Film, Note, Question, question_id
+from .settings import Ask
+
+FRAMES = 1024  # of a copy at most
+LEAST = 16  # frames; fewer have no room for cards
+WIDE = 640  # pixels
+MAKER = "synth needle 1"
+
+
+def hidden(film: Film, ask: Ask, folder: Path) -> Film:
+    """A copy of a video with cards in it, as long as the video and a frame a second (or 1,024 in all).
+
+    Raises:
+        ValueError: a video too short or too small.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    seed = int(digest(["hide", ask.seed, film.video.key])[:8], 16)
+    video, path = film.video, folder / f"{film.video.key}.mp4"
+    frames = min(FRAMES, max(LEAST, int(video.duration)))
+    shrink = min(1.0, WIDE / video.width)
+    size = (max(SMALLEST, round(video.width * shrink)), max(SMALLEST, round(video.height * shrink)))
+    kinds = (("grounding", *ATTRIBUTES) if "needle" in ask.families else ()) + (HOPS if "hops" in ask.families else ())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of frames that a slow video shows twice
+        made = make_needle(
+            video.path, frames, 4 * ask.each, seed, path, path.with_suffix(".json"),
+            kinds=kinds, fps=round(frames / video.duration, 6), size=size, movers=0,
+        )  # fmt: skip
+    info = probe(path)
+    copy = replace(
+        video, key=info.fingerprint[:32], path=str(path), duration=round(info.duration, 3), fps=round(info.fps, 3),
+        frames=info.frames, height=info.height, width=info.width, looks=(), parent=video.group, kind="video",
+    )  # fmt: skip
+    notes = tuple(_notes(made.scene))
+    events = tuple(Event(note.start, note.end, note.text, "seen", (i,)) for i, note in enumerate(notes))
+    bare = Film(copy, notes, events)
+    return replace(bare, questions=tuple(_asked(bare, one) for one in made.questions))
+
+
+def _notes(scene: Scene) -> list[Note]:
+    """What is shown when, in words."""
+    notes = []
+    for event in scene.events:
+        if isinstance(event.what, Card):
+            card = event.what
+            text = f"The {card.colour} {card.shape} with the {sort_of(card.character)} {card.character}"
+            if card.points is not None:
+                text += f", pointing at the {card.points.colour} {card.points.shape}"
+            notes.append(Note(event.start, event.end, "card", f"{text}.", MAKER))
+    return notes
+
+
+def _asked(film: Film, drawn: Drawn) -> Question:
+    start, end = (min(one, film.video.duration) for one in drawn.seconds)
+    events = tuple(i for i, event in enumerate(film.events) if event.start < end and event.end > start)
+    return Question(
+        question_id(film.video, drawn.question, drawn.answer), "hops" if drawn.hops else "needle", drawn.kind,
+        drawn.question, drawn.answer, start, end, MAKER, (), events,
+    )  # fmt: skip

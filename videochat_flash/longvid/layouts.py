@@ -1,0 +1,271 @@
+"""Annotations that exist already, one adapter for each layout -> notes by video (docs/longvid.md shows the layouts).
+
+A video is called by its file's name without the ending. Entries that cannot be read are kept aside; whether times lie
+within the video is seen later, when the video is known.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args
+
+from .records import Aside, Note, NoteKind
+from .settings import Format
+from .subtitles import chapters, cues
+
+TEXTS = {".srt": "subtitles", ".vtt": "subtitles", ".txt": "chapters", ".json": "", ".jsonl": "notes"}
+LANGUAGE = re.compile(r"\.[a-z]{2,3}(-\w+)?$")  # film.en.srt belongs to film
+RAW = 300  # characters of a bad entry that are kept
+
+
+@dataclass(frozen=True)
+class Raw:
+    """An entry as it stands in a file, unchecked. No ``end`` means: until the next one."""
+
+    video: Any
+    place: str
+    kind: NoteKind
+    start: Any
+    end: Any
+    text: Any
+
+
+@dataclass
+class Annotations:
+    """Notes by the name of their video, and what could not be read."""
+
+    notes: dict[str, list[Note]] = field(default_factory=dict)
+    asides: list[Aside] = field(default_factory=list)
+
+    def of(self, stem: str) -> tuple[Note, ...]:
+        """The notes of a video; ActivityNet puts ``v_`` before its names."""
+        found = self.notes.get(stem) or self.notes.get(stem.removeprefix("v_")) or self.notes.get(f"v_{stem}") or []
+        return tuple(sorted(found, key=lambda note: (note.start, note.end, note.text)))
+
+
+def read(paths: Iterable[str], layout: Format, videos: Callable[[Path], bool] = lambda _: False) -> Annotations:
+    """All annotations of a source.
+
+    Args:
+        paths: files, or folders of them.
+        layout: of the files; ``auto`` looks at each.
+        videos: whether a path is a video, which folders may hold as well.
+
+    Raises:
+        FileNotFoundError: a path that is not there.
+    """
+    found = Annotations()
+    for path in map(Path, paths):
+        if not path.exists():
+            raise FileNotFoundError(f"no annotations at {path}: name a file or a folder")
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            if file.is_file() and (file == path or (file.suffix.lower() in TEXTS and not videos(file))):
+                _read_file(file, layout, found, alone=file == path)
+    return found
+
+
+def _read_file(file: Path, layout: Format, found: Annotations, alone: bool) -> None:
+    try:
+        text = _decoded(file, found)
+        entries = list(_entries(file, text, layout))
+    except ValueError as error:
+        # Nobody said that every file of a folder is an annotation; of one that was named it was said.
+        found.asides.append(Aside("shots", "entry" if alone else "missing", str(file), str(error), ""))
+        return
+    for raw in entries:
+        try:
+            note = _note(file, raw)
+        except ValueError as error:
+            kept = json.dumps([raw.video, raw.start, raw.end, raw.text], default=str, ensure_ascii=False)[:RAW]
+            found.asides.append(Aside("shots", "entry", f"{file} {raw.place}", str(error), kept))
+        else:
+            found.notes.setdefault(str(raw.video), []).append(note)
+
+
+def _decoded(file: Path, found: Annotations) -> str:
+    """The text of a file in UTF-8 or UTF-16, else in Windows' Latin, which is then told of."""
+    data = file.read_bytes()
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return data.decode("utf-16")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = data.decode("cp1252", errors="replace")
+        found.asides.append(Aside("shots", "mended", str(file), "it is no UTF-8: read as cp1252"))
+        return text
+
+
+def _entries(file: Path, text: str, layout: Format) -> Iterator[Raw]:
+    named = TEXTS.get(file.suffix.lower(), "") if layout == "auto" else layout
+    if named == "subtitles":
+        some = ((cue, "speech") for cue in cues(text))
+    elif named == "chapters" and file.suffix.lower() != ".json":
+        some = ((cue, "chapter") for cue in chapters(text))
+    elif named == "notes":
+        yield from _lines(text)
+        return
+    else:
+        yield from _json(text, named)
+        return
+    stem, count = LANGUAGE.sub("", file.stem), 0
+    for cue, kind in some:
+        count += 1
+        yield Raw(stem, f"line {cue.line}", "speech" if kind == "speech" else "chapter", cue.start, cue.end, cue.text)
+    if not count:
+        raise ValueError(f"it holds no {named}")
+
+
+def _lines(text: str) -> Iterator[Raw]:
+    """Our own layout: one JSON object a line with video, start, end, kind and text."""
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except json.JSONDecodeError:
+            value = line
+        kind = _get(value, "kind")
+        yield Raw(
+            _get(value, "video"),
+            f"line {number}",
+            kind if kind in get_args(NoteKind) and kind != "shot" else "caption",
+            _get(value, "start"),
+            _get(value, "end"),
+            _get(value, "text") if isinstance(value, dict) else value,
+        )
+
+
+def _json(text: str, layout: str) -> Iterator[Raw]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"line {error.lineno}: this is no JSON ({error.msg})") from None
+    if isinstance(value, dict) and isinstance(value.get("videos"), dict):
+        value = value["videos"]
+    if not isinstance(value, dict):
+        raise ValueError("it is no JSON object with the names of videos")
+    reader = ADAPTERS.get(layout) or next((ADAPTERS[name] for name in ADAPTERS if _looks_like(value, name)), None)
+    if reader is None:
+        raise ValueError(f"its layout is none of {', '.join(ADAPTERS)}")
+    for video, entry in value.items():
+        yield from reader(video, entry)
+
+
+def _looks_like(value: Mapping[str, Any], layout: str) -> bool:
+    """Whether the first video's entry is laid out so."""
+    entry = next(iter(value.values()), None)
+    keys = set(entry) if isinstance(entry, dict) else set()
+    if isinstance(entry, list):
+        first = entry[0] if entry and isinstance(entry[0], dict) else {}
+        return layout == ("chapters" if "title" in first else "steps") and bool(first)
+    wanted = {
+        "narrations": any(key.startswith("narration_pass") for key in keys) or "narrations" in keys,
+        "speech": {"start", "end", "text"} <= keys,
+        "captions": {"timestamps", "sentences"} <= keys,
+        "chapters": "chapters" in keys,
+        "steps": "steps" in keys,
+    }
+    return wanted[layout]
+
+
+# -- adapters: a video's entry in a layout -> its notes ----------------------------------------------------------------
+
+
+def _narrations(video: str, entry: Any) -> Iterator[Raw]:
+    """Ego4D: passes of sentences, each at one time, and summaries of stretches."""
+    passes = {"": entry} if "narrations" in entry else {name: one for name, one in entry.items() if name[:4] == "narr"}
+    for name, one in passes.items():
+        for number, told in enumerate(_list(one, "narrations")):
+            said = _get(told, "narration_text", "text")
+            place = f"{video} {name} narration {number}".replace("  ", " ")
+            yield Raw(video, place, "narration", _get(told, "timestamp_sec", "start"), None, _spoken(said))
+        for number, told in enumerate(_list(one, "summaries")):
+            start, end = _get(told, "start_sec", "start"), _get(told, "end_sec", "end")
+            said = _spoken(_get(told, "summary_text", "text"))
+            yield Raw(video, f"{video} {name} summary {number}".replace("  ", " "), "summary", start, end, said)
+
+
+def _speech(video: str, entry: Any) -> Iterator[Raw]:
+    """HowTo100M: three lists of one length."""
+    yield from _columns(video, "speech", _list(entry, "start"), _list(entry, "end"), _list(entry, "text"))
+
+
+def _captions(video: str, entry: Any) -> Iterator[Raw]:
+    """ActivityNet Captions: pairs of times beside sentences."""
+    times = [one if isinstance(one, list) and len(one) == 2 else [None, None] for one in _list(entry, "timestamps")]
+    yield from _columns(
+        video, "caption", [one[0] for one in times], [one[1] for one in times], _list(entry, "sentences")
+    )
+
+
+def _columns(video: str, kind: NoteKind, *columns: list[Any]) -> Iterator[Raw]:
+    for number in range(max(map(len, columns))):
+        start, end, text = (column[number] if number < len(column) else None for column in columns)
+        yield Raw(video, f"{video} entry {number}", kind, start, math.nan if end is None else end, text)
+
+
+def _steps(video: str, entry: Any) -> Iterator[Raw]:
+    """HT-Step: steps with their segments."""
+    for number, told in enumerate(entry if isinstance(entry, list) else _list(entry, "steps")):
+        segment = _get(told, "segment", "seg")
+        start, end = segment if isinstance(segment, list) and len(segment) == 2 else (None, None)
+        start, end = _get(told, "start") if start is None else start, _get(told, "end") if end is None else end
+        text = _get(told, "step", "headline", "text")
+        yield Raw(video, f"{video} step {number}", "step", start, math.nan if end is None else end, text)
+
+
+def _chapters(video: str, entry: Any) -> Iterator[Raw]:
+    """Chapter marks as yt-dlp writes them."""
+    for number, told in enumerate(entry if isinstance(entry, list) else _list(entry, "chapters")):
+        start, end = _get(told, "start_time", "start"), _get(told, "end_time", "end")
+        yield Raw(video, f"{video} chapter {number}", "chapter", start, end, _get(told, "title", "text"))
+
+
+ADAPTERS: dict[str, Callable[[str, Any], Iterator[Raw]]] = {
+    "narrations": _narrations,
+    "speech": _speech,
+    "captions": _captions,
+    "steps": _steps,
+    "chapters": _chapters,
+}
+
+
+def _get(value: Any, *names: str) -> Any:
+    """The first of these keys that there is; None where there is none, or no object."""
+    return next((value[name] for name in names if name in value), None) if isinstance(value, dict) else None
+
+
+def _list(value: Any, name: str) -> list[Any]:
+    found = _get(value, name)
+    return found if isinstance(found, list) else []
+
+
+def _spoken(text: Any) -> Any:
+    """Ego4D's marks as words: #C is who wears the camera, #O somebody else, #unsure a hole."""
+    if not isinstance(text, str):
+        return text
+    text = re.sub(r"#unsure\b", "something", text, flags=re.IGNORECASE)
+    text = re.sub(r"#C\s+C\b", "the camera wearer", text)
+    text = re.sub(r"#O\s+(?:(?:a|the)\s+)?(man|woman|person|boy|girl|lady)\s+[A-Z]\b", r"a \1", text)
+    text = re.sub(r"#\w+\s*", "", text).strip()
+    return text[:1].upper() + text[1:]
+
+
+def _note(file: Path, raw: Raw) -> Note:
+    """Raises ValueError where an entry is none."""
+    if not isinstance(raw.video, str) or not raw.video:
+        raise ValueError("it names no video")
+    if not isinstance(raw.text, str) or not raw.text.strip():
+        raise ValueError("it has no text")
+    end = raw.start if raw.end is None else raw.end
+    for one in (raw.start, end):
+        if isinstance(one, bool) or not isinstance(one, int | float) or not math.isfinite(one):
+            raise ValueError("its times are no numbers of seconds")
+    text = " ".join(raw.text.split())
+    start, end = round(float(raw.start), 3), round(float(end), 3)
+    return Note(start, end, raw.kind, text, f"{file.name}: {raw.place}", open=raw.end is None)

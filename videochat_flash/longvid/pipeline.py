@@ -1,0 +1,71 @@
+"""scan -> shots -> describe -> weave -> ask -> sieve -> write: one after the other, or one alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ..files import beside
+from . import ask, describe, scan, shots, sieve, weave
+from .records import line_of, read_lines
+from .settings import Setting
+from .steps import Ran, Step, Told, Where, check, counts, run
+from .workers import local
+
+STEPS = ("scan", "shots", "describe", "weave", "ask", "sieve", "write")
+STATE = "steps.json"  # how each step went when it last ran
+Makers = Callable[[Setting], Step]
+PLAIN: dict[str, Makers] = {
+    "describe": describe.step,
+    "weave": weave.step,
+    "ask": ask.step,
+    "sieve": sieve.step,
+}
+
+
+def do(name: str, setting: Setting, told: Told = lambda *_: None, where: Where | None = None) -> Ran:
+    """Run one step on what the step before it left.
+
+    Args:
+        name: of the step; all but ``write``.
+        setting: of the build.
+        told: records that are done, of how many.
+        where: workers; else as many processes as the setting says.
+
+    Raises:
+        FileNotFoundError: the step before has not run, or a source is not there.
+        ValueError: settings or sources that cannot be followed, or too many failures.
+        OSError: the folder cannot be written to.
+    """
+    out = Path(setting.out)
+    out.mkdir(parents=True, exist_ok=True)
+    step, lines = _prepared(name, setting, out)
+    ran = run(step, lines, out, setting.max_failed, told, where or local(setting.workers))
+    state = {**remembered(out), **counts([ran])}
+    with beside(out / STATE) as part:
+        part.write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
+    check(ran, setting.max_failed, out)
+    return ran
+
+
+def _prepared(name: str, setting: Setting, out: Path) -> tuple[Step, Callable[[], Iterator[str]]]:
+    """A step and the lines that it is given."""
+    if name == "scan":
+        found = [line_of(one) for one in scan.discover(setting)]
+        return scan.step(setting), lambda: iter(found)
+    if name == "shots":
+        joined = shots.Joined(setting, out / "scan.jsonl")
+        return shots.step(setting, joined.asides), joined.lines
+    before = out / f"{STEPS[STEPS.index(name) - 1]}.jsonl"
+    return PLAIN[name](setting), lambda: read_lines(before)
+
+
+def remembered(out: Path) -> dict[str, Any]:
+    """How each step went when it last ran."""
+    with suppress(FileNotFoundError, json.JSONDecodeError):
+        held: dict[str, Any] = json.loads((out / STATE).read_text(encoding="utf-8"))
+        return held
+    return {}

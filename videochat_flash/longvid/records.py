@@ -1,0 +1,236 @@
+"""What flows from step to step: one film with what is known of it, as a line of JSON that is read strictly.
+
+Provenance is in the record itself: a question names the events that its answer was taken from, an event the notes that
+it was woven from, and a note where it came from.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from ..grade import LETTERS
+from ..journal import canonical, digest
+from ..strict import Schema
+
+NoteKind = Literal["narration", "speech", "step", "caption", "chapter", "summary", "shot", "card"]
+AsideKind = Literal["failed", "entry", "mended", "missing", "duplicate", "benchmark", "rejected"]
+FAMILIES = (
+    *("caption", "summary", "understanding", "grounding", "relationship", "count", "change"),
+    *("needle", "hops"),  # through hidden cards
+)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A video that lies in a source, not yet opened. Times and sizes are the file system's."""
+
+    path: str
+    source: str
+    license: str
+    size: int
+    modified: int  # ns
+    benchmark: bool = False  # of a test set: nothing that looks like it may be trained on
+
+
+@dataclass(frozen=True)
+class Video:
+    """What is known of the media.
+
+    Attributes:
+        key: fingerprint of the content.
+        path: where it lies.
+        source: name of the source that it came from.
+        license: of the source, carried along.
+        looks: hexadecimal perceptual hashes of frames spread evenly over it.
+        parent: key of the video that this one was made from.
+    """
+
+    key: str
+    path: str
+    source: str
+    license: str
+    kind: Literal["video", "folder"]
+    duration: float  # seconds
+    fps: float
+    frames: int
+    height: int
+    width: int
+    looks: tuple[str, ...] = ()
+    parent: str = ""
+    benchmark: bool = False
+
+    @property
+    def stem(self) -> str:
+        """What annotations call it."""
+        return Path(self.path).name if self.kind == "folder" else Path(self.path).stem
+
+    @property
+    def group(self) -> str:
+        """Videos of one group are never in training and in validation."""
+        return self.parent or self.key
+
+
+@dataclass(frozen=True)
+class Note:
+    """What an annotation, the shot detector, an endpoint or the renderer says of a stretch of time, in seconds."""
+
+    start: float
+    end: float
+    kind: NoteKind
+    text: str
+    origin: str  # file and entry, or what made it
+    open: bool = False  # nobody said when it ends: ``end`` is a guess
+
+
+@dataclass(frozen=True)
+class Event:
+    """A stretch of the time line; ``notes`` are the places in the film's notes that it was woven from."""
+
+    start: float
+    end: float
+    text: str
+    sort: Literal["seen", "said"]
+    notes: tuple[int, ...]
+    entities: tuple[str, ...] = ()
+    open: bool = False  # its end is a guess
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question with its answer.
+
+    Attributes:
+        id: digest of video, question and answer.
+        kind: within the family, as ``after``.
+        options: texts of a multiple choice; ``answer`` is then one of them.
+        start, end: seconds that have to be seen.
+        events: places in the film's events that the answer was taken from.
+        maker: template and version, or endpoint, model and prompt, or the renderer.
+        blind: what was answered without the video; empty if it was not asked.
+        guessed: whether that was right.
+    """
+
+    id: str
+    family: str
+    kind: str
+    question: str
+    answer: str
+    start: float
+    end: float
+    maker: str
+    options: tuple[str, ...] = ()
+    events: tuple[int, ...] = ()
+    blind: str = ""
+    guessed: bool = False
+
+    @property
+    def prompt(self) -> str:
+        """As it is asked: with its options, lettered."""
+        lines = [f"({letter}) {one}" for letter, one in zip(LETTERS, self.options, strict=False)]
+        return "\n".join([self.question, *lines])
+
+    @property
+    def reply(self) -> str:
+        """As it is answered: an option with its letter."""
+        return f"({LETTERS[self.options.index(self.answer)]}) {self.answer}" if self.options else self.answer
+
+
+@dataclass(frozen=True)
+class Film:
+    """A video with everything that the steps so far found out."""
+
+    video: Video
+    notes: tuple[Note, ...] = ()
+    events: tuple[Event, ...] = ()
+    questions: tuple[Question, ...] = ()
+
+
+@dataclass(frozen=True)
+class Aside:
+    """What was kept out, and why.
+
+    Attributes:
+        step: that kept it out.
+        kind: ``failed`` is a whole video, ``entry`` a part of one; these two count towards the limit. ``mended`` was
+            changed and used, ``missing`` has no video, the others were sorted out on purpose.
+        what: path of the video, or place of the entry.
+        raw: the thing itself, as JSON or as it came.
+    """
+
+    step: str
+    kind: AsideKind
+    what: str
+    reason: str
+    raw: str = ""
+
+
+FILM = Schema(Film)
+FOUND = Schema(Found)
+ASIDE = Schema(Aside)
+Row = TypeVar("Row")
+
+
+def plain(value: Any) -> Any:
+    """A dataclass as JSON holds it; fields that have their default are left out."""
+    if is_dataclass(value):
+        held = {one.name: (getattr(value, one.name), one.default) for one in fields(value)}
+        return {name: plain(one) for name, (one, default) in held.items() if one != default}
+    return [plain(one) for one in value] if isinstance(value, tuple) else value
+
+
+def line_of(value: Any) -> str:
+    """A record as one line."""
+    return canonical(plain(value))
+
+
+def parse(schema: Schema[Row], line: str, where: str) -> Row:
+    """A record of a line.
+
+    Raises:
+        ValueError: no JSON, or not a record of this kind.
+    """
+    try:
+        values = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{where}: this is no JSON ({error.msg})") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{where}: a record is a JSON object, not {type(values).__name__}")
+    return schema.read(values, where)
+
+
+def read_lines(path: Path) -> Iterator[str]:
+    """The lines of a step's file, one at a time.
+
+    Raises:
+        FileNotFoundError: the step has not run.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: run the steps before, or all with 'vcflash longvid build'")
+    with path.open(encoding="utf-8") as file:
+        yield from (line.rstrip("\n") for line in file)
+
+
+def read_films(path: Path) -> Iterator[Film]:
+    """The films of a step's file.
+
+    Raises:
+        FileNotFoundError: the step has not run.
+        ValueError: a damaged line.
+    """
+    for number, line in enumerate(read_lines(path), 1):
+        yield parse(FILM, line, f"{path} line {number}")
+
+
+def read_asides(path: Path) -> Iterator[Aside]:
+    """What a step kept out."""
+    for number, line in enumerate(read_lines(path), 1):
+        yield parse(ASIDE, line, f"{path} line {number}")
+
+
+def question_id(video: Video, question: str, answer: str) -> str:
+    """Names a question for good."""
+    return digest([video.key, question, answer])[:16]

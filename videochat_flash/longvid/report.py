@@ -1,0 +1,192 @@
+"""What a build came to: report.md, from the steps' files, each read once."""
+
+from __future__ import annotations
+
+import json
+import re
+from array import array
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..files import beside
+from .records import Film, read_asides, read_films
+from .settings import Setting
+from .write import SPLITS, Written
+
+STEPS = ("scan", "shots", "describe", "weave", "ask", "sieve")
+FAILURES = ("failed", "entry")
+SHOWN = 12  # reasons that are listed
+Steps = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass
+class Facts:
+    """Counts of a build.
+
+    Attributes:
+        kept: films, hours, questions and words of the set, by source.
+        licenses: films by license.
+        tasks: questions by family, then kind.
+        makers: questions by what made them.
+        durations: seconds of each film.
+        reasons: by step and kind of aside, how often each reason was given.
+        options: questions with options, and the sum of their chances to be guessed.
+    """
+
+    kept: dict[str, Counter[str]] = field(default_factory=dict)
+    licenses: Counter[str] = field(default_factory=Counter)
+    tasks: dict[str, Counter[str]] = field(default_factory=dict)
+    makers: Counter[str] = field(default_factory=Counter)
+    durations: array[float] = field(default_factory=lambda: array("d"))
+    answers: array[int] = field(default_factory=lambda: array("l"))
+    reasons: dict[str, Counter[str]] = field(default_factory=dict)
+    options: list[float] = field(default_factory=lambda: [0.0, 0.0])
+    blind: Counter[str] = field(default_factory=Counter)
+
+
+def facts_of(out: Path) -> Facts:
+    """Count what the steps left.
+
+    Raises:
+        FileNotFoundError: the sieve has not run.
+        ValueError: a damaged file.
+    """
+    facts = Facts()
+    for film in read_films(out / "sieve.jsonl"):
+        _count(facts, film)
+    for name in STEPS:
+        path = out / f"{name}.aside.jsonl"
+        for one in read_asides(path) if path.is_file() else ():
+            if one.kind == "rejected" and one.reason == "answered without the video":
+                facts.blind["guessed"] += 1
+            told = _kind_of_reason(one.reason)
+            facts.reasons.setdefault(f"{name}: {one.kind}", Counter())[told] += 1
+    return facts
+
+
+def _kind_of_reason(reason: str) -> str:
+    """A reason without what differs from case to case, so that it can be counted."""
+
+    return re.sub(
+        r"\d+(\.\d+)?", "N", reason.split(": ", 1)[-1] if "looks like" not in reason else "it looks like another"
+    )
+
+
+def _count(facts: Facts, film: Film) -> None:
+    one = facts.kept.setdefault(film.video.source, Counter())
+    one["films"] += 1
+    one["seconds"] += round(film.video.duration)
+    one["questions"] += len(film.questions)
+    facts.licenses[film.video.license] += 1
+    facts.durations.append(film.video.duration)
+    for question in film.questions:
+        words = len(question.answer.split())
+        one["words"] += words + len(question.question.split())
+        facts.answers.append(words)
+        facts.tasks.setdefault(question.family, Counter())[question.kind] += 1
+        facts.makers[question.maker.split(" ")[0] if question.maker.startswith("template") else question.maker] += 1
+        if question.options:
+            facts.options[0] += 1
+            facts.options[1] += 1 / len(question.options)
+        if question.blind:
+            facts.blind["asked and kept"] += 1
+            facts.blind["guessed"] += question.guessed
+
+
+def totals(facts: Facts) -> dict[str, Any]:
+    """The main figures, as JSON."""
+    whole = sum(facts.kept.values(), Counter())
+    return {
+        "films": whole["films"],
+        "hours": round(whole["seconds"] / 3600, 3),
+        "questions": whole["questions"],
+        "words": whole["words"],
+        "families": {name: sum(kinds.values()) for name, kinds in sorted(facts.tasks.items())},
+        "kept_aside": {name: sum(reasons.values()) for name, reasons in facts.reasons.items()},
+    }
+
+
+# -- in words ----------------------------------------------------------------------------------------------------------
+
+
+def report(facts: Facts, steps: Steps, written: Written | None) -> str:
+    """The report as Markdown."""
+    told = totals(facts)
+    lines = ["# What was built", ""]
+    lines += [f"- {told['films']:,} films, {told['hours']:,.2f} hours, {told['questions']:,} questions, "]
+    lines[-1] += f"{told['words']:,} words"
+    if written:
+        lines += [
+            f"- {split}: {written.records[split]:,} records of {written.videos[split]:,} films" for split in SPLITS
+        ]
+    lines += list(_chance(facts))
+    lines += ["", *table(("source", "films", "hours", "questions", "words"), list(_sources(facts)))]
+    lines += ["", "## Tasks", "", "![Questions by family and kind](tasks.png)", ""]
+    rows = [(f, kind, f"{n:,}") for f, kinds in sorted(facts.tasks.items()) for kind, n in sorted(kinds.items())]
+    lines += table(("family", "kind", "questions"), rows)
+    lines += ["", "## Durations", "", "![Films and answers by length](lengths.png)", ""]
+    lines += list(_lengths(facts))
+    lines += ["", "## What was kept aside", "", "![Reasons](aside.png)", ""]
+    rows = [
+        (name, reason, f"{number:,}")
+        for name, reasons in facts.reasons.items()
+        for reason, number in reasons.most_common(SHOWN)
+    ]
+    lines += table(("step: kind", "reason", "times"), rows) if rows else ["Nothing."]
+    lines += ["", "Every one with its text: `*.aside.jsonl` beside this file.", "", "## Steps", ""]
+    rows = [
+        (name, *(f"{one[key]:,}" for key in ("records", "before", "failed", "entries", "bad_entries", "films")))
+        for name, one in steps.items()
+    ]
+    lines += table(("step", "records", "there before", "failed", "entries", "bad entries", "films out"), rows)
+    return "\n".join(lines) + "\n"
+
+
+def _chance(facts: Facts) -> Iterator[str]:
+    """What guessing is worth."""
+    asked, chance = facts.options
+    if asked:
+        yield f"- {asked:,.0f} questions have options: whoever guesses is right on {100 * chance / asked:.1f} %"
+    if facts.blind:
+        counts = ", ".join(f"{number:,} {words}" for words, number in sorted(facts.blind.items()))
+        yield f"- asked without the video: {counts}"
+
+
+def _sources(facts: Facts) -> Iterator[tuple[str, ...]]:
+    for name, one in sorted(facts.kept.items()):
+        hours = f"{one['seconds'] / 3600:,.2f}"
+        yield name, f"{one['films']:,}", hours, f"{one['questions']:,}", f"{one['words']:,}"
+
+
+def _lengths(facts: Facts) -> Iterator[str]:
+    for what, values, unit in (("films", facts.durations, "s"), ("answers", facts.answers, "words")):
+        if len(values):
+            low, middle, high = np.percentile(np.array(values), [5, 50, 95])
+            yield f"- {what}: median {middle:,.0f} {unit}, from {low:,.0f} to {high:,.0f} (5 % and 95 %)"
+
+
+def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+    """Lines of a Markdown table."""
+    marks = "|".join("---" for _ in head)
+    body = ["| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in rows]
+    return ["| " + " | ".join(head) + " |", f"|{marks}|", *body]
+
+
+def texts(setting: Setting, facts: Facts, steps: Steps, written: Written | None) -> list[Path]:
+    """Write report.md and report.json; returns them.
+
+    Raises:
+        OSError: they cannot be written.
+    """
+    out = Path(setting.out)
+    told = json.dumps({**totals(facts), "steps": steps}, indent=1, ensure_ascii=False) + "\n"
+    made = {out / "report.md": report(facts, steps, written), out / "report.json": told}
+    for path, text in made.items():
+        with beside(path) as part:
+            part.write_text(text, encoding="utf-8")
+    return list(made)

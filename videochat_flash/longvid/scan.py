@@ -1,0 +1,199 @@
+"""scan: what videos there are, what they hold, and which of them look like another one or like a test set's."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Int64, UInt64
+
+from ..looks import NEAR, hash_of
+from ..video import STILLS, SamplePlan, VideoError, VideoInfo, VideoWarning, decode, probe
+from .records import FOUND, Aside, Film, Found, Video
+from .settings import Scan, Setting
+from .steps import Made, Step, Work
+
+VERSION = 1
+SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mpg", ".mpeg", ".gif", ".flv", ".wmv", ".m4v")
+SIDE = 128  # pixels at which frames are hashed
+PLAIN = 6  # bits of a hash that must be set: black frames and title cards look alike everywhere
+BANDS = 3  # of a hash: two that differ in NEAR bits have one of them in common
+CROWD = 64  # hashes in a row that share a band are compared with so many next to them
+
+
+def step(setting: Setting) -> Step:
+    """The step."""
+    mark = {"version": VERSION, "looks": setting.scan.looks, "shortest": setting.scan.shortest}
+    return Step("scan", mark, partial(worker, setting.scan), FOUND, partial(settle, setting.scan.alike))
+
+
+def discover(setting: Setting) -> Iterator[Found]:
+    """Every video of every source, and of the benchmarks, sorted within each.
+
+    Raises:
+        FileNotFoundError: a source that is not there.
+        ValueError: sources without a single video.
+    """
+    none = True
+    for path in setting.scan.benchmarks:
+        for place in _videos(Path(path), "benchmarks"):
+            yield _found(place, "benchmark", "", benchmark=True)
+    for source in setting.source:
+        for place in _videos(Path(source.videos), source.label):
+            none = False
+            yield _found(place, source.label, source.license)
+    if none:
+        named = ", ".join(source.videos for source in setting.source)
+        raise ValueError(f"no video in {named}: give folders with {', '.join(SUFFIXES[:5])} ... or folders of frames")
+
+
+def _found(place: Path, source: str, license: str, benchmark: bool = False) -> Found:
+    told = place.stat()
+    return Found(str(place), source, license, told.st_size, told.st_mtime_ns, benchmark)
+
+
+def _videos(path: Path, source: str) -> Iterator[Path]:
+    """A file, or all videos below a folder; a folder whose files are pictures is a video itself."""
+    if path.is_file():
+        yield path
+        return
+    if not path.is_dir():
+        raise FileNotFoundError(f"{source}: there is no {path}")
+    entries = sorted(path.iterdir())
+    if any(one.suffix.lower() in STILLS for one in entries):
+        yield path
+        return
+    for one in entries:
+        if one.is_dir() and not one.name.startswith("."):
+            yield from _videos(one, source)
+        elif one.suffix.lower() in SUFFIXES and not one.name.startswith("."):
+            yield one
+
+
+def worker(scan: Scan) -> Work:
+    """Opens one video: facts, and hashes of frames spread evenly over it."""
+
+    def work(found: Found) -> Made:
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always", VideoWarning)
+            info = probe(found.path)
+            if info.kind == "image" or info.duration < scan.shortest:
+                raise VideoError(f"it lasts {info.duration:.1f} s, less than scan.shortest {scan.shortest:g}")
+            looks = tuple(f"{one:016x}" for one in hashes(info, scan.looks))
+        video = Video(
+            info.fingerprint[:32],
+            found.path,
+            found.source,
+            found.license,
+            "folder" if info.kind == "folder" else "video",
+            round(info.duration, 3),
+            round(info.fps, 3),
+            info.frames,
+            info.height,
+            info.width,
+            looks,
+            benchmark=found.benchmark,
+        )
+        mended = tuple(Aside("scan", "mended", found.path, str(one.message)) for one in told)
+        return Made((Film(video),), mended)
+
+    return work
+
+
+def hashes(info: VideoInfo, count: int) -> list[int]:
+    """Perceptual hashes of ``count`` frames, from the middles of as many equal parts of the video."""
+    times = (np.arange(count) + 0.5) / count * info.duration
+    numbers = np.maximum(np.searchsorted(info.seconds, times, "right") - 1, 0).astype(np.int64)
+    plan = SamplePlan(numbers, info.seconds[numbers], (0.0, info.duration), info.duration)
+    return [hash_of(frame) for chunk in decode(info, plan, SIDE, chunk=8) for frame in chunk.pixels]
+
+
+# -- what looks alike --------------------------------------------------------------------------------------------------
+
+
+def settle(alike: float, films: Callable[[], Iterator[Film]]) -> Iterator[Film | Aside]:
+    """Of videos that are the same or look alike, the first one; none that is a benchmark's or looks like one."""
+    keys, marks, hashed = [], [], []
+    for film in films():
+        keys.append(int(film.video.key[:16], 16))
+        marks.append(film.video.benchmark)
+        hashed.append([int(one, 16) for one in film.video.looks])
+    first = leaders(np.array(keys, np.uint64), hashed, np.array(marks, bool), alike)
+    names: dict[int, str] = {int(one): "" for one in np.unique(first)}
+    for number, film in enumerate(films()):
+        if number in names:
+            names[number] = film.video.path
+    test = {int(one) for one, mark in zip(first, marks, strict=True) if mark}
+    for number, film in enumerate(films()):
+        lead = int(first[number])
+        if film.video.benchmark:
+            continue
+        if lead in test:
+            yield Aside("scan", "benchmark", film.video.path, f"it looks like {names[lead]}", film.video.key)
+        elif lead != number:
+            yield Aside("scan", "duplicate", film.video.path, f"it looks like {names[lead]}", film.video.key)
+        else:
+            yield film
+
+
+def leaders(
+    keys: UInt64[np.ndarray, " n"], hashed: Sequence[Sequence[int]], tests: Bool[np.ndarray, " n"], alike: float
+) -> Int64[np.ndarray, " n"]:
+    """For each video the first one of those that it is the same as or looks like, which may be itself.
+
+    Two look alike if at least the share ``alike`` of the frames of either have a frame in the other that differs in
+    NEAR bits at most; frames that are almost plain do not count.
+    """
+    group = np.arange(len(keys))
+    _, inverse = np.unique(keys, return_inverse=True)
+    same = np.full(len(keys), len(keys))
+    np.minimum.at(same, inverse, group)
+    pairs = [(int(one), int(same[where])) for one, where in zip(group, inverse, strict=True)]
+    rows = [(number, one) for number, some in enumerate(hashed) for one in some if one.bit_count() >= PLAIN]
+    if rows:
+        owners = np.array([number for number, _ in rows], np.int64)
+        looks = np.array([one for _, one in rows], np.uint64)
+        pairs += _alike(owners, looks, np.bincount(owners, minlength=len(keys)), alike)
+    for one, other in pairs:
+        a, b = _root(group, one), _root(group, other)
+        group[max(a, b)] = min(a, b)
+    return np.array([_root(group, number) for number in range(len(keys))], np.int64)
+
+
+def _root(group: Int64[np.ndarray, " n"], number: int) -> int:
+    while group[number] != number:
+        group[number] = group[group[number]]
+        number = int(group[number])
+    return number
+
+
+def _alike(
+    owners: Int64[np.ndarray, " m"], looks: UInt64[np.ndarray, " m"], counts: Int64[np.ndarray, " n"], alike: float
+) -> list[tuple[int, int]]:
+    """Pairs of videos that have enough frames in common."""
+    met: Counter[tuple[int, int]] = Counter()
+    seen: set[tuple[int, int]] = set()  # a frame of the one, the other video: counted once
+    width = -(-64 // BANDS)
+    for band in range(BANDS):
+        part = looks >> np.uint64(band * width) & np.uint64((1 << width) - 1)
+        order = np.argsort(part, kind="stable")
+        sorted_part = part[order]
+        for away in range(1, min(CROWD, len(order))):
+            close = np.flatnonzero(sorted_part[away:] == sorted_part[:-away])
+            if not len(close):
+                break
+            one, other = order[close], order[close + away]
+            near = np.bitwise_count(looks[one] ^ looks[other]) <= NEAR
+            for a, b in zip(one[near].tolist(), other[near].tolist(), strict=True):
+                u, v = int(owners[a]), int(owners[b])
+                if u == v:
+                    continue
+                for mine, video, theirs in ((a, u, v), (b, v, u)):
+                    if (mine, theirs) not in seen:
+                        seen.add((mine, theirs))
+                        met[video, theirs] += 1
+    return [(u, v) for (u, v), count in met.items() if u < v and min(count / counts[u], met[v, u] / counts[v]) >= alike]

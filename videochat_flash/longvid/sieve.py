@@ -1,0 +1,265 @@
+"""sieve: what is well formed, in time, in its source, no double and not known without the video, stays.
+
+First every question by itself, then the set as a whole: the same question with the same answer, caps, and balance. The
+rest is kept aside with its reason. What goes for the sake of balance is drawn by the question's own name, so that the
+same set always leaves the same one.
+"""
+
+from __future__ import annotations
+
+import re
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..grade import SPAN, interval, iou, option
+from ..journal import digest
+from ..remote import Refused
+from .answers import Answers
+from .hide import MAKER as DRAWN
+from .records import Aside, Film, Question, line_of
+from .settings import Setting, Sieve
+from .steps import Made, Step, Work
+from .templates import said_time
+from .weave import normal
+
+VERSION = 1
+SLACK = 1.0  # seconds by which times may differ
+BLIND = "Answer from general knowledge, without seeing the video. Give the answer alone.\n\n"
+BLIND_TOKENS = 64
+OVERLAP = 0.5  # of a blind answer's interval with the true one, from which on it counts as right
+LESSER = re.compile("is|are|was|were|be|at|to|from|of|in|on|and|or|seconds?|s|it|this")
+MOMENT = re.compile(r"\bat\s+(\d+(?:\.\d+)?)\s+seconds\b", re.IGNORECASE)
+Ask = Callable[[Film, Question], str]
+
+
+def step(setting: Setting) -> Step:
+    """The step."""
+    mark: dict[str, Any] = {"version": VERSION, **vars(setting.sieve)}
+    if setting.sieve.blind == "endpoint":
+        mark["model"] = setting.endpoint.model
+    return Step("sieve", mark, partial(worker, setting), settle=partial(settle, setting.sieve))
+
+
+def worker(setting: Setting) -> Work:
+    """Looks at the questions of one film."""
+    rules, blind = setting.sieve, _blind(setting)
+
+    def work(film: Film) -> Made:
+        kept: list[Question] = []
+        asides: list[Aside] = []
+        seen: set[tuple[str, ...]] = set()
+        for question in film.questions:
+            reason = fault(film, question, rules)
+            words = (question.family, question.kind, *normal(question.question))
+            if not reason and words in seen:
+                reason = "the same question of this video"
+            if not reason and blind is not None:
+                said = blind(film, question)
+                question = replace(question, blind=said[:200] or "(nothing)", guessed=right(said, question))
+                if question.guessed and rules.drop_guessed:
+                    reason = "answered without the video"
+            if reason:
+                asides.append(_rejected(film, question, reason))
+            else:
+                seen.add(words)
+                kept.append(question)
+        return Made((replace(film, questions=tuple(kept)),), tuple(asides))
+
+    return work
+
+
+def _rejected(film: Film, question: Question, reason: str) -> Aside:
+    return Aside("sieve", "rejected", film.video.path, reason, line_of(question))
+
+
+# -- one question ------------------------------------------------------------------------------------------------------
+
+
+def fault(film: Film, question: Question, rules: Sieve) -> str:
+    """Why a question may not pass; empty if it may. Reasons are told in few kinds, to be counted."""
+    words, length = len(question.answer.split()), film.video.duration
+    options = question.options
+    for wrong, reason in (
+        (not question.question.strip() or not question.answer.strip(), "no question or no answer"),
+        ("<image>" in question.prompt + question.answer or "<video>" in question.prompt, "a placeholder in its text"),
+        (options and question.answer not in options, "its answer is none of its options"),
+        (len({normal(one) for one in options}) < len(options), "two options are the same"),
+        (len(options) == 1, "only one option"),
+        (not 0 <= question.start < question.end <= length + SLACK, "times outside of the video"),
+        (any(float(one) > length + SLACK for one in times_of(question.answer)), "an answer outside of the video"),
+        (any(float(a) > float(b) for a, b in SPAN.findall(question.answer)), "an interval that ends before it begins"),
+        (words < rules.least_words, "too short an answer"),
+        (words > rules.most_words, "too long an answer"),
+    ):
+        if wrong:
+            return reason
+    return (
+        "" if question.maker == DRAWN or grounded(film, question, rules.grounded) else "its answer is not in its source"
+    )
+
+
+def grounded(film: Film, question: Question, share: float) -> bool:
+    """Whether the answer is in the text of its source: the events that it names, else summaries and chapters.
+
+    A count has to be the number of the events, a time one at which an event begins or ends, and of other words the
+    share ``share`` must come from the texts.
+    """
+    if question.events and max(question.events) >= len(film.events):
+        return False
+    events = [film.events[place] for place in question.events]
+    if not events:
+        sources: list[Any] = [note for note in film.notes if note.kind in ("summary", "chapter")]
+    else:
+        sources = list(events)
+    if question.family == "count" and re.fullmatch(r"\d+", question.answer):
+        return int(question.answer) == len(events)
+    marks = {said_time(time) for one in sources for time in (one.start, one.end)}
+    if not times_of(question.answer) <= marks:
+        return False
+    held = Counter(word for one in sources for word in normal(one.text))
+    said = [word for word in normal(_timeless(question.answer)) if not LESSER.fullmatch(word)]
+    if not said:
+        return bool(sources)
+    return sum(word in held for word in said) >= share * len(said)
+
+
+def _timeless(text: str) -> str:
+    """An answer without its times."""
+    return MOMENT.sub(" ", SPAN.sub(" ", text))
+
+
+def times_of(text: str) -> set[str]:
+    """The times that an answer states, in seconds, as they stand there."""
+    return {time for pair in SPAN.findall(text) for time in pair} | set(MOMENT.findall(text))
+
+
+def right(said: str, question: Question) -> bool:
+    """Whether what was said is the answer."""
+    if question.options:
+        return option(said, question.options) == question.options.index(question.answer)
+    truth, told = interval(question.answer), interval(said)
+    if truth is not None:
+        return told is not None and iou(told, truth) >= OVERLAP
+    moment = MOMENT.findall(question.answer)
+    if moment and question.family in ("grounding", "change"):
+        there = MOMENT.findall(said)
+        return len(there) == 1 and abs(float(there[0]) - float(moment[0])) <= SLACK
+    return normal(said) == normal(question.answer)
+
+
+def _blind(setting: Setting) -> Ask | None:
+    """Asks without the video: an endpoint, or the built-in model."""
+    if setting.sieve.blind == "endpoint":
+        answers = Answers(setting.endpoint, Path(setting.out))
+
+        def ask(film: Film, question: Question) -> str:
+            try:
+                return answers.ask({"blind": True}, list, BLIND + question.prompt, BLIND_TOKENS).text
+            except Refused:
+                return ""
+
+        return ask
+    if setting.sieve.blind == "flash-tiny":
+        from ..chat import VideoChatFlash
+
+        vc = VideoChatFlash.from_pretrained("flash-tiny")
+        return lambda film, question: vc.answer(None, question.prompt)
+    return None
+
+
+# -- the whole set -----------------------------------------------------------------------------------------------------
+
+
+def settle(rules: Sieve, films: Callable[[], Iterator[Film]]) -> Iterator[Film | Aside]:
+    """What is left of the set when nothing is there too often; films without a question are not in it."""
+    limits = Limits(rules, films())
+    same: Counter[int] = Counter()
+    for film in films():
+        kept = []
+        for number, question in enumerate(_mixed(film.questions)):
+            words = int(digest([normal(question.question), normal(question.answer)])[:16], 16)
+            reason = limits.over(film, question)
+            if not reason and number >= rules.per_video:
+                reason = "more than sieve.per_video"
+            if not reason and same[words] >= rules.most_alike:
+                reason = "the same question and answer, too often"
+            if reason:
+                yield _rejected(film, question, reason)
+            else:
+                same[words] += 1
+                kept.append(question)
+        if kept:
+            order = {question.id: place for place, question in enumerate(film.questions)}
+            yield replace(film, questions=tuple(sorted(kept, key=lambda question: order[question.id])))
+
+
+def _mixed(questions: tuple[Question, ...]) -> list[Question]:
+    """Questions of a film, the first ones of every kind before the second ones."""
+    turn: Counter[str] = Counter()
+    placed = []
+    for place, question in enumerate(questions):
+        placed.append((turn[question.kind], place, question))
+        turn[question.kind] += 1
+    return [question for _, _, question in sorted(placed, key=lambda one: one[:2])]
+
+
+class Limits:
+    """Caps of families and sources: of each, the questions whose names are the smallest numbers stay.
+
+    Eight bytes for each question are held while the caps are found, and nothing afterwards.
+    """
+
+    def __init__(self, rules: Sieve, films: Iterator[Film]) -> None:
+        names: dict[str, dict[str, array[int]]] = {"family": {}, "source": {}}
+        for film in films:
+            for question in film.questions:
+                names["family"].setdefault(question.family, array("Q")).append(_number(question))
+                names["source"].setdefault(film.video.source, array("Q")).append(_number(question))
+        sizes = {family: len(held) for family, held in names["family"].items()}
+        allowed = balanced(sizes, rules.family_share)
+        self.families = {name: _threshold(held, allowed[name]) for name, held in names["family"].items()}
+        most = rules.per_source
+        self.sources = {name: _threshold(held, most or len(held)) for name, held in names["source"].items()}
+
+    def over(self, film: Film, question: Question) -> str:
+        """Why a question is too much; empty if it is not."""
+        number = _number(question)
+        if number > self.families[question.family]:
+            return "more than sieve.family_share"
+        return "more than sieve.per_source" if number > self.sources[film.video.source] else ""
+
+
+def balanced(sizes: Mapping[str, int], share: float) -> dict[str, int]:
+    """How many of each family may stay, so that none is more than ``share`` of what stays; all, where no number can do
+    that."""
+
+    def fits(cap: int) -> bool:
+        return cap <= share * sum(min(size, cap) for size in sizes.values())
+
+    low, high = 0, max(sizes.values(), default=0)
+    if fits(high):
+        return dict(sizes)
+    while high - low > 1:  # what fits is an interval from 0 on: the sum grows ever more slowly
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return {name: min(size, low or size) for name, size in sizes.items()}
+
+
+def _number(question: Question) -> int:
+    return int(question.id, 16)
+
+
+def _threshold(held: array[int], count: int) -> int:
+    """The largest of the ``count`` smallest numbers."""
+    if count >= len(held):
+        return 2**64
+    numbers: NDArray[np.uint64] = np.array(held, np.uint64)
+    return int(np.partition(numbers, count - 1)[count - 1]) if count else -1

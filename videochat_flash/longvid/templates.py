@@ -1,0 +1,355 @@
+"""Questions that follow from a time line and from nothing else: the paper's task families, by templates.
+
+An event is asked about by its text only where no other event's text is like it, and in time only where no other one
+overlaps it: whoever saw the video must come to the same answer.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from .records import Event, Film
+from .weave import alike, normal, shared
+
+VERSION = "template 1"
+TOUCH = 0.5  # seconds by which events that follow each other may overlap
+LIKE = 0.7  # share of words in common from which on two texts could be taken for each other
+LISTED = 30  # events of a list, at most
+QUOTED = 40  # words of a text that is quoted, at most
+SCENE = 1.0  # seconds between two scenes that follow each other, at most
+TRIES = 8  # events that are tried for each question that is wanted
+PART = 0.8  # share of a video of which a summary is one of the whole
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A question, not yet with options. ``others``: what could be answered and is wrong, all of the same video."""
+
+    family: str
+    kind: str
+    question: str
+    answer: str
+    start: float
+    end: float
+    events: tuple[int, ...]
+    others: tuple[str, ...] = ()
+    closed: bool = False  # it makes no sense without options
+
+
+class Plot:
+    """A film's time line as templates see it.
+
+    Args:
+        film: the film.
+        rng: draws which events are asked about, and in which words.
+        each: questions of a kind that are wanted.
+    """
+
+    def __init__(self, film: Film, rng: random.Random, each: int) -> None:
+        self.film, self.rng, self.each = film, rng, each
+        self.events = film.events
+        self.seen = [place for place, event in enumerate(film.events) if event.sort == "seen"]
+        self.said = [place for place, event in enumerate(film.events) if event.sort == "said"]
+        self.bags = [Counter(normal(event.text)) for event in film.events]
+        self.plain: dict[int, bool] = {}
+        self.rows: list[int] | None = None
+
+    def drawn(self, places: Sequence[int]) -> list[int]:
+        """Some of these events, in random order."""
+        return self.rng.sample(list(places), min(len(places), TRIES * self.each))
+
+    def clear(self, place: int) -> bool:
+        """Whether an event is known by its text."""
+        if place not in self.plain:
+            short = len(self.events[place].text.split()) <= QUOTED
+            self.plain[place] = short and self.unlike(place, (place,))
+        return self.plain[place]
+
+    def unlike(self, place: int, same: Sequence[int]) -> bool:
+        """Whether no event's text, but those of ``same``, could be taken for this one's."""
+        mine = self.bags[place]
+        return all(shared(mine, bag) < LIKE for i, bag in enumerate(self.bags) if i not in same)
+
+    def alone(self, place: int) -> bool:
+        """Whether nothing else is seen while an event lasts."""
+        event = self.events[place]
+        return not any(
+            min(one.end, event.end) - max(one.start, event.start) > TOUCH
+            for one in (self.events[i] for i in self.seen if i != place)
+        )
+
+    def row(self) -> list[int]:
+        """What is seen, in the order of time, if each thing follows the one before; else nothing."""
+        if self.rows is None:
+            some = [self.events[place] for place in self.seen]
+            self.rows = self.seen if all(one.end - other.start <= TOUCH for one, other in pairwise(some)) else []
+        return self.rows
+
+    def others(self, *places: int) -> tuple[str, ...]:
+        """Texts of what else is seen: answers that are wrong wherever those of ``places`` are right or named."""
+        named = [self.events[place].text for place in places]
+        texts = dict.fromkeys(self.events[i].text for i in self.rng.sample(self.seen, len(self.seen)))
+        return tuple(text for text in texts if all(alike(text, one) < LIKE for one in named))
+
+
+def said_time(seconds: float) -> str:
+    """Seconds as answers give them: whole ones bare, others with one decimal."""
+    return f"{round(seconds)}" if abs(seconds - round(seconds)) < 0.05 else f"{seconds:.1f}"
+
+
+def span(start: float, end: float) -> str:
+    """``12 to 25 seconds``; what ``grade.interval`` reads behind ``From``."""
+    return f"{said_time(start)} to {said_time(end)} seconds"
+
+
+def sentence(text: str) -> str:
+    """A text that ends as a sentence does."""
+    text = text.strip()
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+def bare(text: str) -> str:
+    """A text without the end of its sentence, to be quoted."""
+    return text.strip().rstrip(".")
+
+
+# -- captions and summaries --------------------------------------------------------------------------------------------
+
+
+def whole(plot: Plot) -> Iterator[Draft]:
+    """What happens, in order; and the same with times."""
+    some = plot.seen
+    if not 1 <= len(some) <= LISTED:
+        return
+    events, length = [plot.events[i] for i in some], plot.film.video.duration
+    ask = plot.rng.choice(("Describe what happens in this video, in order.", "What happens in this video, in order?"))
+    told = " ".join(sentence(event.text) for event in events)
+    yield Draft("caption", "whole", ask, told, 0.0, length, tuple(some))
+    ask = plot.rng.choice(
+        ("List everything that happens, each with its time.", "What happens when? Give the times in seconds.")
+    )
+    lines = (f"{when(event)}: {sentence(event.text)}" for event in events)
+    yield Draft("caption", "dense", ask, "\n".join(lines), 0.0, length, tuple(some))
+
+
+def when(event: Event) -> str:
+    """When an event happens, as answers say it."""
+    return f"At {said_time(event.start)} seconds" if event.open else f"From {span(event.start, event.end)}"
+
+
+def segment(plot: Plot) -> Iterator[Draft]:
+    """What happens, or is said, in a part of the video: that of one to four events."""
+    for place in plot.drawn(plot.seen):
+        start, end = plot.events[place].start, plot.events[min(place + plot.rng.randrange(4), len(plot.events) - 1)].end
+        inside = [i for i in plot.seen if plot.events[i].start < end - 0.1 and plot.events[i].end > start + 0.1]
+        whole_ones = all(plot.events[i].start >= start - 0.1 and plot.events[i].end <= end + 0.1 for i in inside)
+        if end - start >= 1 and inside and whole_ones:
+            ask = plot.rng.choice(("What happens from {}?", "Describe the part from {}.")).format(span(start, end))
+            told = " ".join(sentence(plot.events[i].text) for i in inside)
+            yield Draft("caption", "segment", ask, told, start, end, tuple(inside))
+
+
+def summary(plot: Plot) -> Iterator[Draft]:
+    """What annotators wrote of the whole or of parts, and the chapters."""
+    length = plot.film.video.duration
+    for note in plot.film.notes:
+        if note.kind == "summary" and note.end - note.start >= PART * length:
+            yield Draft("summary", "whole", "Summarise this video.", sentence(note.text), 0.0, length, ())
+        elif note.kind == "summary" and note.end > note.start:
+            ask = f"Summarise what happens from {span(note.start, note.end)}."
+            yield Draft("summary", "part", ask, sentence(note.text), note.start, note.end, ())
+    marks = [note for note in plot.film.notes if note.kind == "chapter"]
+    if 2 <= len(marks) <= LISTED:
+        ask = plot.rng.choice(("What are the parts of this video?", "Into which parts does this video fall, and when?"))
+        told = "\n".join(f"From {span(note.start, note.end)}: {sentence(note.text)}" for note in marks)
+        yield Draft("summary", "chapters", ask, told, 0.0, length, ())
+
+
+# -- events and their times --------------------------------------------------------------------------------------------
+
+
+def understanding(plot: Plot) -> Iterator[Draft]:
+    """Which of what the video shows happens in a certain part of it."""
+    for place in plot.drawn(plot.seen):
+        event = plot.events[place]
+        if plot.clear(place) and plot.alone(place) and event.end - event.start >= 1:
+            ask = plot.rng.choice(("Which of these happens from {}?", "What is shown from {}?"))
+            others = plot.others(place)
+            text = ask.format(span(event.start, event.end))
+            yield Draft("understanding", "at", text, bare(event.text), event.start, event.end, (place,), others, True)
+
+
+def heard(plot: Plot) -> Iterator[Draft]:
+    """What is said in a part of the video."""
+    for place in plot.drawn(plot.said):
+        event = plot.events[place]
+        if len(event.text.split()) >= 4 and event.end - event.start >= 1:
+            ask = f"What is said from {span(event.start, event.end)}?"
+            yield Draft("understanding", "said", ask, event.text, event.start, event.end, (place,))
+
+
+def grounding(plot: Plot) -> Iterator[Draft]:
+    """When something happens."""
+    spans = [f"From {span(one.start, one.end)}." for one in (plot.events[i] for i in plot.seen) if not one.open]
+    starts = [f"At {said_time(plot.events[i].start)} seconds." for i in plot.seen]
+    for place in plot.drawn(plot.seen):
+        event = plot.events[place]
+        if not plot.clear(place):
+            continue
+        name = bare(event.text)
+        if event.open:
+            ask, told, all_of = f'At what time does this begin: "{name}"?', f"{when(event)}.", starts
+        else:
+            ask = plot.rng.choice(('When does this happen: "{}"?', 'From when to when does this happen: "{}"?'))
+            ask, told, all_of = ask.format(name), f"{when(event)}.", spans
+        others = tuple(one for one in plot.rng.sample(all_of, len(all_of)) if one != told)
+        kind = "begins" if event.open else "span"
+        yield Draft("grounding", kind, ask, told, event.start, event.end, (place,), others)
+
+
+# -- how events stand to each other ------------------------------------------------------------------------------------
+
+
+def neighbours(plot: Plot) -> Iterator[Draft]:
+    """What comes right after and right before something, and between two things."""
+    row = plot.row()
+    for number in plot.drawn(range(len(row))):
+        here = row[number]
+        for kind, other in (("after", number + 1), ("before", number - 1)):
+            if 0 <= other < len(row) and plot.clear(here):
+                there = row[other]
+                ask = f'What happens right {kind} this: "{bare(plot.events[here].text)}"?'
+                yield _of(plot, kind, ask, there, (here, there))
+        if number + 2 < len(row) and plot.clear(here) and plot.clear(row[number + 2]):
+            first, middle, last = row[number : number + 3]
+            texts = bare(plot.events[first].text), bare(plot.events[last].text)
+            ask = f'What happens between "{texts[0]}" and "{texts[1]}"?'
+            yield _of(plot, "between", ask, middle, (first, middle, last))
+
+
+def ends(plot: Plot) -> Iterator[Draft]:
+    """What comes first and last of all."""
+    row = plot.row()
+    if len(row) >= 3:
+        yield _of(plot, "first", "What is the first thing that happens in this video?", row[0], (row[0],))
+        yield _of(plot, "last", "What is the last thing that happens in this video?", row[-1], (row[-1],))
+
+
+def _of(plot: Plot, kind: str, ask: str, answer: int, events: tuple[int, ...]) -> Draft:
+    """A question that one event answers; nothing that the question names is among its options."""
+    some = [plot.events[place] for place in events]
+    start, end = min(event.start for event in some), max(event.end for event in some)
+    told = bare(plot.events[answer].text)
+    return Draft("relationship", kind, ask, told, start, end, events, plot.others(*events))
+
+
+def order(plot: Plot) -> Iterator[Draft]:
+    """Which of two things came first; the one that is named first is so half the time."""
+    row = plot.row()
+    if len(row) < 2:
+        return
+    for _ in range(TRIES * plot.each):
+        early, late = sorted(plot.rng.sample(range(len(row)), 2))
+        here, there = row[early], row[late]
+        if plot.clear(here) and plot.clear(there):
+            texts = [bare(plot.events[here].text), bare(plot.events[there].text)]
+            named = texts if plot.rng.random() < 0.5 else texts[::-1]
+            ask = f'Which happens first: "{named[0]}" or "{named[1]}"?'
+            span_of = plot.events[here].start, plot.events[there].end
+            yield Draft("relationship", "order", ask, texts[0], *span_of, (here, there), (texts[1],))
+
+
+# -- counts and changes ------------------------------------------------------------------------------------------------
+
+
+def count(plot: Plot) -> Iterator[Draft]:
+    """How often something happens; as often once as more than once, where both can be asked."""
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for place in plot.seen:
+        groups.setdefault(normal(plot.events[place].text), []).append(place)
+    often = [places for places in groups.values() if len(places) > 1]
+    once = [places for places in groups.values() if len(places) == 1]
+    plot.rng.shuffle(often)
+    plot.rng.shuffle(once)
+    for places in [one for pair in zip(often, once, strict=False) for one in pair] + often[len(once) :]:
+        event = plot.events[places[0]]
+        if plot.unlike(places[0], places) and len(event.text.split()) <= QUOTED:
+            number = len(places)
+            others = [str(one) for one in range(max(1, number - 2), number + 4) if one != number]
+            plot.rng.shuffle(others)
+            ask = plot.rng.choice(('How many times does this happen: "{}"?', 'How often does this happen: "{}"?'))
+            length = plot.film.video.duration
+            ask = ask.format(bare(event.text))
+            yield Draft("count", "times", ask, str(number), 0.0, length, tuple(places), tuple(others))
+
+
+def scenes(plot: Plot) -> Iterator[Draft]:
+    """When one thing gives way to the next."""
+    row = plot.row()
+    starts = [f"At {said_time(plot.events[i].start)} seconds." for i in row]
+    for number in plot.drawn(range(len(row) - 1)):
+        here, there = plot.events[row[number]], plot.events[row[number + 1]]
+        close = -TOUCH <= there.start - here.end <= SCENE and not here.open
+        if close and plot.clear(row[number]) and plot.clear(row[number + 1]):
+            ask = f'At what time does "{bare(here.text)}" give way to "{bare(there.text)}"?'
+            told = f"At {said_time(there.start)} seconds."
+            others = tuple(one for one in plot.rng.sample(starts, len(starts)) if one != told)
+            places = row[number], row[number + 1]
+            yield Draft("change", "scene", ask, told, here.start, there.end, places, others)
+
+
+def things(plot: Plot) -> Iterator[Draft]:
+    """When a thing comes into view, and when it is seen last."""
+    met: dict[str, list[int]] = {}
+    for place in plot.seen:
+        for name in plot.events[place].entities:
+            met.setdefault(name, []).append(place)
+    starts = [f"At {said_time(plot.events[i].start)} seconds." for i in plot.seen]
+    names = list(met)
+    plot.rng.shuffle(names)
+    for name in names[: TRIES * plot.each]:
+        words = f" {name} "
+        where = [i for i in range(len(plot.events)) if words in f" {' '.join(_words(plot.events[i].text))} "]
+        if not set(where) <= set(met[name]) or len({plot.events[i].start for i in where}) < len(where):
+            continue  # its words are in other names as well, or it is told of twice at once
+        first, last = where[0], max(where, key=lambda i: plot.events[i].start)
+        told = f"At {said_time(plot.events[first].start)} seconds."
+        others = tuple(one for one in plot.rng.sample(starts, len(starts)) if one != told)
+        ask = f"At what time does the {name} first come into view?"
+        yield _thing(plot, "appears", ask, told, first, others)
+        if len(where) > 1:
+            told = f"At {said_time(plot.events[last].start)} seconds."
+            others = tuple(one for one in plot.rng.sample(starts, len(starts)) if one != told)
+            ask = f"At what time does the {name} come into view for the last time?"
+            yield _thing(plot, "last_seen", ask, told, last, others)
+
+
+def _thing(plot: Plot, kind: str, ask: str, told: str, place: int, others: tuple[str, ...]) -> Draft:
+    event = plot.events[place]
+    return Draft("change", kind, ask, told, event.start, event.end, (place,), others)
+
+
+def _words(text: str) -> list[str]:
+    """Words as entities have them."""
+    return "".join(c if c.isalnum() or c in "'-_" else " " for c in text.casefold()).split()
+
+
+MAKERS: tuple[Callable[[Plot], Iterator[Draft]], ...] = (
+    *(whole, segment, summary, understanding, heard, grounding),
+    *(neighbours, ends, order, count, scenes, things),
+)
+
+
+def drafts(film: Film, families: Sequence[str], each: int, rng: random.Random) -> Iterator[Draft]:
+    """Questions about a film: of each kind, up to ``each``."""
+    plot = Plot(film, rng, each)
+    for make in MAKERS:
+        made: Counter[str] = Counter()
+        for draft in make(plot):
+            if draft.family in families and made[draft.kind] < each:
+                made[draft.kind] += 1
+                yield draft
