@@ -183,7 +183,8 @@ def _narrations(video: str, entry: Any) -> Iterator[Raw]:
         for number, told in enumerate(_list(one, "narrations")):
             said = _get(told, "narration_text", "text")
             place = f"{video} {name} narration {number}".replace("  ", " ")
-            yield Raw(video, place, "narration", _get(told, "timestamp_sec", "start"), None, _spoken(said))
+            if _spoken(said) is not None:
+                yield Raw(video, place, "narration", _get(told, "timestamp_sec", "start"), None, _spoken(said))
         for number, told in enumerate(_list(one, "summaries")):
             start, end = _get(told, "start_sec", "start"), _get(told, "end_sec", "end")
             said = _spoken(_get(told, "summary_text", "text"))
@@ -246,11 +247,12 @@ def _list(value: Any, name: str) -> list[Any]:
 
 
 def _spoken(text: Any) -> Any:
-    """Ego4D's marks as words: #C is who wears the camera, #O somebody else, #unsure a hole."""
+    """Ego4D's marks as words: #C is who wears the camera, #O somebody else; None where the narrator was #unsure."""
     if not isinstance(text, str):
         return text
-    text = re.sub(r"#unsure\b", "something", text, flags=re.IGNORECASE)
-    text = re.sub(r"#C\s+C\b", "the camera wearer", text)
+    if re.search(r"#unsure\b", text, re.IGNORECASE):
+        return None
+    text = re.sub(r"#\w+\s+C\b", "the camera wearer", text)
     text = re.sub(r"#O\s+(?:(?:a|the)\s+)?(man|woman|person|boy|girl|lady)\s+[A-Z]\b", r"a \1", text)
     text = re.sub(r"#\w+\s*", "", text).strip()
     return text[:1].upper() + text[1:]

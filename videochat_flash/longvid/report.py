@@ -70,11 +70,8 @@ def facts_of(out: Path) -> Facts:
 
 
 def _kind_of_reason(reason: str) -> str:
-    """A reason without what differs from case to case, so that it can be counted."""
-
-    return re.sub(
-        r"\d+(\.\d+)?", "N", reason.split(": ", 1)[-1] if "looks like" not in reason else "it looks like another"
-    )
+    """A reason without the names and numbers that differ from case to case, so that it can be counted."""
+    return re.sub(r"\d+(\.\d+)?", "N", re.sub(r"\S*/\S*", "FILE", reason))
 
 
 def _count(facts: Facts, film: Film) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol, TextIO, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +48,7 @@ Work = Callable[[Any], Made]
 Told = Callable[[int, int], None]
 
 
+@runtime_checkable
 class Where(Protocol):
     """Runs workers over lines, in this process or elsewhere; results may come in any order."""
 

@@ -92,7 +92,7 @@ class Plot:
     def others(self, *places: int) -> tuple[str, ...]:
         """Texts of what else is seen: answers that are wrong wherever those of ``places`` are right or named."""
         named = [self.events[place].text for place in places]
-        texts = dict.fromkeys(self.events[i].text for i in self.rng.sample(self.seen, len(self.seen)))
+        texts = dict.fromkeys(bare(self.events[i].text) for i in self.rng.sample(self.seen, len(self.seen)))
         return tuple(text for text in texts if all(alike(text, one) < LIKE for one in named))
 
 

@@ -23,7 +23,9 @@ STOPS = re.compile(
     "was|were|be|been|being|has|have|had|do|does|did|can|could|will|would|may|might|must|not|no|it|he|she|they|we|you|i|"
     "him|them|us|me|there|here|very|also|still|again|both|each|every|all|any|other|one"
 )
-VAGUE = re.compile("bit|front|back|left|right|side|top|bottom|end|beginning|way|lot|time|video|camera|thing|something")
+VAGUE = re.compile(
+    "bit|front|back|left|right|side|top|bottom|end|beginning|way|lot|time|video|camera|wearer|thing|something"
+)
 VERBAL = re.compile(r".+(?:ing|ed|izes|ises)$")
 MOST_WORDS = 3  # of an entity
 
@@ -122,14 +124,21 @@ def entities(text: str) -> tuple[str, ...]:
             if words[place].casefold() not in DETERMINERS:
                 place += 1
                 continue
-            phrase: list[str] = []
-            for word in words[place + 1 : place + 1 + MOST_WORDS]:
-                lower = word.casefold()
-                if STOPS.fullmatch(lower) or lower in DETERMINERS or (phrase and VERBAL.fullmatch(lower)):
-                    break
-                phrase.append(lower)
+            phrase = _phrase(words[place].casefold(), [word.casefold() for word in words[place + 1 :]])
             place += 1 + len(phrase)
             name = " ".join(phrase)
             if phrase and not VAGUE.fullmatch(phrase[-1]) and name not in found:
                 found.append(name)
     return tuple(found)
+
+
+def _phrase(determiner: str, words: Sequence[str]) -> list[str]:
+    """The words of a name; none where it cannot be told from a verb: ``the red cards``, ``the dog runs``."""
+    phrase: list[str] = []
+    for word in words[:MOST_WORDS]:
+        if STOPS.fullmatch(word) or word in DETERMINERS or (phrase and VERBAL.fullmatch(word)):
+            break
+        if phrase and word.endswith("s") and not word.endswith(("ss", "us")):
+            return phrase if determiner in ("a", "an") else []
+        phrase.append(word)
+    return phrase

@@ -1,0 +1,190 @@
+"""Annotations as others write them: every layout is read, and what is wrong in one is told, not lost."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from longvid_corpus import video
+
+from videochat_flash.longvid import layouts
+from videochat_flash.longvid.records import Film, Note
+from videochat_flash.longvid.shots import bounded, fitted
+from videochat_flash.longvid.subtitles import chapters, cues
+
+
+def read(folder: Path, name: str, text: str | bytes, layout: Any = "auto") -> layouts.Annotations:
+    path = folder / name
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return layouts.read([str(path)], layout)
+
+
+def brief(notes: tuple[Note, ...]) -> list[tuple[float, float, str, str]]:
+    return [(note.start, note.end, note.kind, note.text) for note in notes]
+
+
+LAYOUTS: dict[str, tuple[str, object, list[tuple[float, float, str, str]]]] = {
+    "narrations": (
+        "ego.json",
+        {
+            "videos": {
+                "walk": {
+                    "narration_pass_1": {
+                        "narrations": [
+                            {"timestamp_sec": 2.5, "narration_text": "#C C opens a drawer"},
+                            {"timestamp_sec": 4, "narration_text": "#O man X waves"},
+                            {"timestamp_sec": 5, "narration_text": "#C C takes #unsure"},
+                        ],
+                        "summaries": [{"start_sec": 0, "end_sec": 60, "summary_text": "#Summary C was in a kitchen"}],
+                    }
+                }
+            }
+        },
+        [
+            (0.0, 60.0, "summary", "The camera wearer was in a kitchen"),
+            (2.5, 2.5, "narration", "The camera wearer opens a drawer"),
+            (4.0, 4.0, "narration", "A man waves"),
+        ],
+    ),
+    "speech": (
+        "asr.json",
+        {"walk": {"start": [0.5, 3], "end": [3.5, 6], "text": ["so first", "we cut  it"]}},
+        [(0.5, 3.5, "speech", "so first"), (3.0, 6.0, "speech", "we cut it")],
+    ),
+    "steps": (
+        "steps.json",
+        {"walk": [{"step": "Peel the onion", "segment": [3, 9]}, {"headline": "Fry it", "start": 9, "end": 20}]},
+        [(3.0, 9.0, "step", "Peel the onion"), (9.0, 20.0, "step", "Fry it")],
+    ),
+    "captions": (
+        "dense.json",
+        {"v_walk": {"duration": 60, "timestamps": [[0, 5.25]], "sentences": [" A man walks. "]}},
+        [(0.0, 5.25, "caption", "A man walks.")],
+    ),
+    "chapters": (
+        "chapters.json",
+        {"walk": {"chapters": [{"title": "Start", "start_time": 0, "end_time": 30}]}},
+        [(0.0, 30.0, "chapter", "Start")],
+    ),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("named", [True, False])
+def test_a_layout_is_read_named_or_recognised(layout: str, named: bool, tmp_path: Path) -> None:
+    name, value, expected = LAYOUTS[layout]
+    found = read(tmp_path, name, json.dumps(value), layout if named else "auto")
+    assert brief(found.of("walk")) == expected and found.asides == []
+    assert all(note.origin.startswith(f"{name}: ") for note in found.of("walk"))
+    assert [note.open for note in found.of("walk")] == [note.kind == "narration" for note in found.of("walk")]
+
+
+def test_subtitles_and_chapter_lines(tmp_path: Path) -> None:
+    srt = "1\r\n00:00:01,500 --> 00:00:03,000\r\n<i>Hello</i>\r\nthere.\r\n\r\n"
+    srt += "2\r\n0:00:03.5 --> 0:00:04.0\r\nFish &amp; chips\r\n"
+    assert brief(read(tmp_path, "walk.en.srt", srt).of("walk")) == [
+        (1.5, 3.0, "speech", "Hello there."),
+        (3.5, 4.0, "speech", "Fish & chips"),
+    ]
+    vtt = "WEBVTT\n\nNOTE made up\n\nintro\n01:02.000 --> 01:03.500 align:start\n<v Ann>Hi<00:01:03> you\n"
+    assert brief(read(tmp_path, "talk.vtt", vtt).of("talk")) == [(62.0, 63.5, "speech", "Hi you")]
+    marks = "My film\n0:00 Intro\n[1:05] - The bridge\n1:02:03 The end\n"
+    assert brief(read(tmp_path, "walk.txt", marks).of("walk")) == [
+        (0.0, 0.0, "chapter", "Intro"),
+        (65.0, 65.0, "chapter", "The bridge"),
+        (3723.0, 3723.0, "chapter", "The end"),
+    ]
+
+
+def test_cues_without_an_empty_line_between() -> None:
+    found = list(cues("1\n00:00:01,000 --> 00:00:02,000\nOne\n2\n00:00:02,000 --> 00:00:03,000\nTwo\n"))
+    assert [(cue.start, cue.text) for cue in found] == [(1.0, "One"), (2.0, "Two")]
+    assert list(chapters("no marks at all")) == []
+
+
+def test_our_own_lines(tmp_path: Path) -> None:
+    lines = [{"video": "walk", "start": 1, "end": 2, "kind": "step", "text": "Go"}, {"video": "walk"}, "prose"]
+    found = read(tmp_path, "notes.jsonl", "\n".join(map(json.dumps, lines)) + "\n{half")
+    assert brief(found.of("walk")) == [(1.0, 2.0, "step", "Go")]
+    assert [(one.kind, one.what[-6:]) for one in found.asides] == [("entry", f"line {n}") for n in (2, 3, 4)]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+def test_encodings(encoding: str, tmp_path: Path) -> None:
+    text = "1\n00:00:01,000 --> 00:00:02,000\nUn café à Zürich\n"
+    found = read(tmp_path, "walk.srt", text.encode(encoding))
+    assert [note.text for note in found.of("walk")] == ["Un café à Zürich"]
+    assert [one.kind for one in found.asides] == (["mended"] if encoding == "cp1252" else [])
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ({"walk": {"timestamps": [[0, "x"]], "sentences": ["A."]}}, "its times are no numbers of seconds"),
+        ({"walk": {"timestamps": [[0, 1]], "sentences": [""]}}, "it has no text"),
+        ({"walk": {"timestamps": [[0, 1], [1, 2]], "sentences": ["A."]}}, "it has no text"),
+        ({"walk": {"timestamps": [3], "sentences": ["A."]}}, "its times are no numbers of seconds"),
+        ({"walk": {"timestamps": [[0, float("nan")]], "sentences": ["A."]}}, "its times are no numbers of seconds"),
+    ],
+)
+def test_an_entry_that_is_none_is_kept_aside(value: object, reason: str, tmp_path: Path) -> None:
+    found = read(tmp_path, "dense.json", json.dumps(value), "captions")
+    assert [one.reason for one in found.asides] == [reason] and found.asides[0].kind == "entry"
+
+
+def test_a_file_that_was_named_must_be_one_and_others_may_not(tmp_path: Path) -> None:
+    found = read(tmp_path, "x.json", '{"a": ')
+    assert [(one.kind, one.reason) for one in found.asides] == [("entry", "line 1: this is no JSON (Expecting value)")]
+    assert [one.kind for one in layouts.read([str(tmp_path)], "auto").asides] == ["missing"]
+    with pytest.raises(FileNotFoundError, match="no annotations at"):
+        layouts.read([str(tmp_path / "none")], "auto")
+
+
+def note(start: float, end: float, text: str, kind: Any = "speech", *, open: bool = False) -> Note:
+    return Note(start, end, kind, text, "made.srt: line 1", open)
+
+
+def test_overlapping_subtitles_end_where_the_next_begins_and_rolling_ones_are_one() -> None:
+    some = (note(0, 4, "One"), note(3, 6, "Two"), note(6, 8, "Two"), note(20, 22, "Three"))
+    kept, asides = fitted(Film(video(), some))
+    assert brief(tuple(kept)) == [(0, 3, "speech", "One"), (3, 8, "speech", "Two"), (20, 22, "speech", "Three")]
+    assert [(one.kind, "overlaps" in one.reason) for one in asides] == [("mended", True)]
+
+
+def test_marks_last_until_the_next_one() -> None:
+    some = (
+        *(note(start, start, f"N{start}", "narration", open=True) for start in (0, 4, 50)),
+        *(note(start, start, f"C{start}", "chapter") for start in (0, 40)),
+    )
+    kept, asides = fitted(Film(video(), some))
+    ends = {(one.kind, one.start): (one.end, one.open) for one in kept}
+    assert ends["narration", 0] == (4, True) and ends["narration", 4] == (14, True)
+    assert ends["narration", 50] == (60, True)
+    assert ends["chapter", 0] == (40, False) and ends["chapter", 40] == (60, False) and asides == []
+
+
+TIMES = st.floats(-5, 80)
+KINDS = st.sampled_from(["speech", "caption", "chapter"])
+
+
+@given(st.lists(st.tuples(TIMES, TIMES, KINDS), max_size=12))
+def test_whatever_stands_there_the_notes_lie_within_the_video(rows: list[tuple[float, float, str]]) -> None:
+    some = tuple(note(start, end, f"N{i}", kind) for i, (start, end, kind) in enumerate(rows))
+    kept, asides = fitted(Film(video(), some))
+    assert all(0 <= one.start < one.end <= 60 for one in kept)
+    assert len(kept) + sum(one.kind == "entry" for one in asides) == len(some)
+
+
+@given(st.lists(st.floats(0.1, 599), max_size=30), st.floats(0, 20), st.floats(20, 100))
+def test_shots_cover_the_video_and_are_neither_too_short_nor_too_long(
+    at: list[float], shortest: float, longest: float
+) -> None:
+    spans = bounded(sorted(at), 600.0, shortest, longest)
+    assert spans[0][0] == 0 and spans[-1][1] == 600
+    assert all(one[1] == other[0] for one, other in zip(spans, spans[1:], strict=False))
+    assert all(end - start <= longest + 2e-3 for start, end in spans)
+    assert all(end - start >= min(shortest, 10.0) - 2e-3 for start, end in spans)
