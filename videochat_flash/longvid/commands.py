@@ -121,6 +121,48 @@ def report(
     typer.echo(json.dumps(facts, ensure_ascii=False) if as_json else facts["files"][0])
 
 
+@app.command()
+def proof(
+    out: options.ProofOut,
+    videos: options.Count = 20,
+    minutes: options.Minutes = 6.0,
+    haystack: options.Haystacks = None,
+    fps: options.ShotFps = 1.0,
+    needles: options.Needles = 4,
+    seed: options.Seed = 0,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Render videos whose truth is known, build a set of them, and hold every answer against the truth."""
+    from . import proof as room
+
+    bars = not (quiet or as_json)
+    with show.progress("rendering", bars) as told:
+        room.corpus(out / "films", videos, round(60 * minutes), seed, haystack or [], told)
+    setting = room.setting_of(out, fps, needles)
+    found = room.prove(setting, out / "films", lambda name: show.progress(name, bars))
+    recipe = room.recipe(setting, out)
+    facts = {
+        "videos": videos,
+        "hours": round(found.seconds / 3600, 3),
+        "asked": found.asked.total(),
+        "right": found.right.total(),
+        "share": found.share,
+        "kinds": {name: [found.right[name], found.asked[name]] for name in sorted(found.asked)},
+        "recipe": str(recipe),
+    }
+    for path, question in found.wrong:
+        typer.echo(show.one_line(f"wrong: {path} {question.family}.{question.kind}: {question.question}"), err=True)
+        typer.echo(show.one_line(f"       {question.answer}"), err=True)
+    if as_json:
+        typer.echo(json.dumps(facts))
+    else:
+        kinds = {name: f"{found.right[name]} of {found.asked[name]}" for name in sorted(found.asked)}
+        show.print_facts({**facts, "kinds": len(kinds), **kinds})
+    if found.share < room.LEAST or not found.asked:
+        raise typer.Exit(1)
+
+
 def _setting(
     config: Path | None,
     videos: str | None,

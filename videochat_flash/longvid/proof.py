@@ -1,0 +1,137 @@
+"""The proof of the pipeline: a rendered corpus goes through all of it, and every answer is held against the truth."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..files import beside
+from .pipeline import STEPS, do
+from .records import Film, Question, read_films
+from .rendered import read_truth, render
+from .settings import SCHEMA, Setting, check
+from .truth import right
+from .write import FOLDER, write
+
+LEAST = 0.995  # share of template answers that must be right
+RECIPE = "finetune.toml"
+
+
+@dataclass
+class Proof:
+    """How many answers of each family and kind were asked and right, and those that were not."""
+
+    asked: Counter[str] = field(default_factory=Counter)
+    right: Counter[str] = field(default_factory=Counter)
+    wrong: list[tuple[str, Question]] = field(default_factory=list)  # video, question
+    seconds: float = 0.0  # of all videos
+
+    @property
+    def share(self) -> float:
+        """Share of all answers that are right."""
+        return self.right.total() / max(1, self.asked.total())
+
+
+def corpus(folder: Path, videos: int, seconds: int, seed: int, haystacks: Sequence[str], told: Any) -> None:
+    """Render what is not there yet; haystacks are dealt out to every second video in turn, the rest are made.
+
+    Args:
+        told: frames that are written of a video, of how many, and which video it is.
+
+    Raises:
+        VideoError: a haystack that cannot be read.
+    """
+    for number in range(videos):
+        if not (folder / "truth" / f"video{number:03d}.json").is_file():
+            stack = haystacks[number // 2 % len(haystacks)] if haystacks and number % 2 == 0 else ""
+            words = f"{number + 1} of {videos}"
+            render(folder, number, seconds, seed, stack, lambda done, of, words=words: told(done, of, words))
+
+
+def setting_of(out: Path, fps: float, needles: int) -> Setting:
+    """How the corpus is built."""
+    source = {
+        "videos": str(out / "films"),
+        "name": "rendered",
+        "license": "CC0-1.0",
+        "annotations": [str(out / "films")],
+    }
+    values: dict[str, Any] = {
+        "out": str(out / "built"),
+        "source": [source],
+        "shots": {"fps": fps},
+        "scan": {"alike": 1.0},  # made haystacks may look alike, and their videos are not the same for that
+        "ask": {"needles": needles},
+        "write": {"validation": 0.2, "formats": ["reference", "messages"]},
+    }
+    setting = SCHEMA.read(values, "longvid proof")
+    check(setting, "longvid proof")
+    return setting
+
+
+def prove(setting: Setting, films: Path, told: Callable[[str], Any]) -> Proof:
+    """Build the set, and check every question that is in it.
+
+    Args:
+        setting: of the build.
+        films: the rendered corpus with its truth.
+        told: a bar for each step, as a context that gives who is told.
+
+    Raises:
+        ValueError: a step that fails, or a question that nothing can check.
+    """
+    for name in STEPS[:-1]:
+        with told(name) as bar:
+            do(name, setting, bar)
+    write(setting, Path(setting.out) / "sieve.jsonl")
+    proof = Proof()
+    for film in read_films(Path(setting.out) / "sieve.jsonl"):
+        _check(proof, film, films)
+    return proof
+
+
+def _check(proof: Proof, film: Film, films: Path) -> None:
+    truth = [] if film.video.parent else read_truth(films, film.video.stem)
+    proof.seconds += 0.0 if film.video.parent else film.video.duration
+    for question in film.questions:
+        name = f"{question.family}.{question.kind}"
+        proof.asked[name] += 1
+        if right(film, question, truth):
+            proof.right[name] += 1
+        else:
+            proof.wrong.append((film.video.path, question))
+
+
+def recipe(setting: Setting, out: Path) -> Path:
+    """A short fine-tuning of flash-tiny on the set, as a recipe of ``vcflash train``; returns the file."""
+    data = (Path(setting.out) / FOLDER / "train.jsonl").resolve()
+    text = f"""# A short fine-tuning of flash-tiny on the questions of this folder; its tower stays as it is.
+out = {json.dumps(str((out / "run").resolve()))}
+start = "flash-tiny"
+steps = 300
+batch = 16
+pack = 8192
+max_rows = 8192
+save_every = 100
+precision = "float32"
+train_with_dropout = "2:0.5"
+
+[rates]
+connector = 1e-4
+decoder = 3e-4
+
+[video]
+min_frames = 64
+max_frames = 128
+
+[[data]]
+annotation = {json.dumps(str(data))}
+"""
+    path = out / RECIPE
+    with beside(path) as part:
+        part.write_text(text, encoding="utf-8")
+    return path
