@@ -183,11 +183,11 @@ def settle(rules: Sieve, films: Callable[[], Iterator[Film]]) -> Iterator[Film |
     limits = Limits(rules, films())
     same: Counter[int] = Counter()
     for film in films():
-        kept = []
-        for number, question in enumerate(_mixed(film.questions)):
+        kept: list[Question] = []
+        for question in _mixed(film.questions):
             words = int(digest([normal(question.question), normal(question.answer)])[:16], 16)
             reason = limits.over(film, question)
-            if not reason and number >= rules.per_video:
+            if not reason and len(kept) >= rules.per_video:
                 reason = "more than sieve.per_video"
             if not reason and same[words] >= rules.most_alike:
                 reason = "the same question and answer, too often"

@@ -1,4 +1,4 @@
-"""Whether an answer is right by what was rendered. Knows the words of the questions and nothing of how they were made."""
+"""Whether an answer is right by what was rendered. Knows the words of the questions, nothing of how they are made."""
 
 from __future__ import annotations
 

@@ -1,0 +1,192 @@
+"""An endpoint that captions, asks and answers blind; and one that fails, refuses and rambles."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from haystacks import Request, serving
+from longvid_corpus import corpus, film
+
+from videochat_flash.longvid.answers import Answers, Pace
+from videochat_flash.longvid.pipeline import do
+from videochat_flash.longvid.records import read_asides, read_films
+from videochat_flash.longvid.settings import Ask, Describe, Endpoint, Setting, Shots, Sieve, default
+
+pytestmark = pytest.mark.usefixtures("unchecked")
+
+
+def setting_of(videos: Path, out: Path, url: str, **more: Any) -> Setting:
+    endpoint = Endpoint(url, "m", retries=0, timeout=20)
+    return replace(default(str(videos), str(out)), endpoint=endpoint, **{"max_failed": 1.0, **more})
+
+
+def through(setting: Setting, *names: str) -> None:
+    for name in names:
+        do(name, setting)
+
+
+def responses(out: Path) -> list[dict[str, Any]]:
+    files = sorted((out / "responses").glob("*.jsonl"))
+    return [json.loads(line) for path in files for line in path.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("send", ["frames", "video"])
+def test_shots_are_captioned_from_their_frames_and_every_response_is_kept(send: Any, tmp_path: Path) -> None:
+    films = tmp_path / "films"
+    films.mkdir()
+    film(films / "silent.mp4", 1)
+    describe = Describe("endpoint", send, frames=4, side=64)
+    with serving(lambda request: f"A mosaic number {request.number}.") as server:
+        setting = setting_of(films, tmp_path / "out", server.url, describe=describe, shots=Shots(fps=1))
+        through(setting, "scan", "shots", "describe", "weave", "ask", "sieve")
+        first = len(server.requests)
+        through(replace(setting, describe=replace(describe, how="both")), "describe")
+        assert len(server.requests) == first == 6  # what was said before is not asked again
+    frames = [request.frames() for request in server.requests]
+    assert all(len(some) == 4 and max(some[0].shape) == 64 for some in frames)
+    assert any("0:10 to 0:20" in request.words for request in server.requests)
+    [made] = read_films(tmp_path / "out" / "sieve.jsonl")
+    captions = [note for note in made.notes if note.kind == "caption"]
+    assert [(note.start, note.end) for note in captions] == [(10.0 * i, 10.0 * i + 10) for i in range(6)]
+    assert all(note.origin.startswith("m caption@") and note.text.startswith("A mosaic") for note in captions)
+    assert made.questions and len(responses(tmp_path / "out")) == 6
+    assert all("choices" in json.loads(one["response"]) for one in responses(tmp_path / "out"))
+
+
+def test_annotations_are_captioned_only_where_they_are_silent(tmp_path: Path) -> None:
+    films = corpus(tmp_path / "films", 1)
+    path = films / "film0.json"
+    value = json.loads(path.read_text())
+    value["film0"] = {key: some[:4] if isinstance(some, list) else some for key, some in value["film0"].items()}
+    path.write_text(json.dumps(value))
+    with serving(lambda _: "Something new.") as server:
+        setting = setting_of(films, tmp_path / "out", server.url, describe=Describe("both"), shots=Shots(fps=1))
+        through(setting, "scan", "shots", "describe")
+        assert len(server.requests) == 2
+    [made] = read_films(tmp_path / "out" / "describe.jsonl")
+    assert [note.start for note in made.notes if note.text == "Something new."] == [40.0, 50.0]
+
+
+def test_what_fails_is_tried_again_and_what_was_answered_is_not(tmp_path: Path) -> None:
+    films = tmp_path / "films"
+    films.mkdir()
+    for number in range(2):
+        film(films / f"silent{number}.mp4", number)
+    describe, out = Describe("endpoint"), tmp_path / "out"
+
+    def broken(request: Request) -> str | tuple[int, bytes]:
+        return (503, b"busy") if request.number >= 9 else "A thing."
+
+    with serving(broken) as server:
+        setting = setting_of(films, out, server.url, describe=describe, shots=Shots(fps=1))
+        setting = replace(setting, endpoint=replace(setting.endpoint, parallel=1))
+        through(setting, "scan", "shots")
+        ran = do("describe", setting)
+        assert (ran.films, ran.failed) == (1, 1)
+    [failed] = read_asides(out / "describe.aside.jsonl")
+    assert failed.kind == "failed" and "HTTP 503" in failed.reason
+    with serving(lambda _: "A thing.") as server:
+        ran = do("describe", replace(setting, endpoint=replace(setting.endpoint, url=server.url)))
+        assert (ran.before, ran.films, ran.failed) == (1, 2, 0) and len(server.requests) == 3
+
+
+def test_a_refusal_and_an_empty_caption_are_entries_and_the_film_goes_on(tmp_path: Path) -> None:
+    films = tmp_path / "films"
+    films.mkdir()
+    film(films / "silent.mp4", 1)
+
+    def picky(request: Request) -> str | tuple[int, bytes]:
+        return {0: (400, b'{"error": {"message": "not this one"}}'), 1: " "}.get(request.number, "A thing.")
+
+    with serving(picky) as server:
+        setting = setting_of(films, tmp_path / "out", server.url, describe=Describe("endpoint"), shots=Shots(fps=1))
+        through(setting, "scan", "shots", "describe")
+    reasons = sorted(one.reason for one in read_asides(tmp_path / "out" / "describe.aside.jsonl"))
+    assert reasons == ["HTTP 400: not this one", "an empty caption"]
+    [made] = read_films(tmp_path / "out" / "describe.jsonl")
+    assert sum(note.kind == "caption" for note in made.notes) == 4
+
+
+GOOD = {"family": "summary", "question": "What is cut?", "answer": "The onion on a board", "events": [1, 4]}
+MADE_UP = {"family": "summary", "question": "Who sings?", "answer": "An opera singer from Milan", "events": [2]}
+
+
+def test_questions_of_an_endpoint_must_be_in_their_source(tmp_path: Path) -> None:
+    films = corpus(tmp_path / "films", 1)
+    written = [GOOD, MADE_UP, {"family": "summary", "question": "?", "answer": "x", "events": [99]}, "prose"]
+    with serving(lambda _: json.dumps(written)) as server:
+        ask = Ask(endpoint=4, families=("summary",))
+        setting = setting_of(films, tmp_path / "out", server.url, ask=ask, shots=Shots(fps=0))
+        through(setting, "scan", "shots", "describe", "weave", "ask", "sieve")
+        assert "1. 10 to 20 s, seen: A man cuts the onion on a board." in server.requests[0].words
+    out = tmp_path / "out"
+    [made] = read_films(out / "sieve.jsonl")
+    assert [(one.answer, one.maker.split("@")[0]) for one in made.questions] == [(GOOD["answer"], "m questions")]
+    assert [one.reason for one in read_asides(out / "sieve.aside.jsonl")] == ["its answer is not in its source"]
+    assert {one.kind for one in read_asides(out / "ask.aside.jsonl")} == {"entry"}
+    assert len(list(read_asides(out / "ask.aside.jsonl"))) == 2
+
+
+def test_prose_is_kept_aside_whole(tmp_path: Path) -> None:
+    films = corpus(tmp_path / "films", 1)
+    with serving(lambda _: "Sure! Here are some questions.") as server:
+        setting = setting_of(films, tmp_path / "out", server.url, ask=Ask(endpoint=4), shots=Shots(fps=0))
+        through(setting, "scan", "shots", "describe", "weave", "ask")
+    [one] = read_asides(tmp_path / "out" / "ask.aside.jsonl")
+    assert (one.reason, one.raw) == ("the endpoint wrote prose, no JSON list", "Sure! Here are some questions.")
+    [made] = read_films(tmp_path / "out" / "ask.jsonl")
+    assert made.questions  # those of the templates
+
+
+@pytest.mark.parametrize("drop", [True, False])
+def test_what_is_answered_blind_is_marked_or_goes(drop: bool, tmp_path: Path) -> None:
+    """An endpoint that always says 1 knows how often things happen that happen once."""
+    films = corpus(tmp_path / "films", 1)
+    with serving(lambda _: "1") as server:
+        ask = Ask(families=("count",), choices=0.0)
+        rules = Sieve("endpoint", drop_guessed=drop)
+        setting = setting_of(films, tmp_path / "out", server.url, ask=ask, sieve=rules, shots=Shots(fps=0))
+        through(setting, "scan", "shots", "describe", "weave", "ask", "sieve")
+        assert all(isinstance(request.body["messages"][0]["content"], list) for request in server.requests)
+        assert all(len(request.body["messages"][0]["content"]) == 1 for request in server.requests)
+    [made] = read_films(tmp_path / "out" / "sieve.jsonl")
+    told = {one.answer: (one.blind, one.guessed) for one in made.questions}
+    assert told == {"2": ("1", False)} | ({} if drop else {"1": ("1", True)})
+    reasons = [one.reason for one in read_asides(tmp_path / "out" / "sieve.aside.jsonl")]
+    assert reasons == (["answered without the video"] if drop else [])
+
+
+@pytest.mark.slow
+def test_flash_tiny_can_be_asked_blind(tmp_path: Path) -> None:
+    films = corpus(tmp_path / "films", 1)
+    setting = default(str(films), str(tmp_path / "out"))
+    setting = replace(setting, shots=Shots(fps=0), ask=Ask(families=("count",)), sieve=Sieve("flash-tiny"))
+    through(setting, "scan", "shots", "describe", "weave", "ask", "sieve")
+    made = [one for film in read_films(tmp_path / "out" / "sieve.jsonl") for one in film.questions]
+    gone = list(read_asides(tmp_path / "out" / "sieve.aside.jsonl"))
+    assert len(made) + len(gone) == 2 and all(one.blind for one in made)
+
+
+def test_requests_keep_to_their_pace() -> None:
+    pace = Pace(600)
+    began = time.monotonic()
+    for _ in range(4):
+        pace.wait()
+    assert time.monotonic() - began >= 0.3
+    Pace(0).wait()
+
+
+def test_two_processes_write_two_files(tmp_path: Path) -> None:
+    endpoint = Endpoint("http://127.0.0.1:9/v1", "m")
+    first, second = Answers(endpoint, tmp_path), Answers(endpoint, tmp_path)
+    assert Path(first.file.name).name == "000.jsonl" and Path(second.file.name).name == "001.jsonl"
+    first.close()
+    second.close()
+    third = Answers(endpoint, tmp_path)
+    assert Path(third.file.name).name == "000.jsonl"
+    third.close()

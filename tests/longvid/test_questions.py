@@ -1,0 +1,335 @@
+"""Templates, sieve and the proof's checks: what follows from a time line is asked, and what is wrong does not pass."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from command import run
+from hypothesis import given
+from hypothesis import strategies as st
+from longvid_corpus import ACTS, told, video
+
+from videochat_flash.grade import LETTERS, interval
+from videochat_flash.longvid import sieve
+from videochat_flash.longvid.ask import by_templates, parse_list
+from videochat_flash.longvid.records import FAMILIES, FILM, Aside, Event, Film, Note, Question, line_of, parse
+from videochat_flash.longvid.rendered import Shown
+from videochat_flash.longvid.settings import Ask, Sieve, Weave
+from videochat_flash.longvid.templates import drafts
+from videochat_flash.longvid.truth import CHECKS, right
+from videochat_flash.longvid.weave import alike, entities, time_line
+
+SIX = tuple((10.0 * i, 10.0 * i + 10, text) for i, text in enumerate(ACTS))
+
+
+def asked(film: Film, **more: object) -> dict[str, list[Question]]:
+    """Questions by family and kind."""
+    found: dict[str, list[Question]] = {}
+    for one in by_templates(film, Ask(**more)):  # type: ignore[arg-type]
+        found.setdefault(f"{one.family}.{one.kind}", []).append(one)
+    return found
+
+
+# The time line.
+
+
+def test_what_meets_and_says_the_same_is_one_event() -> None:
+    notes = (
+        Note(0, 5, "caption", "A man cuts the onion on a board.", "a: 1"),
+        Note(4, 9, "narration", "A man cuts the red onion on a board.", "b: 1"),
+        Note(20, 25, "caption", "A man cuts the onion on a board.", "a: 2"),
+        Note(0, 30, "chapter", "Cooking", "c: 1"),
+    )
+    events = time_line(notes, Weave())
+    assert [(one.start, one.end, one.text, one.notes) for one in events] == [
+        (0, 9, "A man cuts the red onion on a board.", (0, 1)),
+        (20, 25, "A man cuts the onion on a board.", (2,)),
+    ]
+
+
+def test_speech_is_joined_to_sentences() -> None:
+    words = ("so first", "we cut it.", "Then we", "wait")
+    notes = tuple(Note(2.0 * i, 2.0 * i + 2, "speech", text, f"s: {i}") for i, text in enumerate(words))
+    assert [one.text for one in time_line(notes, Weave())] == ["so first we cut it.", "Then we wait"]
+    assert [one.text for one in time_line(notes, Weave(longest=3))] == list(words)
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("A man cuts the red onion on a board.", ("man", "red onion", "board")),
+        ("The dog runs across the grass", ("grass",)),
+        ("A woman opens the door, then the door closes.", ("woman", "door")),
+        ("An orange star with the letter K is shown.", ("orange star", "letter k")),
+        ("Nothing.", ()),
+    ],
+)
+def test_things_that_a_text_names(text: str, names: tuple[str, ...]) -> None:
+    assert entities(text) == names
+
+
+@given(st.text(max_size=60), st.text(max_size=60))
+def test_likeness_is_a_share_and_goes_both_ways(one: str, other: str) -> None:
+    assert 0 <= alike(one, other) == alike(other, one) <= 1 == alike(one, one)
+
+
+# What is asked of it.
+
+
+def test_answers_are_what_the_time_line_says() -> None:
+    found = asked(told(*SIX), each=20)
+    after = {one.question: one.answer for one in found["relationship.after"]}
+    assert after['What happens right after this: "A dog runs across the grass"?'] == "A child throws the blue ball"
+    assert not any("A man cuts" in question for question in after)  # it happens twice: after which one?
+    assert {one.answer for one in found["count.times"]} == {"1", "2"}
+    assert {interval(one.answer) for one in found["grounding.span"]} == {(0, 10), (20, 30), (30, 40), (50, 60)}
+    assert [one.answer for one in found["relationship.first"]] == ["A woman opens the red door"]
+
+
+def test_options_are_of_the_same_video_and_look_alike() -> None:
+    texts = {text.rstrip(".") for text in ACTS}
+    chosen = [one for some in asked(told(*SIX), each=20, choices=1.0).values() for one in some if one.options]
+    assert len({one.family for one in chosen}) >= 5
+    places = [one.options.index(one.answer) for one in chosen]
+    assert {0, 1, 2, 3} == set(places)
+    for one in chosen:
+        assert one.options.count(one.answer) == 1 and len(set(one.options)) == len(one.options) >= 2
+        assert one.reply == f"({LETTERS[one.options.index(one.answer)]}) {one.answer}" and one.reply in one.prompt
+        if one.family in ("relationship", "understanding"):
+            assert set(one.options) <= texts
+            quoted = set() if one.kind == "order" else {text for text in texts if f'"{text}"' in one.question}
+            assert not quoted & set(one.options)
+
+
+def test_nothing_is_asked_that_has_two_answers() -> None:
+    """Overlapping events have no order, and texts that are alike name no event."""
+    twins = told((0, 10, "A man cuts the onion."), (5, 15, "A dog runs."), (20, 30, "A man cuts the red onion."))
+    found = asked(twins, each=20)
+    assert not {name for name in found if name.startswith(("relationship", "change.scene"))}
+    assert all("onion" not in one.question for one in found["grounding.span"])
+    assert "understanding.at" not in found
+
+
+def test_a_guessed_end_is_never_told() -> None:
+    film = told(*SIX)
+    film = replace(film, events=tuple(replace(event, open=True) for event in film.events))
+    found = asked(film, each=20)
+    assert "grounding.span" not in found and "change.scene" not in found
+    assert all(one.answer.startswith("At ") and "begin" in one.question for one in found["grounding.begins"])
+
+
+def test_without_events_nothing_is_asked_but_of_chapters() -> None:
+    assert asked(Film(video())) == {}
+    marks = (Note(0, 30, "chapter", "Intro", "c: 1"), Note(30, 60, "chapter", "The bridge", "c: 2"))
+    assert set(asked(Film(video(), marks))) == {"summary.chapters"}
+
+
+def test_the_same_seed_asks_the_same_and_families_can_be_left_out() -> None:
+    assert asked(told(*SIX)) == asked(told(*SIX)) != asked(told(*SIX), seed=1)
+    assert {name.split(".")[0] for name in asked(told(*SIX), families=("count",))} == {"count"}
+
+
+TEXTS = st.lists(st.sampled_from([*ACTS, "A man cuts the onion.", "A dog", "x"]), min_size=1, max_size=12)
+
+
+@given(TEXTS, st.integers(0, 5), st.integers(0, 99))
+def test_every_answer_passes_the_sieve_and_the_renderers_truth(texts: list[str], gap: int, seed: int) -> None:
+    """For any time line of events that follow each other, templates ask nothing that is not so."""
+    step = 4 + gap
+    film = told(*((float(step * i), step * i + 4.0, text) for i, text in enumerate(texts)), duration=400)
+    film = replace(film, events=time_line(film.notes, Weave()))
+    truth = [Shown(event.start, event.end, event.text) for event in film.events]
+    for one in by_templates(film, Ask(seed=seed)):
+        assert sieve.fault(film, one, Sieve()) == ""
+        if not (one.family == "caption" and one.kind == "segment"):  # its texts need not end as sentences do
+            assert all(text.endswith(".") for text in texts) is False or right(film, one, truth), one
+
+
+# The proof's own checks can fail.
+
+
+def test_a_wrong_answer_is_seen_by_the_check_of_every_kind() -> None:
+    acts = (*SIX, (60.0, 70.0, "A bird sits on the roof."), (75.0, 80.0, "A man cuts the onion on a board."))
+    film = told(*acts, duration=90)
+    film = replace(film, events=time_line(film.notes, Weave()))
+    truth = [Shown(*one) for one in acts]
+    seen = set()
+    for name, some in asked(film, each=9, choices=0.0).items():
+        for one in some:
+            assert right(film, one, truth), one
+            for other in some:
+                if other.answer != one.answer:
+                    assert not right(film, replace(one, answer=other.answer, options=()), truth), (one, other)
+                    seen.add(name)
+    needed = {"caption.segment", "grounding.span", "relationship.after", "relationship.order", "count.times"}
+    assert needed <= seen and seen <= set(CHECKS)
+    whole = next(iter(asked(film)["caption.whole"]))
+    assert not right(film, replace(whole, answer=whole.answer[:-2]), truth)
+    with pytest.raises(ValueError, match="no check for questions of count.other"):
+        right(film, replace(whole, family="count", kind="other"), truth)
+
+
+@pytest.mark.slow
+def test_the_proof_in_small(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    done = run(
+        capsys,
+        "longvid",
+        "proof",
+        "--out",
+        tmp_path,
+        "--videos",
+        5,
+        "--minutes",
+        1,
+        "--fps",
+        0,
+        "--needles",
+        2,
+        "--json",
+    )
+    assert done.code == 0, done.err
+    facts = json.loads(done.out)
+    assert facts["share"] >= 0.995 and facts["asked"] >= 150
+    assert {name.split(".")[0] for name in facts["kinds"]} == set(FAMILIES)
+    from videochat_flash.train.recipe import load_recipe
+
+    assert load_recipe(Path(facts["recipe"])).start == "flash-tiny"
+
+
+# What may pass.
+
+
+def question(**more: object) -> Question:
+    values: dict[str, object] = {"id": "0" * 16, "family": "grounding", "kind": "span", "question": "When?"}
+    values |= {"answer": "From 10 to 20 seconds.", "start": 10.0, "end": 20.0, "maker": "template 1", "events": (1,)}
+    return Question(**(values | more))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({}, ""),
+        ({"question": " "}, "no question or no answer"),
+        ({"question": "<image> when?"}, "a placeholder in its text"),
+        ({"options": ("a", "b")}, "its answer is none of its options"),
+        ({"options": ("From 10 to 20 seconds.", "A b.", "a B")}, "two options are the same"),
+        ({"options": ("From 10 to 20 seconds.",)}, "only one option"),
+        ({"end": 99.0}, "times outside of the video"),
+        ({"start": 20.0, "end": 10.0}, "times outside of the video"),
+        ({"answer": "From 10 to 90 seconds."}, "an answer outside of the video"),
+        ({"answer": "From 20 to 10 seconds."}, "an interval that ends before it begins"),
+        ({"answer": "word " * 500}, "too long an answer"),
+        ({"answer": "From 11 to 20 seconds."}, "its answer is not in its source"),
+        ({"answer": "A zebra eats the pudding."}, "its answer is not in its source"),
+        ({"answer": "A man cuts the onion.", "events": ()}, "its answer is not in its source"),
+        ({"answer": "A man cuts the onion."}, ""),
+        ({"family": "count", "answer": "2"}, "its answer is not in its source"),
+        ({"family": "count", "answer": "1"}, ""),
+        ({"events": (77,)}, "its answer is not in its source"),
+    ],
+)
+def test_faults(changes: dict[str, object], reason: str) -> None:
+    assert sieve.fault(told(*SIX), question(**changes), Sieve()) == reason
+
+
+@pytest.mark.parametrize(
+    ("truth", "said", "good"),
+    [
+        ("From 10 to 20 seconds.", "from 11 to 20 seconds", True),
+        ("From 10 to 20 seconds.", "From 30 to 40 seconds.", False),
+        ("From 10 to 20 seconds.", "ten", False),
+        ("At 10 seconds.", "At 10.5 seconds.", True),
+        ("At 10 seconds.", "At 13 seconds.", False),
+        ("A dog runs", "The dog runs.", True),
+        ("A dog runs", "A dog", False),
+    ],
+)
+def test_a_blind_answer_is_graded(truth: str, said: str, good: bool) -> None:
+    assert sieve.right(said, question(answer=truth)) is good
+
+
+def test_a_blind_choice_is_graded_by_its_letter() -> None:
+    one = question(answer="b", options=("a", "b"))
+    assert sieve.right("(B) b", one) and sieve.right("B", one) and not sieve.right("A", one)
+
+
+def settled(films: list[Film], **rules: object) -> tuple[list[Film], list[Aside]]:
+    made = list(sieve.settle(Sieve(**rules), lambda: iter(films)))  # type: ignore[arg-type]
+    return [one for one in made if isinstance(one, Film)], [one for one in made if isinstance(one, Aside)]
+
+
+def many(family: str, count: int, source: str = "films", key: str = "a") -> Film:
+    some = tuple(
+        question(
+            id=f"{random.Random(f'{family}{key}{i}').getrandbits(64):016x}", family=family, question=f"{family} {i}?"
+        )
+        for i in range(count)
+    )
+    return Film(video(source=source, key=key * 32), questions=some)
+
+
+def test_no_family_is_more_than_its_share() -> None:
+    films = [many("count", 90), many("grounding", 10, key="b"), many("caption", 10, key="c")]
+    kept, asides = settled(films, family_share=0.5)
+    sizes = {film.questions[0].family: len(film.questions) for film in kept}
+    assert sizes == {"count": 20, "grounding": 10, "caption": 10}
+    assert {one.reason for one in asides} == {"more than sieve.family_share"} and len(asides) == 70
+    assert settled(films, family_share=0.5)[0] == kept  # the same set leaves the same one
+
+
+@given(st.lists(st.integers(1, 200), min_size=1, max_size=8), st.floats(0.05, 1))
+def test_balance_takes_as_little_as_it_can(counts: list[int], share: float) -> None:
+    sizes = {str(i): count for i, count in enumerate(counts)}
+    allowed = sieve.balanced(sizes, share)
+    cap = max(allowed.values())
+    assert all(allowed[name] == min(size, cap) for name, size in sizes.items())
+    if allowed != sizes:
+        assert cap <= share * sum(allowed.values())
+        more = {name: min(size, cap + 1) for name, size in sizes.items()}
+        assert cap + 1 > share * sum(more.values())
+
+
+def test_caps_of_sources_videos_and_doubles() -> None:
+    films = [many("count", 8, "one"), many("caption", 8, "two", "b")]
+    kept, asides = settled(films, per_source=5, per_video=3)
+    assert [len(film.questions) for film in kept] == [3, 3]
+    assert {one.reason for one in asides} == {"more than sieve.per_source", "more than sieve.per_video"}
+    same = [Film(video(key=key * 32), questions=(question(question="Again?"),)) for key in "abc"]
+    kept, asides = settled(same, most_alike=2)
+    assert len(kept) == 2 and asides[0].reason == "the same question and answer, too often"
+
+
+# Records and replies.
+
+
+def test_a_record_is_read_as_it_was_written_and_nothing_else_is() -> None:
+    film = replace(told(*SIX), questions=tuple(by_templates(told(*SIX), Ask())))
+    assert parse(FILM, line_of(film), "here") == film
+    for line, words in (
+        ("{", "here: this is no JSON"),
+        ("[]", "a record is a JSON object, not list"),
+        ('{"vidio": {}}', "here: unknown key 'vidio'"),
+        ('{"video": {"key": 3}}', "video.key must be text, not 3"),
+        ("{}", "video is missing"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            parse(FILM, line, "here")
+
+
+def test_a_reply_is_a_json_list_or_prose() -> None:
+    assert parse_list('```json\n[{"a": 1}]\n```') == parse_list(' [{"a": 1}] ') == [{"a": 1}]
+    for text, words in (("Here are some questions:", "prose"), ('{"a": 1}', "no list")):
+        with pytest.raises(ValueError, match=words):
+            parse_list(text)
+
+
+def test_events_of_one_film_are_drawn_without_a_bias_of_place() -> None:
+    film = Film(
+        video(600), (), tuple(Event(i * 10.0, i * 10.0 + 9, f"Thing{i} of kind{i}.", "seen", ()) for i in range(60))
+    )
+    places = [one.events[0] for one in drafts(film, ("grounding",), 60, random.Random(0))]
+    assert len(set(places)) == 60

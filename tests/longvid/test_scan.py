@@ -1,0 +1,110 @@
+"""What looks alike is found however it was encoded, and what does not is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import videos
+from longvid_corpus import film
+from PIL import Image
+
+from videochat_flash.longvid.pipeline import do
+from videochat_flash.longvid.records import read_asides, read_films
+from videochat_flash.longvid.scan import discover, hashes, leaders
+from videochat_flash.longvid.settings import Setting, Shots, default, load
+from videochat_flash.longvid.shots import cuts
+from videochat_flash.video import SamplePlan, decode, probe, write
+
+
+def copy(path: Path, out: Path, size: tuple[int, int], crf: int, start: int = 0) -> Path:
+    """The same video in another size and quality, from a frame on."""
+    info = probe(path)
+    numbers = np.arange(start, info.frames)
+    plan = SamplePlan(numbers, info.seconds[numbers], (0.0, info.duration), info.duration)
+    frames = (frame for chunk in decode(info, plan, None) for frame in chunk.pixels)
+    write(out, (np.asarray(Image.fromarray(one).resize(size)) for one in frames), info.fps, crf=crf)
+    return out
+
+
+def test_copies_are_found_and_so_is_what_looks_like_a_test_set(tmp_path: Path) -> None:
+    folder, tests = tmp_path / "films", tmp_path / "tests"
+    folder.mkdir()
+    tests.mkdir()
+    for name, seed in (("a", 1), ("b", 2), ("c", 3)):
+        film(folder / f"{name}.mp4", seed)
+    copy(folder / "a.mp4", folder / "d.mp4", (96, 80), 36)
+    copy(folder / "b.mp4", folder / "e.mp4", (400, 300), 30, start=5)  # its beginning is cut off
+    (folder / "f.mp4").write_bytes((folder / "c.mp4").read_bytes())
+    copy(folder / "c.mp4", tests / "exam.mp4", (128, 96), 33)
+    path = tmp_path / "build.toml"
+    path.write_text(
+        f'out = "{tmp_path / "out"}"\n[scan]\nbenchmarks = ["{tests}"]\n'
+        f'[[source]]\nvideos = "{folder}"\nname = "mine"\nlicense = "CC-BY-4.0"\n'
+    )
+    ran = do("scan", load(path))
+    kept = list(read_films(tmp_path / "out" / "scan.jsonl"))
+    assert [(one.video.stem, one.video.license, one.video.source) for one in kept] == [
+        ("a", "CC-BY-4.0", "mine"),
+        ("b", "CC-BY-4.0", "mine"),
+    ]
+    asides = read_asides(tmp_path / "out" / "scan.aside.jsonl")
+    told = {Path(one.what).stem: (one.kind, Path(one.reason.split()[-1]).stem) for one in asides}
+    exam = ("benchmark", "exam")
+    assert told == {"c": exam, "f": exam, "d": ("duplicate", "a"), "e": ("duplicate", "b")}
+    assert ran.failed == 0
+
+
+def test_black_videos_are_not_alike_for_being_black(tmp_path: Path) -> None:
+    for number in range(2):
+        black = (np.full((48, 64, 3), 3 + number, np.uint8) for _ in range(20))
+        write(tmp_path / f"black{number}.mp4", black, 1.0)
+    ran = do("scan", default(str(tmp_path), str(tmp_path / "out")))
+    assert ran.films == 2 and ran.kinds == {}
+
+
+def test_leaders_are_the_first_of_each_group() -> None:
+    rng = np.random.default_rng(0)
+    some = [int(one) for one in rng.integers(0, 2**64, 12, np.uint64)]
+    hashed = [some[:4], some[4:8], [one ^ 3 for one in some[:4]], [some[0], *some[9:12]], []]
+    keys = np.array([1, 2, 3, 4, 2], np.uint64)
+    found = leaders(keys, hashed, np.zeros(5, bool), 0.5)
+    assert found.tolist() == [0, 1, 0, 3, 1]
+    assert leaders(keys, hashed, np.zeros(5, bool), 0.25).tolist() == [0, 1, 0, 0, 1]
+
+
+def test_folders_of_frames_are_videos(tmp_path: Path) -> None:
+    frames = tmp_path / "films" / "walk"
+    frames.mkdir(parents=True)
+    for number in range(12):
+        Image.fromarray(videos.numbered(number)).save(frames / f"img_{number:05d}.jpg")
+    setting = default(str(tmp_path / "films"), str(tmp_path / "out"))
+    [found] = discover(setting)
+    assert Path(found.path) == frames
+    do("scan", setting)
+    [made] = read_films(tmp_path / "out" / "scan.jsonl")
+    assert (made.video.kind, made.video.duration, made.video.stem, len(made.video.looks)) == ("folder", 12.0, "walk", 8)
+
+
+def test_a_source_without_videos_is_an_error(tmp_path: Path) -> None:
+    setting = default(str(tmp_path), str(tmp_path / "out"))
+    with pytest.raises(ValueError, match="no video in"):
+        list(discover(setting))
+    with pytest.raises(FileNotFoundError, match="there is no"):
+        list(discover(Setting("o", default(str(tmp_path / "none"), "o").source)))
+
+
+@pytest.mark.parametrize("detector", ["adaptive", "content"])
+def test_shots_begin_where_they_begin(detector: str, tmp_path: Path) -> None:
+    path = film(tmp_path / "six.mp4", 4, seconds=60, scenes=6)
+    found = cuts(probe(path), Shots(detector=detector))  # type: ignore[arg-type]
+    assert found == [10.0, 20.0, 30.0, 40.0, 50.0]
+    still = film(tmp_path / "still.mp4", 5, seconds=30, scenes=1)
+    assert cuts(probe(still), Shots(detector=detector)) == []  # type: ignore[arg-type]
+
+
+def test_frames_are_hashed_evenly(tmp_path: Path) -> None:
+    info = probe(film(tmp_path / "six.mp4", 4, seconds=60, scenes=6))
+    found = hashes(info, 6)
+    assert len(set(found)) == 6 and hashes(info, 12)[::2] == found
