@@ -78,7 +78,7 @@ ALSO = {
     "train/command.py": {"show"},
     "train/ablate.py": {"show", "errors"},
     "niah/commands.py": {"errors", "options", "session", "show"},
-    "longvid/commands.py": {"errors", "show"},
+    "longvid/commands.py": {"errors", "options", "session", "show"},
 }
 LAZY = {"__init__.py", "cli.py", "video.py"}  # where an import may stand inside a function, of the core and the edge
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from .. import errors, show
+from ..options import TINY, Device, Dtype, Json, MaxFrames, Model, Quiet, Revision
 from . import options
 
 if TYPE_CHECKING:
@@ -30,8 +31,8 @@ def build(
     workers: options.Workers = None,
     max_failed: options.MaxFailed = None,
     no_plots: options.NoPlots = False,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """All steps. Stopped at any moment, even by kill -9, the same command goes on where it was."""
     setting = _setting(config, videos, out, license, workers, max_failed)
@@ -61,8 +62,8 @@ def _step(name: str, what: str) -> Callable[..., None]:
         license: options.License = "unknown",
         workers: options.Workers = None,
         max_failed: options.MaxFailed = None,
-        as_json: options.Json = False,
-        quiet: options.Quiet = False,
+        as_json: Json = False,
+        quiet: Quiet = False,
     ) -> None:
         setting = _setting(config, videos, out, license, workers, max_failed)
         ran = _run(name, setting, not (quiet or as_json))
@@ -114,7 +115,7 @@ def report(
     videos: options.Videos = None,
     out: options.Out = None,
     no_plots: options.NoPlots = False,
-    as_json: options.Json = False,
+    as_json: Json = False,
 ) -> None:
     """Counts, hours, words, durations, tasks and reasons: report.md and pictures."""
     facts = _report(_setting(config, videos, out, "unknown", None, None), None, not no_plots)
@@ -130,8 +131,8 @@ def proof(
     fps: options.ShotFps = 1.0,
     needles: options.Needles = 4,
     seed: options.Seed = 0,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Render videos whose truth is known, build a set of them, and hold every answer against the truth."""
     from . import proof as room
@@ -161,6 +162,40 @@ def proof(
         show.print_facts({**facts, "kinds": len(kinds), **kinds})
     if found.share < room.LEAST or not found.asked:
         raise typer.Exit(1)
+
+
+@app.command()
+def exam(
+    built: options.Built,
+    model: Model = TINY,
+    revision: Revision = None,
+    device: Device = "cpu",
+    dtype: Dtype = "auto",
+    max_frames: MaxFrames = 512,
+    most: options.Most = 200,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Ask a model about the videos that were held out, with the video and without."""
+    from itertools import islice
+
+    from ..chat import VideoChatFlash
+    from ..session import DTYPES
+    from ..video import Sampling
+    from . import exam as room
+
+    asked = list(islice(room.held_out(built), most or None))
+    with errors.usage():
+        sampling = Sampling(max_frames=max_frames)
+    vc = VideoChatFlash.from_pretrained(model, revision=revision, dtype=DTYPES[dtype], device=device)
+    with show.progress("asking", not (quiet or as_json)) as told:
+        scores = room.exam(vc, asked, sampling, lambda done: told(done, len(asked)))
+    if as_json:
+        typer.echo(json.dumps({"model": model, "families": {name: vars(one) for name, one in scores.items()}}))
+        return
+    for name, one in scores.items():
+        shares = (f"{words} {100 * value / one.asked:.1f} %" for words, value in list(vars(one).items())[1:])
+        typer.echo(f"{name}: {one.asked} asked, {', '.join(shares)}")
 
 
 def _setting(

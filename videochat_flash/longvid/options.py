@@ -16,8 +16,6 @@ MaxFailed = Annotated[
     float | None, typer.Option(min=0, max=1, help="Share that may fail in a step; over the file's own.")
 ]
 NoPlots = Annotated[bool, typer.Option("--no-plots", help="Only report.md, no pictures.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Nothing on stderr but errors.")]
 ProofOut = Annotated[Path, typer.Option("--out", help="Folder of the videos and of what is built from them.")]
 Count = Annotated[int, typer.Option(min=1, help="Videos that are rendered.")]
 Minutes = Annotated[float, typer.Option(min=0.5, help="That each lasts.")]
@@ -27,3 +25,5 @@ Haystacks = Annotated[
 ShotFps = Annotated[float, typer.Option(min=0, help="Frames a second that are looked at for shots; 0 finds none.")]
 Needles = Annotated[int, typer.Option(min=0, help="Of so many videos, one gets cards hidden in a copy; 0 is none.")]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")]
+Built = Annotated[Path, typer.Argument(metavar="DIR", help="Where a set was built.")]
+Most = Annotated[int, typer.Option(min=0, help="Questions at most; 0 is all.")]

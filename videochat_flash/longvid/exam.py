@@ -1,0 +1,89 @@
+"""What a model answers about the videos that were held out, what it answers blind, and what guessing is worth."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from ..chat import VideoChatFlash
+from ..video import Sampling
+from .records import Question, read_lines
+from .sieve import right
+from .weave import alike
+from .write import FOLDER, PLACE
+
+TOLD = ("caption", "summary")  # families whose answers are texts: scored by the words that they share with the truth
+
+
+@dataclass
+class Score:
+    """Sums of a family: of questions, of points with and without the video, and of chances to guess."""
+
+    asked: int = 0
+    seen: float = 0.0
+    blind: float = 0.0
+    chance: float = 0.0
+
+
+def held_out(built: Path) -> Iterator[tuple[str, Question]]:
+    """Videos and questions of the validation part, in its order.
+
+    Raises:
+        FileNotFoundError: nothing was written.
+        ValueError: a damaged line.
+    """
+    path = built / FOLDER / "validation.jsonl"
+    for number, line in enumerate(read_lines(path), 1):
+        try:
+            yield _read(json.loads(line))
+        except (json.JSONDecodeError, KeyError, IndexError, TypeError) as error:
+            raise ValueError(f"{path} line {number} is damaged: {error}") from None
+
+
+def _read(one: dict[str, Any]) -> tuple[str, Question]:
+    options = tuple(one.get("options", ()))
+    asked = one["conversations"][0]["value"].removeprefix(PLACE)
+    text = asked.rsplit("\n", len(options))[0] if options else asked
+    answer = one["right"] if options else one["conversations"][1]["value"]
+    question = Question(one["id"], one["family"], one["kind"], text, answer, *one["evidence"], one["maker"], options)
+    return one["video"], question
+
+
+def exam(
+    vc: VideoChatFlash, asked: Iterable[tuple[str, Question]], sampling: Sampling, told: Callable[[int], None]
+) -> dict[str, Score]:
+    """Ask each question twice, with the video and without; each video is seen once.
+
+    Args:
+        vc: the model.
+        asked: videos and questions, those of one video in a row.
+        sampling: which frames are seen.
+        told: questions that were asked.
+
+    Returns:
+        Scores by family.
+    """
+    scores: dict[str, Score] = {}
+    count = 0
+    for video, some in groupby(asked, key=lambda pair: pair[0]):
+        sight = vc.see(video, sampling)
+        for _, question in some:
+            score = scores.setdefault(question.family, Score())
+            score.asked += 1
+            score.seen += points(vc.answer(sight, question.prompt), question)
+            score.blind += points(vc.answer(None, question.prompt), question)
+            score.chance += 1 / len(question.options) if question.options else 0.0
+            count += 1
+            told(count)
+    return dict(sorted(scores.items()))
+
+
+def points(said: str, question: Question) -> float:
+    """1 or 0; of captions and summaries the share of words in common with the truth."""
+    if question.family in TOLD and not question.options:
+        return alike(said, question.answer)
+    return float(right(said, question))
