@@ -102,6 +102,18 @@ def test_several_processes_give_the_same_bytes(films: Path, built: Path, tmp_pat
     assert contents(out, some) == contents(built, some)
 
 
+@pytest.mark.slow
+def test_two_workers_of_a_ray_cluster_give_the_same_bytes(films: Path, built: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    out = tmp_path / "out"
+    where = ("--ray-address", "local", "--workers", 2)
+    process = start("longvid", "build", "--videos", films, "--out", out, "--license", "CC0", "--no-plots", *where)
+    told, complaints = process.communicate(timeout=300)
+    assert process.returncode == 0, complaints
+    assert contents(out, FILES) == contents(built, FILES)
+    assert not list((out / "journal").glob("*.todo"))
+
+
 def test_killed_in_the_middle_it_goes_on_and_redoes_nothing(films: Path, tmp_path: Path) -> None:
     """A real process, really killed; what it had finished is still there, word for word, and is not done again."""
     more = tmp_path / "films"

@@ -58,7 +58,7 @@ def test_copies_are_found_and_so_is_what_looks_like_a_test_set(tmp_path: Path) -
 
 def test_black_videos_are_not_alike_for_being_black(tmp_path: Path) -> None:
     for number in range(2):
-        black = (np.full((48, 64, 3), 3 + number, np.uint8) for _ in range(20))
+        black = (np.full((48, 64, 3), 3 + 20 * number, np.uint8) for _ in range(20))
         write(tmp_path / f"black{number}.mp4", black, 1.0)
     ran = do("scan", default(str(tmp_path), str(tmp_path / "out")))
     assert ran.films == 2 and ran.kinds == {}
@@ -68,10 +68,12 @@ def test_leaders_are_the_first_of_each_group() -> None:
     rng = np.random.default_rng(0)
     some = [int(one) for one in rng.integers(0, 2**64, 12, np.uint64)]
     hashed = [some[:4], some[4:8], [one ^ 3 for one in some[:4]], [some[0], *some[9:12]], []]
+    owners = np.repeat(np.arange(5), [len(one) for one in hashed]).astype(np.int64)
+    looks = np.array([one for row in hashed for one in row], np.uint64)
     keys = np.array([1, 2, 3, 4, 2], np.uint64)
-    found = leaders(keys, hashed, np.zeros(5, bool), 0.5)
-    assert found.tolist() == [0, 1, 0, 3, 1]
-    assert leaders(keys, hashed, np.zeros(5, bool), 0.25).tolist() == [0, 1, 0, 0, 1]
+    assert leaders(keys, owners, looks, 0.5).tolist() == [0, 1, 0, 3, 1]
+    assert leaders(keys, owners, looks, 0.25).tolist() == [0, 1, 0, 0, 1]
+    assert leaders(keys, owners[:0], looks[:0], 0.5).tolist() == [0, 1, 2, 3, 1]
 
 
 def test_folders_of_frames_are_videos(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from . import options
 
 if TYPE_CHECKING:
     from .settings import Setting
+    from .steps import Where
     from .write import Written
 
 app = typer.Typer(help="Build long-video instruction data: videos and what was said of them -> questions with answers.")
@@ -30,6 +31,7 @@ def build(
     license: options.License = "unknown",
     workers: options.Workers = None,
     max_failed: options.MaxFailed = None,
+    ray_address: options.RayAddress = None,
     no_plots: options.NoPlots = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -38,8 +40,9 @@ def build(
     setting = _setting(config, videos, out, license, workers, max_failed)
     from . import pipeline
 
+    where = _where(setting, ray_address)
     for name in pipeline.STEPS[:-1]:
-        _run(name, setting, not (quiet or as_json))
+        _run(name, setting, where, not (quiet or as_json))
     written = _write(setting)
     facts = _report(setting, written, not no_plots)
     if as_json:
@@ -62,11 +65,12 @@ def _step(name: str, what: str) -> Callable[..., None]:
         license: options.License = "unknown",
         workers: options.Workers = None,
         max_failed: options.MaxFailed = None,
+        ray_address: options.RayAddress = None,
         as_json: Json = False,
         quiet: Quiet = False,
     ) -> None:
         setting = _setting(config, videos, out, license, workers, max_failed)
-        ran = _run(name, setting, not (quiet or as_json))
+        ran = _run(name, setting, _where(setting, ray_address), not (quiet or as_json))
         if as_json:
             typer.echo(json.dumps(ran, ensure_ascii=False))
         else:
@@ -198,6 +202,28 @@ def exam(
         typer.echo(f"{name}: {one.asked} asked, {', '.join(shares)}")
 
 
+@app.command()
+def simulate(
+    out: options.SimulateOut,
+    records: options.Records = 10_000,
+    workers: options.Processes = 1,
+    seed: options.Seed = 0,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Made-up records through all steps but decoding: seconds, memory and disk of each step."""
+    from . import simulate as room
+
+    facts = room.simulate(out, records, seed, workers, lambda name: show.progress(name, not (quiet or as_json)))
+    if as_json:
+        typer.echo(json.dumps(facts))
+        return
+    for name, one in facts.items():
+        count = f"{one['records']:,} -> {one['films']:,} in {one['seconds']:,.1f} s"
+        memory = f"{one['begin_mb']:,.0f} MB held before, {one['most_mb']:,.0f} at most"
+        typer.echo(f"{name}: {count}; {memory}; {one['disk_mb']:,.0f} MB on disk")
+
+
 def _setting(
     config: Path | None,
     videos: str | None,
@@ -219,14 +245,26 @@ def _setting(
         else:
             made = settings.load(config)
     given: dict[str, Any] = {"workers": workers, "max_failed": max_failed, "out": str(out) if out else None}
-    return replace(made, **{name: value for name, value in given.items() if value is not None})
+    made = replace(made, **{name: value for name, value in given.items() if value is not None})
+    return replace(made, out=str(Path(made.out).absolute()))
 
 
-def _run(name: str, setting: Setting, bars: bool) -> dict[str, Any]:
+def _where(setting: Setting, ray_address: str | None) -> Where:
+    """Workers of this machine, or of a Ray cluster."""
+    if ray_address is None:
+        from .workers import local
+
+        return local(setting.workers)
+    from .cluster import Cluster
+
+    return Cluster(ray_address, setting.workers, Path(setting.out))
+
+
+def _run(name: str, setting: Setting, where: Where, bars: bool) -> dict[str, Any]:
     from .pipeline import do
 
     with show.progress(name, bars) as told:
-        return vars(do(name, setting, told))
+        return vars(do(name, setting, told, where))
 
 
 def _write(setting: Setting) -> Written:

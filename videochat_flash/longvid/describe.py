@@ -73,7 +73,8 @@ def _captions(made: Film, spans: list[Note], answers: Answers, setting: Setting)
     def one(span: Note) -> Reply | str:
         assert info is not None
         words = prompt("caption").format(start=clock(span.start), end=clock(span.end))
-        what = {"video": made.video.key, "start": span.start, "end": span.end, **vars(describe)}
+        shown = {"send": describe.send, "frames": describe.frames, "side": describe.side}
+        what = {"video": made.video.key, "start": span.start, "end": span.end, **shown}
         try:
             return answers.ask(what, lambda: _shown(info, span, describe), words, describe.tokens)
         except Refused as error:

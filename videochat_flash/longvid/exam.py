@@ -40,7 +40,7 @@ def held_out(built: Path) -> Iterator[tuple[str, Question]]:
     for number, line in enumerate(read_lines(path), 1):
         try:
             yield _read(json.loads(line))
-        except (json.JSONDecodeError, KeyError, IndexError, TypeError) as error:
+        except (KeyError, IndexError, TypeError, ValueError) as error:
             raise ValueError(f"{path} line {number} is damaged: {error}") from None
 
 
@@ -49,7 +49,8 @@ def _read(one: dict[str, Any]) -> tuple[str, Question]:
     asked = one["conversations"][0]["value"].removeprefix(PLACE)
     text = asked.rsplit("\n", len(options))[0] if options else asked
     answer = one["right"] if options else one["conversations"][1]["value"]
-    question = Question(one["id"], one["family"], one["kind"], text, answer, *one["evidence"], one["maker"], options)
+    start, end = one["evidence"]
+    question = Question(one["id"], one["family"], one["kind"], text, answer, start, end, one["maker"], options)
     return one["video"], question
 
 

@@ -6,7 +6,7 @@ import json
 import re
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -136,11 +136,11 @@ def report(facts: Facts, steps: Steps, written: Written | None) -> str:
     ]
     lines += table(("step: kind", "reason", "times"), rows) if rows else ["Nothing."]
     lines += ["", "Every one with its text: `*.aside.jsonl` beside this file.", "", "## Steps", ""]
-    rows = [
+    told_of = [
         (name, *(f"{one[key]:,}" for key in ("records", "before", "failed", "entries", "bad_entries", "films")))
         for name, one in steps.items()
     ]
-    lines += table(("step", "records", "there before", "failed", "entries", "bad entries", "films out"), rows)
+    lines += table(("step", "records", "there before", "failed", "entries", "bad entries", "films out"), told_of)
     return "\n".join(lines) + "\n"
 
 
@@ -167,7 +167,7 @@ def _lengths(facts: Facts) -> Iterator[str]:
             yield f"- {what}: median {middle:,.0f} {unit}, from {low:,.0f} to {high:,.0f} (5 % and 95 %)"
 
 
-def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+def table(head: Sequence[str], rows: Sequence[tuple[str, ...]]) -> list[str]:
     """Lines of a Markdown table."""
     marks = "|".join("---" for _ in head)
     body = ["| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in rows]

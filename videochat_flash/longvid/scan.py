@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Int64, UInt64
+from jaxtyping import Int64, UInt64
 
 from ..looks import NEAR, hash_of
 from ..video import STILLS, SamplePlan, VideoError, VideoInfo, VideoWarning, decode, probe
@@ -53,7 +54,7 @@ def discover(setting: Setting) -> Iterator[Found]:
 
 def _found(place: Path, source: str, license: str, benchmark: bool = False) -> Found:
     told = place.stat()
-    return Found(str(place), source, license, told.st_size, told.st_mtime_ns, benchmark)
+    return Found(str(place.absolute()), source, license, told.st_size, told.st_mtime_ns, benchmark)
 
 
 def _videos(path: Path, source: str) -> Iterator[Path]:
@@ -116,23 +117,30 @@ def hashes(info: VideoInfo, count: int) -> list[int]:
 
 
 def settle(alike: float, films: Callable[[], Iterator[Film]]) -> Iterator[Film | Aside]:
-    """Of videos that are the same or look alike, the first one; none that is a benchmark's or looks like one."""
-    keys, marks, hashed = [], [], []
-    for film in films():
+    """Of videos that are the same or look alike, the first one; none that is a benchmark's or looks like one.
+
+    Held are some 20 bytes for each video and each of its hashes, and the names of those that have a copy.
+    """
+    keys, looks, owners, tests = array("Q"), array("Q"), array("q"), set()
+    for number, film in enumerate(films()):
         keys.append(int(film.video.key[:16], 16))
-        marks.append(film.video.benchmark)
-        hashed.append([int(one, 16) for one in film.video.looks])
-    first = leaders(np.array(keys, np.uint64), hashed, np.array(marks, bool), alike)
-    names: dict[int, str] = {int(one): "" for one in np.unique(first)}
+        tests |= {number} if film.video.benchmark else set()
+        some = [int(one, 16) for one in film.video.looks]
+        told = [one for one in some if one.bit_count() >= PLAIN]
+        looks.extend(told)
+        owners.extend([number] * len(told))
+    first = leaders(np.array(keys, np.uint64), np.array(owners, np.int64), np.array(looks, np.uint64), alike)
+    heads, sizes = np.unique(first, return_counts=True)
+    names = dict.fromkeys(heads[sizes > 1].tolist(), "")
     for number, film in enumerate(films()):
         if number in names:
             names[number] = film.video.path
-    test = {int(one) for one, mark in zip(first, marks, strict=True) if mark}
+    leaked = {int(first[number]) for number in tests}
     for number, film in enumerate(films()):
         lead = int(first[number])
         if film.video.benchmark:
             continue
-        if lead in test:
+        if lead in leaked:
             yield Aside("scan", "benchmark", film.video.path, f"it looks like {names[lead]}", film.video.key)
         elif lead != number:
             yield Aside("scan", "duplicate", film.video.path, f"it looks like {names[lead]}", film.video.key)
@@ -141,24 +149,22 @@ def settle(alike: float, films: Callable[[], Iterator[Film]]) -> Iterator[Film |
 
 
 def leaders(
-    keys: UInt64[np.ndarray, " n"], hashed: Sequence[Sequence[int]], tests: Bool[np.ndarray, " n"], alike: float
+    keys: UInt64[np.ndarray, " n"], owners: Int64[np.ndarray, " m"], looks: UInt64[np.ndarray, " m"], alike: float
 ) -> Int64[np.ndarray, " n"]:
     """For each video the first one of those that it is the same as or looks like, which may be itself.
 
     Two look alike if at least the share ``alike`` of the frames of either have a frame in the other that differs in
-    NEAR bits at most; frames that are almost plain do not count.
+    NEAR bits at most.
+
+    Args:
+        keys: of the videos; the same key is the same video.
+        owners: the video of each hash.
+        looks: hashes of frames.
+        alike: 0 to 1.
     """
-    group = np.arange(len(keys))
-    _, inverse = np.unique(keys, return_inverse=True)
-    same = np.full(len(keys), len(keys))
-    np.minimum.at(same, inverse, group)
-    pairs = [(int(one), int(same[where])) for one, where in zip(group, inverse, strict=True)]
-    rows = [(number, one) for number, some in enumerate(hashed) for one in some if one.bit_count() >= PLAIN]
-    if rows:
-        owners = np.array([number for number, _ in rows], np.int64)
-        looks = np.array([one for _, one in rows], np.uint64)
-        pairs += _alike(owners, looks, np.bincount(owners, minlength=len(keys)), alike)
-    for one, other in pairs:
+    _, index, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    group = index[inverse].astype(np.int64)
+    for one, other in _alike(owners, looks, np.bincount(owners, minlength=len(keys)), alike):
         a, b = _root(group, one), _root(group, other)
         group[max(a, b)] = min(a, b)
     return np.array([_root(group, number) for number in range(len(keys))], np.int64)

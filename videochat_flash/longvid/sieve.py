@@ -181,20 +181,20 @@ def _blind(setting: Setting) -> Ask | None:
 def settle(rules: Sieve, films: Callable[[], Iterator[Film]]) -> Iterator[Film | Aside]:
     """What is left of the set when nothing is there too often; films without a question are not in it."""
     limits = Limits(rules, films())
-    same: Counter[int] = Counter()
     for film in films():
         kept: list[Question] = []
         for question in _mixed(film.questions):
-            words = int(digest([normal(question.question), normal(question.answer)])[:16], 16)
             reason = limits.over(film, question)
             if not reason and len(kept) >= rules.per_video:
                 reason = "more than sieve.per_video"
-            if not reason and same[words] >= rules.most_alike:
+            words = limits.often.get(_words(question)) if not reason else None
+            if words is not None and words >= rules.most_alike:
                 reason = "the same question and answer, too often"
             if reason:
                 yield _rejected(film, question, reason)
             else:
-                same[words] += 1
+                if words is not None:
+                    limits.often[_words(question)] = words + 1
                 kept.append(question)
         if kept:
             order = {question.id: place for place, question in enumerate(film.questions)}
@@ -214,15 +214,20 @@ def _mixed(questions: tuple[Question, ...]) -> list[Question]:
 class Limits:
     """Caps of families and sources: of each, the questions whose names are the smallest numbers stay.
 
-    Eight bytes for each question are held while the caps are found, and nothing afterwards.
+    While they are found, 24 bytes are held for each question; afterwards only how often was kept what is there more
+    often than it may be.
     """
 
     def __init__(self, rules: Sieve, films: Iterator[Film]) -> None:
         names: dict[str, dict[str, array[int]]] = {"family": {}, "source": {}}
+        words = array("Q")
         for film in films:
             for question in film.questions:
+                words.append(_words(question))
                 names["family"].setdefault(question.family, array("Q")).append(_number(question))
                 names["source"].setdefault(film.video.source, array("Q")).append(_number(question))
+        told, counts = np.unique(np.array(words, np.uint64), return_counts=True)
+        self.often = dict.fromkeys(told[counts > rules.most_alike].tolist(), 0)
         sizes = {family: len(held) for family, held in names["family"].items()}
         allowed = balanced(sizes, rules.family_share)
         self.families = {name: _threshold(held, allowed[name]) for name, held in names["family"].items()}
@@ -251,6 +256,11 @@ def balanced(sizes: Mapping[str, int], share: float) -> dict[str, int]:
         middle = (low + high) // 2
         low, high = (middle, high) if fits(middle) else (low, middle)
     return {name: min(size, low or size) for name, size in sizes.items()}
+
+
+def _words(question: Question) -> int:
+    """What is the same for the same question with the same answer."""
+    return int(digest([normal(question.question), normal(question.answer)])[:16], 16)
 
 
 def _number(question: Question) -> int:

@@ -212,7 +212,8 @@ def _outs(setting: Setting, folder: Path, split: str, stack: ExitStack, told: Wr
             if split == SPLITS[0]:
                 shutil.rmtree(shards, ignore_errors=True)  # of an earlier run, maybe with more shards
             shards.mkdir(exist_ok=True)
-            outs.append(stack.enter_context(Shards(shards, split, setting.write.shard, told)))
+            outs.append(Shards(shards, split, setting.write.shard, told))
+            stack.enter_context(outs[-1])
             continue
         suffix = {"reference": ".jsonl", "reference-json": ".json", "messages": ".messages.jsonl"}[form]
         path = folder / f"{split}{suffix}"
@@ -220,5 +221,6 @@ def _outs(setting: Setting, folder: Path, split: str, stack: ExitStack, told: Wr
         file = stack.enter_context(part.open("w", encoding="utf-8"))
         told.files.append(path)
         record = messages if form == "messages" else reference
-        outs.append(stack.enter_context(Array(file) if form == "reference-json" else Lines(file, record)))
+        outs.append(Array(file) if form == "reference-json" else Lines(file, record))
+        stack.enter_context(outs[-1])
     return outs
