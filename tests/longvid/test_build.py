@@ -6,7 +6,9 @@ import json
 import os
 import re
 import signal
+import tarfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,7 @@ from videochat_flash.longvid.pipeline import STEPS, do
 from videochat_flash.longvid.records import read_asides, read_films
 from videochat_flash.longvid.settings import default
 from videochat_flash.longvid.steps import run as run_step
-from videochat_flash.longvid.write import validation
+from videochat_flash.longvid.write import validation, write
 
 FILES = [f"{name}{kind}.jsonl" for name in STEPS[:-1] for kind in ("", ".aside")]
 
@@ -199,7 +201,6 @@ def test_a_failed_video_is_tried_again_and_a_changed_one_done_anew(tmp_path: Pat
 
 
 def test_settings_that_change_a_step_redo_it_and_no_other(films: Path, tmp_path: Path) -> None:
-    from dataclasses import replace
 
     setting = default(str(films), str(tmp_path / "out"))
     setting = replace(setting, shots=replace(setting.shots, fps=0))
@@ -257,3 +258,36 @@ def test_wrong_settings_are_told_by_name(tmp_path: Path, capsys: pytest.CaptureF
 def test_the_same_corpus_gives_the_same_questions(built: Path) -> None:
     texts = [question.question for one in read_films(built / "ask.jsonl") for question in one.questions]
     assert len(set(texts)) > 40 and any(ACTS[2][:-1] in text for text in texts)
+
+
+def test_every_layout_holds_the_same_questions(films: Path, built: Path, tmp_path: Path) -> None:
+    setting = default(str(films), str(tmp_path))
+    formats = ("reference", "reference-json", "messages", "webdataset")
+    setting = replace(setting, write=replace(setting.write, formats=formats, validation=0.3, shard=1))
+    told = write(setting, built / "sieve.jsonl")
+    assert all(path.is_file() for path in told.files) and not list((tmp_path / "dataset").rglob(".*"))
+    folder = tmp_path / "dataset"
+    lines = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
+    assert json.loads((folder / "train.json").read_text()) == lines
+    with tarfile.open(folder / "webdataset" / "train-000000.tar") as tar:
+        names = tar.getnames()
+        [*texts] = [name for name in names if name.endswith(".json")]
+        held = [one for name in texts for one in json.load(tar.extractfile(name))]  # type: ignore[arg-type]
+        videos = {name.removesuffix(".mp4") for name in names if name.endswith(".mp4")}
+    assert {name.removesuffix(".json") for name in texts} == videos == {one["video_key"] for one in lines}
+    assert [one["conversations"] for one in held] == [one["conversations"] for one in lines]
+    before = {path: path.read_bytes() for path in told.files}
+    again = write(setting, built / "sieve.jsonl")
+    assert {path: path.read_bytes() for path in again.files} == before
+
+
+def test_a_set_that_cannot_be_written_leaves_nothing_behind(films: Path, built: Path, tmp_path: Path) -> None:
+    setting = default(str(films), str(tmp_path))
+    sieved = tmp_path / "sieve.jsonl"
+    sieved.write_bytes((built / "sieve.jsonl").read_bytes()[:-40])
+    with pytest.raises(ValueError, match=r"sieve.jsonl line 3: this is no JSON"):
+        write(setting, sieved)
+    sieved.write_text("")
+    with pytest.raises(ValueError, match="no question is left"):
+        write(setting, sieved)
+    assert list((tmp_path / "dataset").iterdir()) == []

@@ -224,6 +224,24 @@ def simulate(
         typer.echo(f"{name}: {count}; {memory}; {one['disk_mb']:,.0f} MB on disk")
 
 
+@app.command()
+def plan(
+    built: options.Built,
+    hours: options.Hours = 300_000.0,
+    cores: options.Cores = 1024,
+    tokens_per_frame: options.PerFrame = 256,
+    as_json: Json = False,
+) -> None:
+    """What so many hours would take, from what was measured when the set in DIR was built."""
+    from . import plan as room
+    from .settings import Describe
+
+    describe = Describe()
+    assumed = room.Assumed(hours, cores, tokens_per_frame, describe.frames, describe.tokens)
+    facts = room.plan(built, assumed)
+    typer.echo(json.dumps(facts) if as_json else room.words(facts))
+
+
 def _setting(
     config: Path | None,
     videos: str | None,

@@ -44,6 +44,7 @@ def do(name: str, setting: Setting, told: Told = lambda *_: None, where: Where |
     out.mkdir(parents=True, exist_ok=True)
     step, lines = _prepared(name, setting, out)
     ran = run(step, lines, out, setting.max_failed, told, where or local(setting.workers))
+    ran.workers = setting.workers
     state = {**remembered(out), **counts([ran])}
     with beside(out / STATE) as part:
         part.write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -98,6 +99,8 @@ class Ran:
     bad_entries: int = 0
     films: int = 0
     kinds: dict[str, int] = field(default_factory=dict)  # of what was kept aside
+    seconds: float = 0.0  # of this run
+    workers: int = 1
 
 
 def done(step: Step, work: Work, record: Any) -> Made:
@@ -188,7 +191,7 @@ def run(
         ValueError: another process runs this step.
         OSError: the folder cannot be written to.
     """
-    mark, ran = canonical(step.mark), Ran(step.name)
+    mark, ran, began = canonical(step.mark), Ran(step.name), time.perf_counter()
     path = folder / JOURNAL / f"{step.name}.jsonl"
     with ExitStack() as stack:
         journal = stack.enter_context(appending(path, ADVICE))
@@ -201,6 +204,7 @@ def run(
         ran.records = total
         _work(step, ((key_of(mark, line), line) for line in lines()), index, journal, ran, limit, told, where)
         _write(step, (key_of(mark, line) for line in lines()), path, folder, ran)
+    ran.seconds = round(time.perf_counter() - began, 3)
     return ran
 
 

@@ -1,0 +1,118 @@
+"""Many records, other hours, and a model's exam: what the figures are made of."""
+
+from __future__ import annotations
+
+import json
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command import run, small_model
+from haystacks import serving
+from longvid_corpus import corpus
+
+from videochat_flash.chat import VideoChatFlash
+from videochat_flash.longvid import exam, plan
+from videochat_flash.longvid.pipeline import STEPS, do
+from videochat_flash.longvid.records import Question
+from videochat_flash.longvid.settings import Ask, Describe, Endpoint, Setting, Shots, Source
+from videochat_flash.longvid.simulate import films, simulate
+from videochat_flash.longvid.write import write
+from videochat_flash.video import Sampling
+
+
+def quiet(_: str) -> Any:
+    return nullcontext(lambda *_: None)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("scale")
+    source = Source(str(corpus(folder / "films", 2)), "films", annotations=(str(folder / "films"),))
+    setting = Setting(str(folder / "out"), (source,), shots=Shots(fps=1), ask=Ask(each=1))
+    for name in STEPS[:-1]:
+        do(name, setting)
+    write(setting, folder / "out" / "sieve.jsonl")
+    return folder / "out"
+
+
+def test_made_up_films_go_through_all_steps_and_copies_are_found(tmp_path: Path) -> None:
+    facts = simulate(tmp_path / "out", 120, 0, 1, quiet)
+    assert list(facts) == list(STEPS)
+    assert (facts["scan"]["records"], facts["scan"]["films"]) == (120, 118)  # two are copies
+    assert all(facts[name]["records"] == 118 for name in STEPS[1:-1]) and facts["write"]["films"] > 118 * 5
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.jsonl")) == [
+        *(f"{name}.aside.jsonl" for name in sorted(STEPS[:-1])[:4]),
+        "sieve.aside.jsonl",
+        "sieve.jsonl",
+        "weave.aside.jsonl",
+    ]
+
+
+def test_made_up_films_are_the_same_each_time() -> None:
+    assert list(films(60, 3)) == list(films(60, 3)) != list(films(60, 4))
+
+
+def test_memory_does_not_grow_with_the_records(tmp_path: Path) -> None:
+    """Ten times the records, and not a tenth more memory; what is warmed up by the first run is not counted."""
+    few = simulate(tmp_path / "few", 60, 0, 1, quiet)
+    many = simulate(tmp_path / "many", 600, 0, 1, quiet)
+    for name in STEPS:
+        assert many[name]["most_mb"] <= 1.1 * few["write"]["end_mb"], (name, few, many)
+
+
+def test_a_plan_grows_with_the_hours(built: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    done = run(capsys, "longvid", "plan", built, "--hours", 1000, "--cores", 10, "--json")
+    one = json.loads(done.out)
+    ten = json.loads(run(capsys, "longvid", "plan", built, "--hours", 10_000, "--cores", 100, "--json").out)
+    assert set(one["steps"]) == set(STEPS[:-1]) and one["captions"]["measured"] == 0
+    for name, cost in one["steps"].items():
+        assert ten["steps"][name]["gigabytes"] == pytest.approx(10 * cost["gigabytes"], abs=0.1)
+        assert ten["steps"][name]["core_hours"] == pytest.approx(10 * cost["core_hours"], abs=1)
+        assert ten["steps"][name]["days"] == pytest.approx(cost["days"], abs=0.02)
+    assert ten["captions"]["shots"] == pytest.approx(10 * one["captions"]["shots"], abs=10)
+    assert one["captions"]["prompt_tokens"] == pytest.approx(one["captions"]["shots"] * (8 * 256 + 100))
+    assert "| scan |" in run(capsys, "longvid", "plan", built).out
+
+
+def test_a_plan_takes_the_tokens_that_an_endpoint_counted(tmp_path: Path) -> None:
+    usage = {"prompt_tokens": 700, "completion_tokens": 30}
+    choice = {"message": {"role": "assistant", "content": "A thing."}, "finish_reason": "stop"}
+    with serving(lambda _: (200, json.dumps({"choices": [choice], "usage": usage}).encode())) as server:
+        source = Source(str(corpus(tmp_path / "films", 1)), "films")
+        setting = Setting(str(tmp_path / "out"), (source,), shots=Shots(fps=1), describe=Describe("endpoint"))
+        setting = Setting(**{**vars(setting), "endpoint": Endpoint(server.url, "m")})
+        for name in STEPS[:3]:
+            do(name, setting)
+    told = plan.plan(tmp_path / "out", plan.Assumed(10.0, 1, 256, 8, 128))["captions"]
+    assert told["measured"] == 6 and told["prompt_tokens"] == 700 * told["shots"] == 700 * 6 * 600
+
+
+def test_a_plan_without_a_whole_run_says_what_to_do(built: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    done = run(capsys, "longvid", "plan", built.parent)
+    assert done.code == 1 and "scan.jsonl is missing" in done.err
+
+
+def test_the_exam_reads_what_was_written_and_asks_with_and_without_the_video(
+    built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = list(exam.held_out(built))
+    assert asked and len({video for video, _ in asked}) == 1
+    for _, question in asked:
+        assert exam.points(question.reply, question) == 1.0, question
+        assert question.question and not (question.options and question.options[0] in question.question.split("\n"))
+    vc = VideoChatFlash.from_pretrained(str(small_model(tmp_path)))
+    told: list[int] = []
+    scores = exam.exam(vc, asked[:3], Sampling(max_frames=8), told.append)
+    assert told == [1, 2, 3] and sum(one.asked for one in scores.values()) == 3
+    done = run(
+        capsys, "longvid", "exam", built, "--model", small_model(tmp_path), "--max-frames", 8, "--most", 2, "--json"
+    )
+    assert done.code == 0, done.err
+    assert sum(one["asked"] for one in json.loads(done.out)["families"].values()) == 2
+
+
+def test_captions_are_scored_by_shared_words() -> None:
+    question = Question("0" * 16, "caption", "whole", "What?", "A red dog runs.", 0, 1, "template 1")
+    assert exam.points("a red dog", question) == pytest.approx(2 / 3)

@@ -1,0 +1,134 @@
+"""What another number of hours would take, from what a build took: machines, hours, disk, an endpoint's tokens."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .pipeline import STEPS, remembered
+from .records import read_films
+from .report import table
+from .steps import JOURNAL
+
+WORDS = 100  # tokens of a prompt beside its pictures, where no response tells
+
+
+@dataclass(frozen=True)
+class Assumed:
+    """What cannot be measured on this machine.
+
+    Attributes:
+        hours: of video that are planned for.
+        cores: that work at a time.
+        tokens_per_frame: of a picture that is sent to the endpoint.
+        frames: of a shot that are sent.
+        caption: tokens of a caption.
+    """
+
+    hours: float
+    cores: int
+    tokens_per_frame: int
+    frames: int
+    caption: int
+
+
+def plan(built: Path, assumed: Assumed) -> dict[str, Any]:
+    """The plan as JSON.
+
+    Args:
+        built: where a set was built, every step of it from the beginning to the end in one run.
+        assumed: the rest.
+
+    Raises:
+        FileNotFoundError: no step has run.
+        ValueError: no step was run from its beginning, so that no cost is known.
+    """
+    state = remembered(built)
+    films = [film.video.duration for film in read_films(built / "scan.jsonl")]
+    measured = sum(films) / 3600
+    costs = dict(_costs(built, state, measured))
+    if not costs:
+        raise ValueError(f"{built}: no step tells its cost: build anew in an empty folder, in one run")
+    shots = sum(note.kind == "shot" for film in read_films(built / "shots.jsonl") for note in film.notes)
+    asked, prompt, reply = _tokens(built)
+    if not asked:
+        prompt, reply = assumed.frames * assumed.tokens_per_frame + WORDS, assumed.caption
+    many = assumed.hours / measured
+    return {
+        "measured_hours": round(measured, 3),
+        "hours": assumed.hours,
+        "cores": assumed.cores,
+        "steps": {
+            name: {
+                "core_seconds_per_hour": round(seconds, 3),
+                "core_hours": round(seconds * assumed.hours / 3600, 1),
+                "days": round(seconds * assumed.hours / 3600 / assumed.cores / 24, 2),
+                "gigabytes": round(size * assumed.hours / 1e9, 2),
+            }
+            for name, (seconds, size) in costs.items()
+        },
+        "captions": {
+            "shots": round(shots * many),
+            "measured": asked,
+            "prompt_tokens": round(shots * many * prompt),
+            "reply_tokens": round(shots * many * reply),
+        },
+    }
+
+
+def _costs(built: Path, state: Mapping[str, Any], hours: float) -> Iterator[tuple[str, tuple[float, float]]]:
+    """For each step that was run whole: core seconds and bytes for an hour of video."""
+    for name in STEPS[:-1]:
+        one = state.get(name)
+        if one and not one["before"] and hours:
+            files = (built / f"{name}.jsonl", built / JOURNAL / f"{name}.jsonl")
+            size = sum(path.stat().st_size for path in files if path.is_file())
+            yield name, (one["seconds"] * one["workers"] / hours, size / hours)
+
+
+def _tokens(built: Path) -> tuple[int, float, float]:
+    """How many captions an endpoint made, and the tokens of prompt and reply, on average, as it counted them."""
+    asked, sums = 0, [0, 0]
+    for path in sorted((built / "responses").glob("*.jsonl")):
+        with path.open(encoding="utf-8") as file:
+            for line in file:
+                one = json.loads(line)
+                usage = json.loads(one["response"]).get("usage") or {}
+                if "start" in one["asked"]["what"] and usage.get("prompt_tokens"):
+                    asked += 1
+                    sums[0] += usage["prompt_tokens"]
+                    sums[1] += usage.get("completion_tokens") or 0
+    return asked, sums[0] / max(1, asked), sums[1] / max(1, asked)
+
+
+def words(facts: Mapping[str, Any]) -> str:
+    """The plan as Markdown."""
+    rows = [
+        (
+            name,
+            f"{one['core_seconds_per_hour']:,.2f}",
+            f"{one['core_hours']:,.0f}",
+            f"{one['days']:,.1f}",
+            f"{one['gigabytes']:,.1f}",
+        )
+        for name, one in facts["steps"].items()
+    ]
+    total = [sum(one[key] for one in facts["steps"].values()) for key in ("core_hours", "days", "gigabytes")]
+    rows.append(("all", "", f"{total[0]:,.0f}", f"{total[1]:,.1f}", f"{total[2]:,.1f}"))
+    head = ("step", "core seconds an hour of video", "core hours", f"days on {facts['cores']} cores", "GB of records")
+    captions = facts["captions"]
+    known = f"as {captions['measured']:,} responses tell" if captions["measured"] else "assumed"
+    return "\n".join(
+        [
+            f"# {facts['hours']:,g} hours of video, from what {facts['measured_hours']:,g} hours took",
+            "",
+            *table(head, rows),
+            "",
+            f"Captions of all {captions['shots']:,} shots by an endpoint: {captions['prompt_tokens']:,} tokens in, "
+            f"{captions['reply_tokens']:,} out ({known}). The videos are read twice (scan, shots) and not copied.",
+            "",
+        ]
+    )
