@@ -182,11 +182,11 @@ def test_requests_keep_to_their_pace() -> None:
 
 
 def test_two_processes_write_two_files(tmp_path: Path) -> None:
-    endpoint = Endpoint("http://127.0.0.1:9/v1", "m")
-    first, second = Answers(endpoint, tmp_path), Answers(endpoint, tmp_path)
+    setting = setting_of(tmp_path, tmp_path, "http://127.0.0.1:9/v1")
+    first, second = Answers(setting), Answers(setting)
     assert Path(first.file.name).name == "000.jsonl" and Path(second.file.name).name == "001.jsonl"
     first.close()
     second.close()
-    third = Answers(endpoint, tmp_path)
+    third = Answers(setting)
     assert Path(third.file.name).name == "000.jsonl"
     third.close()

@@ -12,13 +12,14 @@ from command import run
 from hypothesis import given
 from hypothesis import strategies as st
 from longvid_corpus import ACTS, told, video
+from longvid_corpus import film as filmed
 
 from videochat_flash.grade import LETTERS, interval
-from videochat_flash.longvid import sieve
+from videochat_flash.longvid import ask, scan, sieve
 from videochat_flash.longvid.ask import by_templates, parse_list
 from videochat_flash.longvid.records import FAMILIES, FILM, Aside, Event, Film, Note, Question, line_of, parse
 from videochat_flash.longvid.rendered import Shown
-from videochat_flash.longvid.settings import Ask, Sieve, Weave
+from videochat_flash.longvid.settings import Ask, Setting, Sieve, Source, Weave
 from videochat_flash.longvid.templates import drafts
 from videochat_flash.longvid.truth import CHECKS, right
 from videochat_flash.longvid.weave import alike, entities, time_line
@@ -333,3 +334,20 @@ def test_events_of_one_film_are_drawn_without_a_bias_of_place() -> None:
     )
     places = [one.events[0] for one in drafts(film, ("grounding",), 60, random.Random(0))]
     assert len(set(places)) == 60
+
+
+def test_cards_are_hidden_in_a_copy_and_what_has_no_room_keeps_its_other_questions(tmp_path: Path) -> None:
+    path = filmed(tmp_path / "some.mp4", 1, seconds=30)
+    setting = Setting(str(tmp_path / "out"), (Source(str(tmp_path)),), ask=Ask(needles=1))
+    [scanned] = scan.step(setting)(scan.discover(setting))
+    film = replace(told(*SIX[:3], duration=30.0), video=scanned.video)
+    work = ask.worker(setting)
+    first, hidden = work(film).films
+    assert first.questions and {one.family for one in hidden.questions} == {"needle", "hops"}
+    assert (hidden.video.parent, hidden.video.group) == (film.video.key, film.video.group)
+    assert hidden.video.duration == 30.0 and Path(hidden.video.path).parent == tmp_path / "out" / "needles"
+    assert all(sieve.fault(hidden, one, Sieve()) == "" and one.events for one in hidden.questions)
+    path.unlink()
+    made = work(film)
+    assert made.films == (first,)
+    assert [(one.kind, one.reason.split(":")[0]) for one in made.asides] == [("rejected", "no cards are hidden in it")]

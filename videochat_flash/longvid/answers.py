@@ -13,7 +13,7 @@ from typing import Any
 
 from ..journal import add, appending, canonical, digest
 from ..remote import Reply, Server, post, read_reply
-from .settings import Endpoint
+from .settings import Setting
 from .steps import FAILED, HEAD, KEY, Index
 
 FOLDER = "responses"
@@ -23,7 +23,7 @@ MOST_WRITERS = 1000
 class Pace:
     """Lets so many requests a minute pass, evenly; 0 lets all pass."""
 
-    def __init__(self, per_minute: int) -> None:
+    def __init__(self, per_minute: float) -> None:
         self.between = 60 / per_minute if per_minute else 0.0
         self.next = 0.0
         self.lock = threading.Lock()
@@ -41,18 +41,17 @@ class Pace:
 class Answers:
     """Asks an endpoint, or looks up what it said before. May be used by several threads.
 
-    Every process that asks has a file of its own in the folder; all are read.
+    Every process that asks has a file of its own in the build's folder; all are read. They share the pace out.
 
     Args:
-        endpoint: how it is reached, and how fast.
-        folder: of all steps.
+        setting: of the build.
     """
 
-    def __init__(self, endpoint: Endpoint, folder: Path) -> None:
+    def __init__(self, setting: Setting) -> None:
+        endpoint, where = setting.endpoint, Path(setting.out) / FOLDER
         self.server = Server(endpoint.url, endpoint.timeout, endpoint.retries)
-        self.model, self.pace, self.lock = endpoint.model, Pace(endpoint.per_minute), threading.Lock()
-        self.stack = ExitStack()
-        where = folder / FOLDER
+        self.model, self.pace = endpoint.model, Pace(endpoint.per_minute / setting.workers)
+        self.stack, self.lock = ExitStack(), threading.Lock()
         for number in range(MOST_WRITERS):
             try:
                 self.file = self.stack.enter_context(appending(where / f"{number:03d}.jsonl", "no file is free"))

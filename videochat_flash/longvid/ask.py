@@ -36,7 +36,7 @@ def step(setting: Setting) -> Step:
 def worker(setting: Setting) -> Work:
     """Asks about one film; makes a second one where cards are hidden in it."""
     ask = setting.ask
-    answers = Answers(setting.endpoint, Path(setting.out)) if ask.endpoint else None
+    answers = Answers(setting) if ask.endpoint else None
 
     def work(film: Film) -> Made:
         asked = list(by_templates(film, ask))
@@ -48,7 +48,10 @@ def worker(setting: Setting) -> Work:
         films = [replace(film, questions=tuple({one.id: one for one in asked}.values()))]
         wanted = {"needle", "hops"} & set(ask.families)
         if ask.needles and wanted and film.video.kind == "video" and int(film.video.key, 16) % ask.needles == 0:
-            films.append(hidden(film, ask, Path(setting.out) / "needles"))
+            try:
+                films.append(hidden(film, ask, Path(setting.out) / "needles"))
+            except ValueError as error:  # too short or too small; its other questions stand
+                asides.append(Aside("ask", "rejected", film.video.path, f"no cards are hidden in it: {error}"))
         return Made(tuple(films), tuple(asides), entries)
 
     return work

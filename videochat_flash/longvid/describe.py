@@ -38,7 +38,7 @@ def worker(setting: Setting) -> Work:
     """Captions one film; its shots are asked about several at a time."""
     if setting.describe.how == "text":
         return lambda made: Made((made,))
-    answers = Answers(setting.endpoint, Path(setting.out))
+    answers = Answers(setting)
 
     def work(made: Film) -> Made:
         told = made.notes

@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -158,7 +157,7 @@ def right(said: str, question: Question) -> bool:
 def _blind(setting: Setting) -> Ask | None:
     """Asks without the video: an endpoint, or the built-in model."""
     if setting.sieve.blind == "endpoint":
-        answers = Answers(setting.endpoint, Path(setting.out))
+        answers = Answers(setting)
 
         def ask(film: Film, question: Question) -> str:
             try:

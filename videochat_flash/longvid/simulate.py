@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +90,7 @@ def simulate(out: Path, count: int, seed: int, workers: int, told: Callable[[str
     facts: dict[str, Any] = {}
     before = ""
     for step in steps(setting):
-        source = out / f"{before}.jsonl"
-        lines = (lambda: films(count, seed)) if not before else (lambda source=source: read_lines(source))
+        lines = partial(read_lines, out / f"{before}.jsonl") if before else partial(films, count, seed)
         with told(step.name) as bar:
             facts[step.name] = _measured(step, lines, out, workers, bar)
         if before:
