@@ -8,18 +8,21 @@ import re
 import signal
 import tarfile
 import time
+import tomllib
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
-from command import finished, run, start
+from command import ROOT, finished, run, start
 from longvid_corpus import ACTS, captions, corpus, film
 
 from videochat_flash.longvid import scan
 from videochat_flash.longvid.pipeline import STEPS, do
 from videochat_flash.longvid.records import read_asides, read_films
-from videochat_flash.longvid.settings import default
+from videochat_flash.longvid.settings import SCHEMA, Scan, Setting, default
 from videochat_flash.longvid.steps import run as run_step
+from videochat_flash.longvid.workers import Pool
 from videochat_flash.longvid.write import validation, write
 
 FILES = [f"{name}{kind}.jsonl" for name in STEPS[:-1] for kind in ("", ".aside")]
@@ -251,7 +254,9 @@ def test_wrong_settings_are_told_by_name(tmp_path: Path, capsys: pytest.CaptureF
         path.write_text(text)
         done = run(capsys, "longvid", "build", path)
         assert done.code == 2 and words in done.err and len(done.lines) == 1, done
-    for arguments in ((), ("--videos", tmp_path), (path, "--videos", tmp_path)):
+    within = ("--videos", tmp_path, "--out", tmp_path / "out")
+    assert "out lies within the videos: move it" in run(capsys, "longvid", "build", *within).err
+    for arguments in ((), ("--videos", tmp_path), (path, "--videos", tmp_path), within):
         assert run(capsys, "longvid", "build", *arguments).code == 2
 
 
@@ -291,3 +296,21 @@ def test_a_set_that_cannot_be_written_leaves_nothing_behind(films: Path, built: 
     with pytest.raises(ValueError, match="no question is left"):
         write(setting, sieved)
     assert list((tmp_path / "dataset").iterdir()) == []
+
+
+def test_the_documented_settings_are_the_defaults() -> None:
+    text = (ROOT / "docs" / "longvid.md").read_text(encoding="utf-8")
+    [block] = re.findall(r"^```toml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    told = tomllib.loads(block)
+    made = SCHEMA.read(told, "docs")
+    plain = Setting(made.out, made.source, workers=made.workers, scan=replace(Scan(), benchmarks=made.scan.benchmarks))
+    assert made == plain
+    keys = {key for key in SCHEMA.known() if not key.startswith("source")}
+    shown = {f"{table}.{key}" for table, some in told.items() if isinstance(some, dict) for key in some}
+    assert keys == shown | {key for key, value in told.items() if not isinstance(value, dict | list)}
+
+
+def test_a_worker_that_dies_ends_the_run_in_one_line(films: Path, tmp_path: Path) -> None:
+    step = replace(scan.step(default(str(films), str(tmp_path))), worker=partial(os._exit, 9))
+    with pytest.raises(OSError, match="scan: a worker process was ended: the same command goes on"):
+        list(Pool(1)(step, iter([("0" * 32, "{}")])))

@@ -57,10 +57,11 @@ def test_copies_are_found_and_so_is_what_looks_like_a_test_set(tmp_path: Path) -
 
 
 def test_black_videos_are_not_alike_for_being_black(tmp_path: Path) -> None:
+    (tmp_path / "films").mkdir()
     for number in range(2):
         black = (np.full((48, 64, 3), 3 + 20 * number, np.uint8) for _ in range(20))
-        write(tmp_path / f"black{number}.mp4", black, 1.0)
-    ran = do("scan", default(str(tmp_path), str(tmp_path / "out")))
+        write(tmp_path / "films" / f"black{number}.mp4", black, 1.0)
+    ran = do("scan", default(str(tmp_path / "films"), str(tmp_path / "out")))
     assert ran.films == 2 and ran.kinds == {}
 
 
@@ -90,7 +91,8 @@ def test_folders_of_frames_are_videos(tmp_path: Path) -> None:
 
 
 def test_a_source_without_videos_is_an_error(tmp_path: Path) -> None:
-    setting = default(str(tmp_path), str(tmp_path / "out"))
+    (tmp_path / "films").mkdir()
+    setting = default(str(tmp_path / "films"), str(tmp_path / "out"))
     with pytest.raises(ValueError, match="no video in"):
         list(discover(setting))
     with pytest.raises(FileNotFoundError, match="there is no"):

@@ -250,6 +250,7 @@ def _setting(
     workers: int | None,
     max_failed: float | None,
 ) -> Setting:
+    """The file's setting, or the default one, with what was given besides. Paths to what is built are absolute."""
     from . import settings
 
     with errors.usage():
@@ -257,14 +258,12 @@ def _setting(
             raise ValueError("give a CONFIG.toml, or --videos DIR and --out DIR")
         if config is None and out is None:
             raise ValueError("--videos needs --out, the folder to build in")
-        if config is None:
-            made = settings.default(str(videos), str(out))
-            made = replace(made, source=(replace(made.source[0], license=license),))
-        else:
-            made = settings.load(config)
-    given: dict[str, Any] = {"workers": workers, "max_failed": max_failed, "out": str(out) if out else None}
-    made = replace(made, **{name: value for name, value in given.items() if value is not None})
-    return replace(made, out=str(Path(made.out).absolute()))
+        made = settings.load(config) if config else settings.default(str(videos), str(out), license)
+        given: dict[str, Any] = {"workers": workers, "max_failed": max_failed}
+        given = {name: value for name, value in given.items() if value is not None}
+        made = replace(made, **given, out=str((out or Path(made.out)).absolute()))
+        settings.check(made, str(config or "longvid"))
+    return made
 
 
 def _where(setting: Setting, ray_address: str | None) -> Where:

@@ -43,9 +43,14 @@ class Annotations:
     asides: list[Aside] = field(default_factory=list)
 
     def of(self, stem: str) -> tuple[Note, ...]:
-        """The notes of a video; ActivityNet puts ``v_`` before its names."""
-        found = self.notes.get(stem) or self.notes.get(stem.removeprefix("v_")) or self.notes.get(f"v_{stem}") or []
+        """The notes of a video."""
+        found = [note for name in names(stem) for note in self.notes.get(name, ())]
         return tuple(sorted(found, key=lambda note: (note.start, note.end, note.text)))
+
+
+def names(stem: str) -> set[str]:
+    """What annotations may call a video: ActivityNet puts ``v_`` before its names."""
+    return {stem, stem.removeprefix("v_"), f"v_{stem}"}
 
 
 def read(paths: Iterable[str], layout: Format, videos: Callable[[Path], bool] = lambda _: False) -> Annotations:

@@ -55,8 +55,7 @@ def do(name: str, setting: Setting, told: Told = lambda *_: None, where: Where |
 def _prepared(name: str, setting: Setting, out: Path) -> tuple[Step, Callable[[], Iterator[str]]]:
     """A step and the lines that it is given."""
     if name == "scan":
-        found = [line_of(one) for one in scan.discover(setting)]
-        return scan.step(setting), lambda: iter(found)
+        return scan.step(setting), lambda: map(line_of, scan.discover(setting))
     if name == "shots":
         joined = shots.Joined(setting, out / "scan.jsonl")
         return shots.step(setting, joined.asides), joined.lines

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -175,15 +175,20 @@ def load(path: Path) -> Setting:
     return setting
 
 
-def default(videos: str, out: str) -> Setting:
+def default(videos: str, out: str, license: str = "unknown") -> Setting:
     """A build that needs no file and no model: annotations are what lies beside the videos.
 
     Raises:
         ValueError: an empty path.
     """
-    setting = SCHEMA.read({"out": out, "source": [{"videos": videos, "annotations": [videos]}]}, "longvid build")
-    check(setting, "longvid build")
+    source = {"videos": videos, "annotations": [videos], "license": license}
+    setting = SCHEMA.read({"out": out, "source": [source]}, "longvid")
+    check(setting, "longvid")
     return setting
+
+
+def _within(inner: str, outer: str) -> bool:
+    return Path(inner).resolve().is_relative_to(Path(outer).resolve())
 
 
 def check(setting: Setting, where: str) -> None:
@@ -195,13 +200,9 @@ def check(setting: Setting, where: str) -> None:
         (len(set(labels)) < len(labels), "two sources have one name: give each its own"),
         (asks and not setting.endpoint.url, "describe, ask or sieve want an endpoint: set endpoint.url"),
         (asks and not setting.endpoint.model, "describe, ask or sieve want an endpoint: set endpoint.model"),
+        (any(_within(setting.out, source.videos) for source in setting.source), "out lies within the videos: move it"),
         (setting.shots.shortest > setting.shots.longest, "shots.shortest is more than shots.longest"),
         (setting.sieve.least_words > setting.sieve.most_words, "sieve.least_words is more than sieve.most_words"),
     ):
         if wrong:
             raise ValueError(f"{where}: {words}")
-
-
-def changed(setting: Setting, **values: object) -> Setting:
-    """The setting with some keys at the top replaced."""
-    return replace(setting, **values)  # type: ignore[arg-type]

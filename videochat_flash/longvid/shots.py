@@ -55,14 +55,15 @@ class Joined:
 
     def asides(self) -> Iterator[Aside]:
         """Entries that could not be read, and one aside for each video that is missing."""
-        stems: dict[str, set[str]] = {}
+        there: set[tuple[str, str]] = set()
         for film in read_films(self.path):
-            stem = film.video.stem
-            stems.setdefault(film.video.source, set()).update((stem, stem.removeprefix("v_"), f"v_{stem}"))
+            found = self.read.get(film.video.source)
+            if found:
+                there |= {(film.video.source, name) for name in layouts.names(film.video.stem) if name in found.notes}
         for source, found in self.read.items():
             yield from found.asides
             for video, notes in found.notes.items():
-                if video not in stems.get(source, set()):
+                if (source, video) not in there:
                     yield Aside("shots", "missing", video, f"{len(notes)} notes of a video that is not there", source)
 
 

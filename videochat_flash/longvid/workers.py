@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from itertools import islice
 
@@ -41,7 +42,10 @@ class Pool:
                 if not ahead:
                     return
                 ended, ahead = wait(ahead, return_when=FIRST_COMPLETED)
-                yield from (one.result() for one in ended)
+                try:
+                    yield from [one.result() for one in ended]
+                except BrokenProcessPool:
+                    raise OSError(f"{step.name}: a worker process was ended: the same command goes on") from None
 
 
 def _begin(step: Step) -> None:
