@@ -168,7 +168,7 @@ def test_bad_input_is_counted_and_kept_aside_and_the_rest_goes_on(
     asides = [one for name in ("scan", "shots") for one in read_asides(out / f"{name}.aside.jsonl")]
     kept = {(one.kind, Path(one.what.split(" ")[0]).name): one for one in asides}
     reasons = {(one.kind, one.reason.split(":")[0]) for one in asides}
-    assert ("failed", "broken.mp4") in kept and ("failed", "short.mp4") in kept
+    assert ("failed", "broken.mp4") in kept and ("rejected", "short.mp4") in kept
     assert kept["duplicate", "film0.mp4"].reason.endswith("again.mp4")
     assert kept["missing", "gone"].reason == "6 notes of a video that is not there"
     assert ("missing", "notes.json") in kept and ("mended", "film0.srt") in kept

@@ -182,7 +182,7 @@ def test_requests_keep_to_their_pace() -> None:
 
 
 def test_two_processes_write_two_files(tmp_path: Path) -> None:
-    setting = setting_of(tmp_path, tmp_path, "http://127.0.0.1:9/v1")
+    setting = setting_of(tmp_path / "films", tmp_path / "out", "http://127.0.0.1:9/v1")
     first, second = Answers(setting), Answers(setting)
     assert Path(first.file.name).name == "000.jsonl" and Path(second.file.name).name == "001.jsonl"
     first.close()

@@ -123,6 +123,11 @@ def test_a_guessed_end_is_never_told() -> None:
     assert all(one.answer.startswith("At ") and "begin" in one.question for one in found["grounding.begins"])
 
 
+def test_which_of_these_is_not_asked_without_any_others() -> None:
+    found = asked(told(SIX[0]), each=20)
+    assert "understanding.at" not in found and "caption.whole" in found
+
+
 def test_without_events_nothing_is_asked_but_of_chapters() -> None:
     assert asked(Film(video())) == {}
     marks = (Note(0, 30, "chapter", "Intro", "c: 1"), Note(30, 60, "chapter", "The bridge", "c: 2"))

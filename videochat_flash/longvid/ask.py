@@ -61,7 +61,9 @@ def by_templates(film: Film, ask: Ask) -> Iterator[Question]:
     """Questions that need no model; the same for the same film, seed and settings."""
     rng = random.Random(digest(["ask", ask.seed, film.video.key]))
     for draft in drafts(film, ask.families, ask.each, rng):
-        yield question(film, draft, options_of(draft, ask, rng), f"{VERSION} {draft.family}.{draft.kind}")
+        options = options_of(draft, ask, rng)
+        if options or not draft.closed:
+            yield question(film, draft, options, f"{VERSION} {draft.family}.{draft.kind}")
 
 
 def options_of(draft: Draft, ask: Ask, rng: random.Random) -> tuple[str, ...]:

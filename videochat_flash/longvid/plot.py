@@ -14,6 +14,7 @@ from .report import FAILURES, Facts
 DOTS = 120  # an inch
 BLUE, RED = "#4C78A8", "#E45756"
 MOST = 20  # bars
+WIDEST = 72  # letters beside a bar
 
 
 def draw(facts: Facts, folder: Path) -> list[Path]:
@@ -24,7 +25,7 @@ def draw(facts: Facts, folder: Path) -> list[Path]:
     """
     tasks = [(f"{name}: {kind}", n) for name, kinds in sorted(facts.tasks.items()) for kind, n in sorted(kinds.items())]
     reasons = [
-        (f"{name}: {reason}"[:90], number, name.endswith(FAILURES))
+        (shortened(f"{name}: {reason}"), number, name.endswith(FAILURES))
         for name, found in facts.reasons.items()
         for reason, number in found.items()
     ]
@@ -44,6 +45,11 @@ def draw(facts: Facts, folder: Path) -> list[Path]:
     ]
 
 
+def shortened(words: str) -> str:
+    """Words that leave room for their bar."""
+    return words if len(words) <= WIDEST else f"{words[: WIDEST - 1]}\u2026"
+
+
 def bars(names: Sequence[str], numbers: Sequence[int], label: str, colours: Sequence[str] = ()) -> Figure:
     """Horizontal bars with their numbers, the first one on top."""
     figure = Figure(figsize=(9, 1.2 + 0.3 * max(1, len(names))), layout="constrained")
@@ -52,7 +58,7 @@ def bars(names: Sequence[str], numbers: Sequence[int], label: str, colours: Sequ
     shown = axes.barh(places, numbers, color=list(colours) or BLUE)
     axes.bar_label(shown, [f"{number:,}" for number in numbers], padding=3)
     axes.set_yticks(places, names)
-    axes.set_xlabel(label)
+    figure.supxlabel(label, fontsize="medium")
     axes.margins(x=0.12)
     axes.spines[["top", "right"]].set_visible(False)
     return figure

@@ -71,7 +71,7 @@ def facts_of(out: Path) -> Facts:
 
 def _kind_of_reason(reason: str) -> str:
     """A reason without the names and numbers that differ from case to case, so that it can be counted."""
-    return re.sub(r"\d+(\.\d+)?", "N", re.sub(r"\S*/\S*", "FILE", reason))
+    return re.sub(r"\b\d+(\.\d+)?\b", "N", re.sub(r"\S*/\S*", "FILE", reason))
 
 
 def _count(facts: Facts, film: Film) -> None:

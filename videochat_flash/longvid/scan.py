@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Int64, UInt64
 
 from ..looks import NEAR, hash_of
-from ..video import STILLS, SamplePlan, VideoError, VideoInfo, VideoWarning, decode, probe
+from ..video import STILLS, SamplePlan, VideoInfo, VideoWarning, decode, probe
 from .records import FOUND, Aside, Film, Found, Video
 from .settings import Scan, Setting
 from .steps import Made, Step, Work
@@ -83,7 +83,8 @@ def worker(scan: Scan) -> Work:
             warnings.simplefilter("always", VideoWarning)
             info = probe(found.path)
             if info.kind == "image" or info.duration < scan.shortest:
-                raise VideoError(f"it lasts {info.duration:.1f} s, less than scan.shortest {scan.shortest:g}")
+                reason = f"it lasts {info.duration:.1f} s, less than scan.shortest {scan.shortest:g}"
+                return Made((), (Aside("scan", "rejected", found.path, reason),))
             looks = tuple(f"{one:016x}" for one in hashes(info, scan.looks))
         video = Video(
             info.fingerprint[:32],
