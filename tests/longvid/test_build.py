@@ -256,7 +256,7 @@ def test_wrong_settings_are_told_by_name(tmp_path: Path, capsys: pytest.CaptureF
         assert done.code == 2 and words in done.err and len(done.lines) == 1, done
     within = ("--videos", tmp_path, "--out", tmp_path / "out")
     assert "out lies within the videos: move it" in run(capsys, "longvid", "build", *within).err
-    for arguments in ((), ("--videos", tmp_path), (path, "--videos", tmp_path), within):
+    for arguments in ((), ("--videos", tmp_path), (path, "--videos", tmp_path), (path, "--license", "CC0"), within):
         assert run(capsys, "longvid", "build", *arguments).code == 2
 
 

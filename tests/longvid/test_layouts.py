@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,13 @@ def read(folder: Path, name: str, text: str | bytes, layout: Any = "auto") -> la
     path = folder / name
     path.write_bytes(text.encode() if isinstance(text, str) else text)
     return layouts.read([str(path)], layout)
+
+
+KEYS = (
+    *("walk", "videos", "narration_pass_1", "narrations", "summaries", "timestamp_sec", "narration_text"),
+    *("start", "end", "text", "timestamps", "sentences", "steps", "step", "segment", "chapters", "title", "video"),
+)
+WORDS = st.sampled_from(KEYS)
 
 
 def brief(notes: tuple[Note, ...]) -> list[tuple[float, float, str, str]]:
@@ -134,6 +143,22 @@ def test_encodings(encoding: str, tmp_path: Path) -> None:
 def test_an_entry_that_is_none_is_kept_aside(value: object, reason: str, tmp_path: Path) -> None:
     found = read(tmp_path, "dense.json", json.dumps(value), "captions")
     assert [one.reason for one in found.asides] == [reason] and found.asides[0].kind == "entry"
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(WORDS, JSON, max_size=4), st.sampled_from(["auto", *LAYOUTS, "notes"]))
+def test_whatever_stands_in_a_file_it_is_read_or_kept_aside(value: object, layout: Any) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        found = read(Path(folder), "some.json", json.dumps(value), layout)
+    for some in found.notes.values():
+        assert all(note.text.strip() and math.isfinite(note.start + note.end) for note in some)
+        fitted(Film(video(), tuple(some)))
 
 
 def test_a_file_that_was_named_must_be_one_and_others_may_not(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def build(
     config: options.Config = None,
     videos: options.Videos = None,
     out: options.Out = None,
-    license: options.License = "unknown",
+    license: options.License = None,
     workers: options.Workers = None,
     max_failed: options.MaxFailed = None,
     ray_address: options.RayAddress = None,
@@ -62,7 +62,7 @@ def _step(name: str, what: str) -> Callable[..., None]:
         config: options.Config = None,
         videos: options.Videos = None,
         out: options.Out = None,
-        license: options.License = "unknown",
+        license: options.License = None,
         workers: options.Workers = None,
         max_failed: options.MaxFailed = None,
         ray_address: options.RayAddress = None,
@@ -100,7 +100,7 @@ def write_set(
     config: options.Config = None,
     videos: options.Videos = None,
     out: options.Out = None,
-    license: options.License = "unknown",
+    license: options.License = None,
 ) -> None:
     """Step: the set in the layouts that trainers read, split by video, with its card."""
     from . import card
@@ -122,7 +122,7 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Counts, hours, words, durations, tasks and reasons: report.md and pictures."""
-    facts = _report(_setting(config, videos, out, "unknown", None, None), None, not no_plots)
+    facts = _report(_setting(config, videos, out, None, None, None), None, not no_plots)
     typer.echo(json.dumps(facts, ensure_ascii=False) if as_json else facts["files"][0])
 
 
@@ -246,7 +246,7 @@ def _setting(
     config: Path | None,
     videos: str | None,
     out: Path | None,
-    license: str,
+    license: str | None,
     workers: int | None,
     max_failed: float | None,
 ) -> Setting:
@@ -258,7 +258,9 @@ def _setting(
             raise ValueError("give a CONFIG.toml, or --videos DIR and --out DIR")
         if config is None and out is None:
             raise ValueError("--videos needs --out, the folder to build in")
-        made = settings.load(config) if config else settings.default(str(videos), str(out), license)
+        if config and license:
+            raise ValueError("--license is that of --videos: a CONFIG says it for each source")
+        made = settings.load(config) if config else settings.default(str(videos), str(out), license or "unknown")
         given: dict[str, Any] = {"workers": workers, "max_failed": max_failed}
         given = {name: value for name, value in given.items() if value is not None}
         made = replace(made, **given, out=str((out or Path(made.out)).absolute()))

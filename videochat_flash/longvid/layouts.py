@@ -158,7 +158,10 @@ def _json(text: str, layout: str) -> Iterator[Raw]:
     if reader is None:
         raise ValueError(f"its layout is none of {', '.join(ADAPTERS)}")
     for video, entry in value.items():
-        yield from reader(video, entry)
+        if isinstance(entry, dict | list):
+            yield from reader(video, entry)
+        else:
+            yield Raw(video, str(video), "caption", None, None, None)
 
 
 def _looks_like(value: Mapping[str, Any], layout: str) -> bool:
@@ -183,7 +186,9 @@ def _looks_like(value: Mapping[str, Any], layout: str) -> bool:
 
 def _narrations(video: str, entry: Any) -> Iterator[Raw]:
     """Ego4D: passes of sentences, each at one time, and summaries of stretches."""
-    passes = {"": entry} if "narrations" in entry else {name: one for name, one in entry.items() if name[:4] == "narr"}
+    passes = {"": entry}
+    if isinstance(entry, dict) and "narrations" not in entry:
+        passes = {name: one for name, one in entry.items() if name.startswith("narration_pass")}
     for name, one in passes.items():
         for number, told in enumerate(_list(one, "narrations")):
             said = _get(told, "narration_text", "text")

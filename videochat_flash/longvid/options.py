@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-Config = Annotated[Path | None, typer.Argument(metavar="[CONFIG]", help="A .toml file; or give --videos and --out.")]
+Config = Annotated[Path | None, typer.Argument(metavar="CONFIG", help="A .toml file; or give --videos and --out.")]
 Videos = Annotated[str | None, typer.Option(help="A folder of videos, with annotations beside them if there are any.")]
 Out = Annotated[Path | None, typer.Option(help="Folder of everything that is built; over the file's own.")]
-License = Annotated[str, typer.Option(help="Of --videos, carried into every record.")]
+License = Annotated[str | None, typer.Option(help="Of --videos, carried into every record; else: unknown.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes; over the file's own.")]
 MaxFailed = Annotated[
     float | None, typer.Option(min=0, max=1, help="Share that may fail in a step; over the file's own.")
