@@ -6,18 +6,20 @@ import json
 import os
 import re
 import signal
+import sys
 import tarfile
 import time
 import tomllib
 from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from command import ROOT, finished, run, start
 from longvid_corpus import ACTS, captions, corpus, film
 
-from videochat_flash.longvid import scan
+from videochat_flash.longvid import commands, scan, shots
 from videochat_flash.longvid.pipeline import STEPS, do
 from videochat_flash.longvid.records import read_asides, read_films
 from videochat_flash.longvid.settings import SCHEMA, Scan, Setting, default
@@ -314,3 +316,31 @@ def test_a_worker_that_dies_ends_the_run_in_one_line(films: Path, tmp_path: Path
     step = replace(scan.step(default(str(films), str(tmp_path))), worker=partial(os._exit, 9))
     with pytest.raises(OSError, match="scan: a worker process was ended: the same command goes on"):
         list(Pool(1)(step, iter([("0" * 32, "{}")])))
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "words"),
+    [
+        ("matplotlib", (), "matplotlib is not installed: pip install 'videochat-flash[longvid]', or give --no-plots"),
+        (
+            "scenedetect",
+            ("--no-plots",),
+            "scenedetect is not installed: pip install 'videochat-flash[longvid]', or set",
+        ),
+        ("ray", ("--no-plots", "--ray-address", "local"), "ray is not installed: pip install 'videochat-flash[ray]'"),
+    ],
+)
+def test_what_is_not_installed_is_named(
+    name: str,
+    arguments: tuple[str, ...],
+    words: str,
+    films: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, name, None)  # as if it were not there: importing it fails, and nothing finds it
+    for module in (commands, shots):
+        monkeypatch.setattr(module, "find_spec", lambda asked: None if asked == name else find_spec(asked))
+    done = run(capsys, "longvid", "build", "--videos", films, "--out", tmp_path / "out", *arguments)
+    assert done.code == 1 and done.err.startswith(f"vcflash: {words}") and len(done.lines) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,7 @@ def build(
 ) -> None:
     """All steps. Stopped at any moment, even by kill -9, the same command goes on where it was."""
     setting = _setting(config, videos, out, license, workers, max_failed)
+    _check_plots(not no_plots)  # now, not after hours
     from . import pipeline
 
     where = _where(setting, ray_address)
@@ -76,9 +78,8 @@ def _step(name: str, what: str) -> Callable[..., None]:
         else:
             aside = ", ".join(f"{number} {kind}" for kind, number in ran["kinds"].items()) or "nothing"
             there = f"{ran['before']} were there, " if ran["before"] else ""
-            typer.echo(
-                f"{setting.out}/{name}.jsonl: {ran['films']} of {ran['records']} films, {there}{aside} kept aside"
-            )
+            made = f"{ran['films']} films of {ran['records']} records"
+            typer.echo(f"{setting.out}/{name}.jsonl: {made}, {there}{aside} kept aside")
 
     command.__doc__ = what
     return command
@@ -286,6 +287,12 @@ def _run(name: str, setting: Setting, where: Where, bars: bool) -> dict[str, Any
         return vars(do(name, setting, told, where))
 
 
+def _check_plots(wanted: bool) -> None:
+    """Raises ValueError where pictures are wanted and cannot be drawn."""
+    if wanted and find_spec("matplotlib") is None:
+        raise ValueError(MISSING)
+
+
 def _write(setting: Setting) -> Written:
     from .write import write
 
@@ -302,9 +309,8 @@ def _report(setting: Setting, written: Written | None, plots: bool) -> dict[str,
     if written:
         files.append(card.save(setting, facts, written))
     if plots:
-        try:
-            from .plot import draw
-        except ModuleNotFoundError:
-            raise ValueError(MISSING) from None
+        _check_plots(plots)
+        from .plot import draw
+
         files += draw(facts, out)
     return {**report.totals(facts), "files": [str(path) for path in files]}
