@@ -164,7 +164,8 @@ def test_whatever_stands_in_a_file_it_is_read_or_kept_aside(value: object, layou
 def test_a_file_that_was_named_must_be_one_and_others_may_not(tmp_path: Path) -> None:
     found = read(tmp_path, "x.json", '{"a": ')
     assert [(one.kind, one.reason) for one in found.asides] == [("entry", "line 1: this is no JSON (Expecting value)")]
-    assert [one.kind for one in layouts.read([str(tmp_path)], "auto").asides] == ["missing"]
+    (tmp_path / "log.jsonl").write_text('{"step": 1, "loss": 0.5}\n')
+    assert [one.kind for one in layouts.read([str(tmp_path)], "auto").asides] == ["missing", "missing"]
     with pytest.raises(FileNotFoundError, match="no annotations at"):
         layouts.read([str(tmp_path / "none")], "auto")
 

@@ -48,9 +48,9 @@ class Annotations:
         return tuple(sorted(found, key=lambda note: (note.start, note.end, note.text)))
 
 
-def names(stem: str) -> set[str]:
+def names(stem: str) -> tuple[str, ...]:
     """What annotations may call a video: ActivityNet puts ``v_`` before its names."""
-    return {stem, stem.removeprefix("v_"), f"v_{stem}"}
+    return tuple(dict.fromkeys((stem, stem.removeprefix("v_"), f"v_{stem}")))
 
 
 def read(paths: Iterable[str], layout: Format, videos: Callable[[Path], bool] = lambda _: False) -> Annotations:
@@ -127,22 +127,22 @@ def _entries(file: Path, text: str, layout: Format) -> Iterator[Raw]:
 
 def _lines(text: str) -> Iterator[Raw]:
     """Our own layout: one JSON object a line with video, start, end, kind and text."""
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-        except json.JSONDecodeError:
-            value = line
+    values = [(number, _parsed(line)) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    if all(_get(value, "video") is None for _, value in values):
+        raise ValueError("no line of it names a video")
+    for number, value in values:
         kind = _get(value, "kind")
-        yield Raw(
-            _get(value, "video"),
-            f"line {number}",
-            kind if kind in get_args(NoteKind) and kind != "shot" else "caption",
-            _get(value, "start"),
-            _get(value, "end"),
-            _get(value, "text") if isinstance(value, dict) else value,
-        )
+        kind = kind if kind in get_args(NoteKind) and kind != "shot" else "caption"
+        text = _get(value, "text") if isinstance(value, dict) else value
+        yield Raw(_get(value, "video"), f"line {number}", kind, _get(value, "start"), _get(value, "end"), text)
+
+
+def _parsed(line: str) -> Any:
+    """A line's JSON, or the line where it is none."""
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError:
+        return line
 
 
 def _json(text: str, layout: str) -> Iterator[Raw]:
