@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -23,7 +23,7 @@ from ..journal import digest
 from ..remote import Refused
 from .answers import Answers
 from .hide import MAKER as DRAWN
-from .records import Aside, Film, Question, line_of
+from .records import Aside, Event, Film, Note, Question, line_of
 from .settings import Setting, Sieve
 from .steps import Made, Step, Work
 from .templates import said_time
@@ -100,9 +100,9 @@ def fault(film: Film, question: Question, rules: Sieve) -> str:
     ):
         if wrong:
             return reason
-    return (
-        "" if question.maker == DRAWN or grounded(film, question, rules.grounded) else "its answer is not in its source"
-    )
+    if question.maker == DRAWN or grounded(film, question, rules.grounded):
+        return ""
+    return "its answer is not in its source"
 
 
 def grounded(film: Film, question: Question, share: float) -> bool:
@@ -114,10 +114,8 @@ def grounded(film: Film, question: Question, share: float) -> bool:
     if question.events and max(question.events) >= len(film.events):
         return False
     events = [film.events[place] for place in question.events]
-    if not events:
-        sources: list[Any] = [note for note in film.notes if note.kind in ("summary", "chapter")]
-    else:
-        sources = list(events)
+    whole = [note for note in film.notes if note.kind in ("summary", "chapter")]
+    sources: Sequence[Event | Note] = events or whole
     if question.family == "count" and re.fullmatch(r"\d+", question.answer):
         return int(question.answer) == len(events)
     marks = {said_time(time) for one in sources for time in (one.start, one.end)}
