@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 
 from videochat_flash import Sampling, Sight, VideoChatFlash, cli
 from videochat_flash.config import RELEASES, parse_plan
+from videochat_flash.model import VideoChatFlashModel
 from videochat_flash.prompt import Turn
 from videochat_flash.video import write
 
@@ -203,7 +204,11 @@ def test_chat_remembers_and_goes_on_after_a_bad_question(
     film: Path, model: Path, vc: VideoChatFlash, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("What?\n" + "x" * 60_000 + "\nAnd?\n\nnever asked\n"))
+    entered: list[int] = []
+    embed = VideoChatFlashModel.embed
+    monkeypatch.setattr(VideoChatFlashModel, "embed", lambda *given: (entered.append(1), embed(*given))[1])
     done = run(capsys, "chat", film, "--model", model)
+    assert len(entered) == 1  # the video passes the decoder once, before any question
     sight = vc.see(film)
     first = vc.answer(sight, "What?")
     second = vc.answer(sight, "And?", history=[Turn("user", "What?"), Turn("assistant", first)])

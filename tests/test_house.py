@@ -51,7 +51,7 @@ ALLOWED: dict[str, set[str]] = {
     **{name: set() for name in ("show", "options")},  # these two and the next five are the command line's own
     "errors": {"show"},
     "facts": {"config", "sight", "video", "weights"},
-    "session": {*CORE, "facts", "show"},
+    "session": {*CORE, "prefix", "facts", "show"},
     "needle_commands": {"files", "options", "errors", "needle"},
     "demo": {*CORE, "facts", "show", "session", "sheet", "needle", "synth"},
     "cli": {

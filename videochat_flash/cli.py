@@ -160,10 +160,13 @@ def chat(
     with errors.usage():
         manner.check(vc)
     sight = session.see(vc, source, sampling, watch, not quiet)
+    prefix = session.ready(vc, sight, manner, not quiet)
     history: list[Turn] = []
     for question in _questions():
         try:
-            reply = session.say(vc, sight, question, manner, history=history, bars=not quiet, write=_write)
+            reply = session.say(
+                vc, sight, question, manner, history=history, bars=not quiet, write=_write, prefix=prefix
+            )
         except ValueError as error:  # the next question may be a better one
             errors.complain("vcflash", error)
             continue
