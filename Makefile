@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 PIP := $(BIN)/pip --disable-pip-version-check --quiet --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install test check demo report-tiny tiny ablations clean
+.PHONY: help install test check demo report-tiny bench tiny ablations clean
 
 help:  ## print these lines
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,24 @@ demo: install  ## ask the embedded model about a generated video, or about VIDEO
 
 report-tiny: install  ## measure the embedded model; SEED= and HAYSTACK= change the videos
 	$(BIN)/python -m videochat_flash.train.report $(if $(SEED),--seed $(SEED)) $(if $(HAYSTACK),--haystack '$(HAYSTACK)')
+
+BENCH := $(BIN)/vcflash bench --write docs/benchmarks.md
+EIGHTH := --model umt-qwen-eighth --random-weights --dtype bfloat16
+FILM ?= runs/film.mp4
+
+bench: install $(FILM)  ## measure this machine into docs/benchmarks.md; FILM= is a file of 20 minutes, else one is made
+	$(BENCH) --video '$(FILM)' --frames 256,1024 --out docs/benchmarks/flash-tiny
+	$(BENCH) --video '$(FILM)' --frames 256,10000 --repeats 1 --warmup 0
+	$(BENCH) --video '$(FILM)' --frames 256 $(EIGHTH) --out docs/benchmarks/umt-qwen-eighth
+	$(BENCH) --video '$(FILM)' --compare all
+	$(BENCH) --compare seeing,prefill,asking $(EIGHTH)
+	for plan in off 4:0.75,18:0.25; do \
+	  $(BENCH) --plan --device H200 --model VideoChat-Flash-Qwen2-7B_res224 --frames 2048,10000 --keep $$plan || exit; \
+	done
+
+runs/film.mp4: | install
+	mkdir -p runs
+	$(BIN)/vcflash synth needle --frames 30000 --fps 25 --size 640x360 --questions 1 --out $@
 
 # On a CPU every step gives its memory back to the system and asks for it again, unless malloc is told to keep it.
 TRAIN := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184 $(BIN)/vcflash train

@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 
 from videochat_flash import Sampling, Sight, VideoChatFlash, cli
 from videochat_flash.config import RELEASES, parse_plan
+from videochat_flash.model import VideoChatFlashModel
 from videochat_flash.prompt import Turn
 from videochat_flash.video import write
 
@@ -65,6 +66,7 @@ def test_no_arguments_show_the_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 COMMON = "model revision device dtype max-frames fps num-frames start end policy"
 SAY = "keep keep-by seed temperature top-p top-k repetition-penalty max-new-tokens stop"
+BUILD = "videos out license"
 OPTIONS = {
     "ask": f"{COMMON} {SAY} json quiet",
     "chat": f"{COMMON} {SAY} quiet",
@@ -75,11 +77,24 @@ OPTIONS = {
     "train": "set dry-run check-data exam gpu gpus json quiet",
     "niah build": "out haystack join fps size allow-repeat lengths depths items hops decoys hold align needles images "
     "ask rotations controls compat no-duplicate seed quiet",
-    "niah run": "model revision device dtype keep keep-by yarn pixels endpoint send stamps timeout retries "
-    "no-delivery-check trained shard name json quiet",
+    "niah run": "model revision device dtype keep keep-by yarn pixels no-share endpoint send stamps timeout "
+    "retries no-delivery-check trained shard name json quiet",
     "niah score": "name against json",
     "niah plot": "name",
     "niah verify": "name json",
+    "bench": "video frames size model random-weights image-size device dtype keep keep-by max-new-tokens repeats "
+    "warmup plan share compare out write json quiet",
+    "longvid build": f"{BUILD} workers max-failed ray-address no-plots json quiet",
+    **{
+        f"longvid {name}": f"{BUILD} workers max-failed ray-address json quiet"
+        for name in ("scan", "shots", "describe", "weave", "ask", "sieve")
+    },
+    "longvid write": BUILD,
+    "longvid report": "videos out no-plots json",
+    "longvid proof": "out videos minutes haystack fps needles seed json quiet",
+    "longvid exam": "model revision device dtype max-frames most json quiet",
+    "longvid simulate": "out records workers seed json quiet",
+    "longvid plan": "hours cores tokens-per-frame json",
     "synth needle": "out haystack frames questions seed truth kinds fps size",
     "synth card": "out colour shape character seed size",
 }
@@ -88,7 +103,7 @@ OPTIONS = {
 def test_an_option_more_or_less_is_a_decision() -> None:
     group = typer.main.get_command(cli.app)
     found = dict(group.commands)
-    for room in ("synth", "niah"):
+    for room in ("synth", "niah", "longvid"):
         found |= {f"{room} {name}": one for name, one in found.pop(room).commands.items()}
     assert {name: [p.opts[0] for p in one.params if p.opts[0].startswith("--")] for name, one in found.items()} == {
         name: [f"--{option}" for option in options.split()] for name, options in OPTIONS.items()
@@ -203,7 +218,11 @@ def test_chat_remembers_and_goes_on_after_a_bad_question(
     film: Path, model: Path, vc: VideoChatFlash, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("What?\n" + "x" * 60_000 + "\nAnd?\n\nnever asked\n"))
+    entered: list[int] = []
+    embed = VideoChatFlashModel.embed
+    monkeypatch.setattr(VideoChatFlashModel, "embed", lambda *given: (entered.append(1), embed(*given))[1])
     done = run(capsys, "chat", film, "--model", model)
+    assert len(entered) == 1  # the video passes the decoder once, before any question
     sight = vc.see(film)
     first = vc.answer(sight, "What?")
     second = vc.answer(sight, "And?", history=[Turn("user", "What?"), Turn("assistant", first)])

@@ -14,7 +14,7 @@ from videochat_flash import VideoChatFlash, attention
 from videochat_flash.attention import attend
 from videochat_flash.config import Drop, Plan, parse_plan
 from videochat_flash.generate import Decoding, decode, prefill
-from videochat_flash.prefix import make_prefix, prepare
+from videochat_flash.prefix import begin, make_beginning, make_prefix, prepare
 from videochat_flash.prompt import IGNORE, Prompt, plain_text
 from videochat_flash.sight import Sight
 
@@ -54,6 +54,37 @@ def test_a_question_behind_a_prefix_is_the_whole_prompt(
         assert list(decode(net, part, how)) == list(decode(net, whole, how))
 
 
+@settings(max_examples=25)
+@given(st.sampled_from(PLANS), st.integers(0, 4), st.integers(1, 3), st.integers(0, 3), st.integers(0, 99))
+def test_a_video_that_begins_as_another_is_not_done_again(
+    plan: Plan, alike: int, others: int, less: int, seed: int
+) -> None:
+    net, prompt = tiny.model(), prompt_of(4, 6, seed)
+    first = tiny.draw(5, 8, 48, seed=seed)
+    second = torch.cat([first[:alike], tiny.draw(others, 8, 48, seed=seed + 1), first[alike : 5 - less]])
+    beginning = make_beginning(net, prompt, [first], plan)
+    if beginning is None:
+        assert plan[0].layer == 0
+        return
+    entered, _ = net.embed([prompt], [[second]])
+    assert beginning.shared(entered) == 4 + 8 * alike
+    for video in (second, first, first[:3]):
+        whole = make_prefix(net, prompt, [video], plan).go_on(net, prompt, 4)
+        part = make_prefix(net, prompt, [video], plan, beginning=beginning).go_on(net, prompt, 4)
+        torch.testing.assert_close(part.logits, whole.logits, rtol=1e-5, atol=1e-5)
+        assert part.visual == whole.visual
+        assert [len(layer[0]) for layer in part.caches] == [len(layer[0]) for layer in whole.caches]
+        how = Decoding(max_new_tokens=6)
+        assert list(decode(net, part, how)) == list(decode(net, whole, how))
+
+
+def test_a_beginning_of_another_dropout_is_told() -> None:
+    net, seen, prompt = tiny.model(), [tiny.draw(2, 8, 48)], prompt_of(4, 3, 0)
+    beginning = make_beginning(net, prompt, seen, (Drop(2, 0.5),))
+    with pytest.raises(ValueError, match="another dropout"):
+        make_prefix(net, prompt, seen, (Drop(1, 0.5),), beginning=beginning)
+
+
 @given(st.integers(1, 9), st.integers(0, 20), st.integers(1, 4))
 def test_the_last_rows_see_all_before_them(rows: int, before: int, masked: int) -> None:
     q, k, v = (tiny.draw(1, heads, before + rows, 8, seed=heads) for heads in (4, 2, 2))
@@ -87,7 +118,8 @@ def test_a_prepared_sight_is_answered_the_same(keep: str) -> None:
     vc = VideoChatFlash(tiny.model(config), plain_text(tiny.tokenizer()), Decoding(max_new_tokens=8))
     sights = [Sight(tiny.draw(n, 8, 48), torch.arange(2.0 * n).view(n, 2), 4.0 * n, 4, "", vc.made_by) for n in (3, 2)]
     for sight in (sights[0], sights):
-        kept = prepare(vc, sight, keep=plan)
+        beginning = begin(vc, sights[1], keep=plan) if sight is sights[0] else None
+        kept = prepare(vc, sight, keep=plan, beginning=beginning)
         for question in ("What is it?", "Which way does it move, and how fast?"):
             assert vc.answer(sight, question, keep=plan, prefix=kept) == vc.answer(sight, question, keep=plan)
     with pytest.raises(ValueError, match="prepare another"):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from videochat_flash.config import Config, LLMConfig, VisionConfig
 from videochat_flash.dropout import Run, Segment
@@ -55,6 +57,18 @@ def model(config: Config = CONFIG, seed: int = 0) -> VideoChatFlashModel:
 def draw(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
     """Normal numbers."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def clips(config: Config, count: int, frames: int) -> Tensor:
+    """Normalised pixels, random."""
+    return draw(count, frames, 3, config.vision.image_size, config.vision.image_size)
+
+
+def counted(call: Callable[[], object]) -> int:
+    """Operations as torch counts them; attention written out, whose CPU kernel it does not know."""
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        call()
+    return counter.get_total_flops()
 
 
 def segment(before: int, visual: int, after: int) -> Segment:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-MASKED = 256  # rows that one mask serves
+MASKED = 256  # rows that one mask serves, or the last ones that are masked at all where a kernel tells its sums
 SHORT = 400  # rows up to which plain products learn faster on a CPU than the fused kernel (docs/decisions.md)
 
 
@@ -23,6 +23,8 @@ def attend(
     """
     rows, held, grouped = q.shape[2], k.shape[2], q.shape[1] != k.shape[1]
     if causal and 1 < rows < held:  # PyTorch's flag would take the rows for the first ones
+        if rows > MASKED and (q.device.type == "cpu" or (q.is_cuda and q.dtype != torch.float32)):
+            return attend_after(q, k, v)
         last = torch.arange(held - rows, held, device=q.device)[:, None]
         parts = zip(q.split(MASKED, 2), last.split(MASKED), strict=True)
         seen = ((part, torch.arange(held, device=q.device) <= end) for part, end in parts)
@@ -31,6 +33,20 @@ def attend(
     if q.requires_grad and q.device.type == "cpu" and rows <= SHORT:
         return attend_short(q, k, v, causal and rows > 1)
     return F.scaled_dot_product_attention(q, k, v, is_causal=causal and rows > 1, enable_gqa=grouped)
+
+
+def attend_after(
+    q: Float[Tensor, "B N n H"], k: Float[Tensor, "B K m H"], v: Float[Tensor, "B K m H"]
+) -> Float[Tensor, "B N n H"]:
+    """The same for the last of the rows, without a mask: attention over those before them and among themselves, each
+    weighed by its sum of exponentials."""
+    held = k.shape[2] - q.shape[2]
+    k, v = (t.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for t in (k, v))
+    ops = torch.ops.aten
+    fused = ops._scaled_dot_product_flash_attention if q.is_cuda else ops._scaled_dot_product_flash_attention_for_cpu
+    before, log_before, *_ = fused(q, k[:, :, :held], v[:, :, :held], 0.0, False)
+    own, log_own, *_ = fused(q, k[:, :, held:], v[:, :, held:], 0.0, True)
+    return own + (before - own) * (log_before - log_own).sigmoid()[..., None].to(own.dtype)
 
 
 def attend_short(

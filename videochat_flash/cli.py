@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from . import __version__, errors, show
+from .bench.commands import bench
 from .files import check_target
 from .longvid.commands import app as longvid
 from .needle_commands import app as synth
@@ -57,6 +58,7 @@ app = typer.Typer(
 app.add_typer(synth, name="synth")
 app.add_typer(niah, name="niah")
 app.add_typer(longvid, name="longvid")
+app.command()(bench)
 
 # -- commands ----------------------------------------------------------------------------------------------------------
 
@@ -162,10 +164,13 @@ def chat(
     with errors.usage():
         manner.check(vc)
     sight = session.see(vc, source, sampling, watch, not quiet)
+    prefix = session.ready(vc, sight, manner, not quiet)
     history: list[Turn] = []
     for question in _questions():
         try:
-            reply = session.say(vc, sight, question, manner, history=history, bars=not quiet, write=_write)
+            reply = session.say(
+                vc, sight, question, manner, history=history, bars=not quiet, write=_write, prefix=prefix
+            )
         except ValueError as error:  # the next question may be a better one
             errors.complain("vcflash", error)
             continue

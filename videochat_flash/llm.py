@@ -61,11 +61,11 @@ class LayerCache:
         self._length = end
         return self._keys[:, :end], self._values[:, :end]
 
-    def fork(self, room: int = 0) -> LayerCache:
-        """A copy that goes on by itself, with ``room`` for rows to come."""
-        copy = LayerCache(room)
+    def fork(self, room: int = 0, length: int | None = None) -> LayerCache:
+        """A copy, of all rows or the first ``length``, that goes on by itself, with ``room`` for rows to come."""
+        copy, end = LayerCache(room), self._length if length is None else length
         if self._keys is not None and self._values is not None:
-            copy.extend(self._keys[:, : self._length], self._values[:, : self._length])
+            copy.extend(self._keys[:, :end], self._values[:, :end])
         return copy
 
     def _grow(self, held: Tensor | None, new: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
-"""Many questions about one video: what stands before the question passes the decoder once.
+"""Many questions about one video, or about videos that begin alike: what they share passes the decoder once.
 
-It serves any question up to the first layer where attention ranks visual rows, since that depends on the question;
-without such a drop, through all layers. Answers are those of the whole prompt.
+What stands before the question serves any question up to the first layer where attention ranks visual rows, since that
+depends on the question; without such a drop, through all layers. What videos begin with serves them all up to the first
+layer where any rows are dropped. Answers are those of the whole prompt.
 """
 
 from __future__ import annotations
@@ -74,6 +75,42 @@ class Prefix:
         return Prefilled(model.logits(hidden.rows[-1:]), caches, self.visual + hidden.visual)
 
 
+@dataclass(frozen=True)
+class Beginning:
+    """What prompts may begin with, before any drop.
+
+    Attributes:
+        entered: its rows, as they enter the first layer: by them it is known how much a prompt shares.
+        rows: the same, as they leave the last of the layers that are done.
+        caches: of these layers.
+    """
+
+    entered: Float[Tensor, "n E"]
+    rows: Float[Tensor, "n E"]
+    caches: tuple[LayerCache, ...]
+
+    def shared(self, rows: Float[Tensor, "m E"]) -> int:
+        """How many of a prompt's rows are the first ones here; never its last one, which has to go on."""
+        length = min(len(self.entered), len(rows) - 1)
+        other = (self.entered[:length] != rows[:length]).any(dim=1)
+        return int(other.int().argmax()) if other.any() else length
+
+
+@torch.inference_mode()
+def make_beginning(
+    model: VideoChatFlashModel, prompt: Prompt, videos: Sequence[Float[Tensor, "_ _ E"]], plan: Plan = ()
+) -> Beginning | None:
+    """Run a prompt up to the end of its last video as far as nothing is dropped; None where that is no layer."""
+    depth = _undropped(model, plan)
+    if not depth:
+        return None
+    ids = prompt.ids[: prompt.slots[-1]]
+    rows, (segment,) = model.embed([Prompt(ids, (IGNORE,) * len(ids), prompt.slots)], [videos])
+    caches = tuple(LayerCache() for _ in range(depth))
+    hidden = model.decoder(rows, [segment], (), [[c] for c in caches], layers=range(depth))
+    return Beginning(rows, hidden.rows, caches)
+
+
 @torch.inference_mode()
 def make_prefix(
     model: VideoChatFlashModel,
@@ -81,22 +118,41 @@ def make_prefix(
     videos: Sequence[Float[Tensor, "_ _ E"]],
     plan: Plan = (),
     on_layer: Callable[[int], None] | None = None,
+    beginning: Beginning | None = None,
 ) -> Prefix:
     """Run a prompt up to the end of its last video, as far as no question changes it.
 
+    Args:
+        model: the model.
+        prompt: any question about the videos.
+        videos: their tokens.
+        plan: which visual rows are dropped on the way.
+        on_layer: told the number of layers done, after each.
+        beginning: ``make_beginning`` of the same plan; what the prompt shares with it is not done again.
+
     Raises:
-        ValueError: a prompt without a video, which has nothing worth keeping.
+        ValueError: a prompt without a video, which has nothing worth keeping, or a beginning of another plan.
     """
     if not prompt.slots:
         raise ValueError("a prompt without a video has no beginning that is worth keeping")
+    if beginning is not None and len(beginning.caches) != _undropped(model, plan):
+        raise ValueError("the beginning was made for another dropout: make its own")
     ids = prompt.ids[: prompt.slots[-1]]
     rows, (segment,) = model.embed([Prompt(ids, (IGNORE,) * len(ids), prompt.slots)], [videos])
     depth = len(model.decoder.layers)
     layer = min((drop.layer for drop in plan if drop.by == "attention"), default=depth)
+    known, before, done = _known_by(videos), (), 0
     caches = tuple(LayerCache() for _ in range(layer))
-    hidden = model.decoder(rows, [segment], plan, [[c] for c in caches], on_layer=on_layer, layers=range(layer))
+    if beginning is not None and (same := beginning.shared(rows)):
+        done = len(beginning.caches)
+        caches = tuple(cache.fork(len(rows) - same, same) for cache in beginning.caches) + caches[done:]
+        tail = Segment(len(rows) - same)
+        below = model.decoder(rows[same:], [tail], (), [[c] for c in caches], on_layer=on_layer, layers=range(done))
+        rows = torch.cat([beginning.rows[:same], below.rows])
+        before = (sum(run.length for run in segment.runs),) * done
+    hidden = model.decoder(rows, [segment], plan, [[c] for c in caches], on_layer=on_layer, layers=range(done, layer))
     left = hidden.rows if layer < depth else hidden.rows[:0]
-    return Prefix(ids, _known_by(videos), plan, layer, left, hidden.segments[0], caches, hidden.visual)
+    return Prefix(ids, known, plan, layer, left, hidden.segments[0], caches, before + hidden.visual)
 
 
 def prepare(
@@ -105,21 +161,44 @@ def prepare(
     *,
     keep: Plan | None = None,
     on_layer: Callable[[int], None] | None = None,
+    beginning: Beginning | None = None,
 ) -> Prefix:
     """A prefix for ``vc.answer(sight, question, prefix=...)``. It takes memory for as long as you hold it.
 
     Args:
         keep: dropout of visual tokens; None is the model's own, () drops nothing.
         on_layer: told the number of layers done, after each.
+        beginning: of another video, with the same dropout; what this one shares with it is not done again.
 
     Raises:
         ValueError: no sight, a sight of another model, or a plan beyond the decoder.
     """
+    prompt, videos, plan = _laid_out(vc, sight, keep)
+    return make_prefix(vc.model, prompt, videos, plan, on_layer, beginning)
+
+
+def begin(vc: VideoChatFlash, sight: Sight, *, keep: Plan | None = None) -> Beginning | None:
+    """What videos that begin as this one can share, for ``prepare``; None where a drop in the first layer leaves
+    nothing. It takes memory for as long as you hold it.
+
+    Raises:
+        ValueError: a sight of another model, or a plan beyond the decoder.
+    """
+    return make_beginning(vc.model, *_laid_out(vc, sight, keep))
+
+
+def _laid_out(
+    vc: VideoChatFlash, sight: Sight | Sequence[Sight], keep: Plan | None
+) -> tuple[Prompt, list[Float[Tensor, "_ _ E"]], Plan]:
     plan = vc.model.config.keep if keep is None else keep
     check_plan(plan, vc.model.config.llm)
     sights = [sight] if isinstance(sight, Sight) else list(sight)
-    videos = vc.tokens_of(sights)
-    return make_prefix(vc.model, render(vc.tokenizer, [Turn("user", "")], sights), videos, plan, on_layer)
+    return render(vc.tokenizer, [Turn("user", "")], sights), vc.tokens_of(sights), plan
+
+
+def _undropped(model: VideoChatFlashModel, plan: Plan) -> int:
+    """Layers before the first drop."""
+    return min((drop.layer for drop in plan), default=len(model.decoder.layers))
 
 
 def _known_by(videos: Sequence[Float[Tensor, "_ _ E"]]) -> tuple[tuple[int, float], ...]:

@@ -16,6 +16,7 @@ from .chat import Reply, Stopwatch, VideoChatFlash
 from .config import Plan, check_plan, parse_plan
 from .facts import plan_facts
 from .generate import Decoding
+from .prefix import Prefix, prepare
 from .prompt import Turn
 from .sight import Sight
 from .video import Sampling, VideoInfo, plan, probe
@@ -143,6 +144,7 @@ def say(
     watch: Stopwatch | None = None,
     bars: bool = True,
     write: Write | None = None,
+    prefix: Prefix | None = None,
 ) -> Reply:
     """Answer with a bar of layers; pieces are written as they come."""
     layers = vc.model.config.llm.layers
@@ -154,10 +156,18 @@ def say(
             keep=manner.keep,
             decoding=manner.decoding(vc.decoding),
             stop=manner.stop,
+            prefix=prefix,
             watch=watch,
             on_layer=lambda done: told(done, layers),
         )
         return _to_the_end(pieces, write)
+
+
+def ready(vc: VideoChatFlash, sight: Sight, manner: Manner, bars: bool = True) -> Prefix:
+    """What every question about a Sight begins with, done once, with a bar of layers."""
+    layers = vc.model.config.llm.layers
+    with show.progress("reading", bars) as told:
+        return prepare(vc, sight, keep=manner.keep, on_layer=lambda done: told(done, layers))
 
 
 def _to_the_end(pieces: Generator[str, None, Reply], write: Write | None) -> Reply:

@@ -192,10 +192,10 @@ def load_model(
     model = skeleton(config)
     ours = {released_name(name, config): name for name in model.state_dict()}
     shapes = {key: tuple(model.state_dict()[name].shape) for key, name in ours.items()}
-    files = _weight_files(folder)
+    files = weight_files(folder)
     _check_keys(folder, files, shapes, config)
     loaded: dict[str, Tensor] = {}
-    for key, tensor in _stream(files):
+    for key, tensor in stream_tensors(files):
         if key in ours:  # lm_head of a tied model may be stored and is not needed
             if not all(bool(torch.isfinite(part).all()) for part in tensor.flatten().split(CHECKED)):
                 raise ValueError(f"{key} in {folder} holds values that are not finite: the checkpoint is damaged")
@@ -206,25 +206,8 @@ def load_model(
     return model.eval()
 
 
-def read_part(place: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    """Tensors with released keys out of a safetensors file or a folder of weights, in float32; others are passed over.
-
-    Raises:
-        FileNotFoundError: no such file or folder.
-        ValueError: a key that is missing or has another shape.
-    """
-    if not place.exists():
-        raise FileNotFoundError(f"no weights at {place}")
-    files = _weight_files(place) if place.is_dir() else [place]
-    found = {key: tensor for key, tensor in _stream(files) if key in shapes}
-    for key, shape in shapes.items():
-        there = tuple(found[key].shape) if key in found else "nothing"
-        if there != shape:
-            raise ValueError(f"{place} does not fit the model: {key} should be {shape}, and there is {there}")
-    return {key: tensor.float() for key, tensor in found.items()}
-
-
-def _weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files that hold a model's weights."""
     index, single = folder / INDEX, folder / "model.safetensors"
     if index.is_file():
         places = _read_json(index).get("weight_map")
@@ -285,7 +268,7 @@ def _check_keys(folder: Path, files: Sequence[Path], shapes: Mapping[str, tuple[
         )
 
 
-def _stream(files: Sequence[Path]) -> Iterator[tuple[str, Tensor]]:
+def stream_tensors(files: Sequence[Path]) -> Iterator[tuple[str, Tensor]]:
     """Every tensor of every file. Each is read through its own mapping, so that pages read before do not pile up."""
     for path in files:
         with _open(path) as file:

@@ -66,11 +66,39 @@ def test_a_prefix_that_questions_share_changes_no_answer(
 ) -> None:
     assert any(trial.asked > 1 and trial.film for trial in suite.trials)
     said = []
-    for name in ("shared", "alone"):
-        run(suite, tmp_path / name, ours(vc, suite), Shard(), lambda *_: None)
+    for name in ("shared", "films alone", "questions alone"):
+        asker = Ours(vc, Loading("small"), suite, None, False, lambda *_: None, share=name == "shared")
+        assert run(suite, tmp_path / name, asker, Shard(), lambda *_: None).failed == 0
         said.append({key: one.text for key, one in read_results(suite, tmp_path / name).items()})
-        monkeypatch.setattr(ask, "prepare", lambda *_, **__: None)
-    assert said[0] == said[1] and len(said[0]) == len(suite.trials)
+        if name == "films alone":
+            assert asker.beginning == (1, None)
+            monkeypatch.setattr(ask, "prepare", lambda *_, **__: None)
+    assert said[0] == said[1] == said[2] and len(said[0]) == len(suite.trials)
+
+
+def test_films_begin_where_the_one_before_did(
+    vc: VideoChatFlash, suite: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[int] = []
+    shared = ask.Beginning.shared
+
+    def counted(self: ask.Beginning, rows: torch.Tensor) -> int:
+        used.append(shared(self, rows))
+        return used[-1]
+
+    monkeypatch.setattr(ask.Beginning, "shared", counted)
+    run(suite, tmp_path, ours(vc, suite), Shard(), lambda *_: None)
+    clip = vc.model.config.clip_tokens
+    assert max(used) > 3 * clip > min(used)  # needles stand at depths of 0 and 0.6 of 24 frames
+
+
+def test_all_haystacks_are_told_as_one(vc: VideoChatFlash, suite: Suite) -> None:
+    told: list[tuple[int, int]] = []
+    asker = Ours(vc, Loading("small"), suite, None, False, lambda done, total: told.append((done, total)))
+    for number in (0, 1):
+        asker.splicer(number)
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert len({total for _, total in told}) == 1 and told[-1][0] <= told[-1][1] == 2 * suite.needed(0)
 
 
 def test_settings_tell_runs_apart(vc: VideoChatFlash, suite: Suite, folder: Path) -> None:

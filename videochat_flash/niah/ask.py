@@ -14,7 +14,7 @@ from .. import weights
 from ..chat import VideoChatFlash, check_device
 from ..config import Plan, Yarn
 from ..generate import Decoding, prefill
-from ..prefix import Prefix, prepare
+from ..prefix import Beginning, Prefix, begin, prepare
 from ..prompt import IGNORE, IM_END, IM_START, Prompt, control
 from ..remote import Unanswered
 from ..sight import Sight
@@ -100,14 +100,23 @@ class Ours:
         suite: whose trials it is to answer.
         keep: dropout; None is the model's own, and in compat none at all, as in the reference.
         pixels: send every film through an mp4 and the tower anew, instead of splicing.
-        told: frames of a haystack that were seen, of how many.
+        told: frames of haystacks that were seen, of how many.
+        share: run what films of a haystack begin with through the decoder once; it takes memory.
     """
 
     def __init__(
-        self, vc: VideoChatFlash, how: Loading, suite: Suite, keep: Plan | None, pixels: bool, told: Told
+        self,
+        vc: VideoChatFlash,
+        how: Loading,
+        suite: Suite,
+        keep: Plan | None,
+        pixels: bool,
+        told: Told,
+        share: bool = True,
     ) -> None:
         compatible = suite.setting.mode == "compat"
         self.vc, self.suite, self.pixels, self.told = vc, suite, pixels, told
+        self.share = share and not pixels
         self.plan: Plan = (() if compatible else vc.model.config.keep) if keep is None else keep
         llm = vc.model.config.llm
         window = int(llm.yarn.factor * llm.yarn.original_max_positions) if llm.yarn else llm.max_positions
@@ -126,7 +135,8 @@ class Ours:
         self.facts: dict[str, object] = {"device": how.device, "window": window // vc.model.config.tokens_per_frame}
         self.held: tuple[int, Splicer] | None = None
         self.last: tuple[tuple[int, Film], Sight] | None = None
-        self.begun: Prefix | None = None  # of the last film, where more than one question is about it
+        self.begun: Prefix | None = None  # of the last film, where anything of it is used more than once
+        self.beginning: tuple[int, Beginning | None] | None = None  # of the haystack whose films are asked about
 
     def __call__(self, trial: Trial) -> Said:
         """Raises Unanswered where memory does not suffice."""
@@ -139,12 +149,15 @@ class Ours:
         """Of a haystack that was seen as far as any film of the suite needs it."""
         if self.held is None or self.held[0] != number:
             folder = self.suite.folder / CACHE
-            self.held = number, Splicer(self.vc, self.suite.scenery(number), folder, self.told)
-            if not self.pixels:
-                needed = self.suite.needed(
-                    number
-                )  # compat cuts through clips; elsewhere a cut one is seen with its needle
-                self.held[1].haystack(needed if self.suite.setting.mode == "compat" else needed // CLIP * CLIP)
+            needed = [self.suite.needed(one) for one in range(len(self.suite.stacks))]
+            before, total = sum(needed[:number]), sum(needed)
+            self.held = (
+                number,
+                Splicer(self.vc, self.suite.scenery(number), folder, lambda done, _: self.told(before + done, total)),
+            )
+            if not self.pixels:  # compat cuts through clips; elsewhere a cut one is seen with its needle
+                whole = needed[number] // CLIP * CLIP
+                self.held[1].haystack(needed[number] if self.suite.setting.mode == "compat" else whole)
         return self.held[1]
 
     def _strict(self, trial: Trial) -> Said:
@@ -152,15 +165,30 @@ class Ours:
         how = Decoding(max_new_tokens=LETTER if trial.lettered else WORDS, eos=self.vc.decoding.eos)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "[0-9]+ rows are beyond")  # the command says it once, for all films
-            if sight is not None and trial.asked > 1 and self.begun is None:
-                self.begun = prepare(self.vc, sight, keep=self.plan)
-            begun = self.begun if sight is not None else None
+            begun = self._begun(trial, sight) if sight is not None else None
             pieces, text = self.vc.reply(sight, trial.prompt, keep=self.plan, decoding=how, prefix=begun), ""
         while True:
             try:
                 text += next(pieces)
             except StopIteration as end:
                 return Said(text, "length" if end.value.tokens >= how.max_new_tokens else "stop", end.value.rows)
+
+    def _begun(self, trial: Trial, sight: Sight) -> Prefix | None:
+        """A film up to its questions, where there are several or where the film begins as others of its haystack."""
+        if self.begun is None:
+            beginning = self._beginning(trial.haystack)
+            if beginning is not None or trial.asked > 1:
+                self.begun = prepare(self.vc, sight, keep=self.plan, beginning=beginning)
+        return self.begun
+
+    def _beginning(self, number: int) -> Beginning | None:
+        """What films of a haystack may begin with; None where there is a single one."""
+        if self.beginning is None or self.beginning[0] != number:
+            self.beginning = None  # before the next one takes its memory
+            films = {trial.film for trial in self.suite.trials if trial.haystack == number and trial.film}
+            stack = self.splicer(number).stack if self.share and len(films) > 1 else None
+            self.beginning = number, None if stack is None else begin(self.vc, stack, keep=self.plan)
+        return self.beginning[1]
 
     def _film(self, number: int, film: Film) -> Sight:
         """What the model sees of a film; the last one is remembered, since several questions follow each other."""

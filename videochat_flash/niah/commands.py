@@ -90,6 +90,7 @@ def run(
     keep_by: KeepBy = None,
     yarn: options.Yarn = None,
     pixels: options.Pixels = False,
+    no_share: options.NoShare = False,
     endpoint: options.Url = None,
     send: options.Send = "video",
     stamps: options.Stamps = False,
@@ -115,7 +116,7 @@ def run(
         if endpoint is not None:
             asker = _endpoint(suite, endpoint, model, send, timeout, retries, stamps, not no_delivery_check)
         else:
-            asker = _ours(suite, model, revision, device, dtype, keep, keep_by, yarn, pixels, seeing)
+            asker = _ours(suite, model, revision, device, dtype, keep, keep_by, yarn, pixels, not no_share, seeing)
         asker.facts = {**asker.facts, "trained": trained}
     with show.progress("asking", bars) as told:
         ran = answer_all(suite, where, asker, part, told)
@@ -248,6 +249,7 @@ def _ours(
     keep_by: str | None,
     yarn: float | None,
     pixels: bool,
+    share: bool,
     told: show.Told,
 ) -> Asker:
     from ..config import check_plan
@@ -261,7 +263,7 @@ def _ours(
     vc = load(how)
     with errors.usage():
         check_plan(plan or (), vc.model.config.llm)
-    asker = Ours(vc, how, suite, plan, pixels, told)
+    asker = Ours(vc, how, suite, plan, pixels, told, share)
     for number in range(0 if pixels else len(suite.stacks)):
         asker.splicer(number)  # haystacks are seen now, with a bar of their own
     longest, window = max((length_of(one.film) for one in suite.trials), default=0), asker.facts["window"]

@@ -46,6 +46,7 @@ Compat = Annotated[
 NoDuplicate = Annotated[bool, typer.Option("--no-duplicate", help="Of --compat: no frame twice.", rich_help_panel=_HOW)]
 Yarn = Annotated[float | None, typer.Option(help="YaRN factor instead of the model's own.")]
 Pixels = Annotated[bool, typer.Option("--pixels", help="Every film through an mp4: slow, the same.")]
+NoShare = Annotated[bool, typer.Option("--no-share", help="Every film from its start: slower, less memory.")]
 Trained = Annotated[int | None, typer.Option(help="Frames that the model was trained to; a line in plots.")]
 Part = Annotated[str, typer.Option(help="A part of the trials, as 1/4.")]
 Name = Annotated[str, typer.Option(help="Of a run, where a suite is run more than once: its results go to DIR/NAME.")]

@@ -6,13 +6,20 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer
-from torch import Tensor
 
 from ..config import Config
 from ..generate import Decoding
 from ..model import VideoChatFlashModel
 from ..prompt import END_OF_TEXT, IM_END, control
-from ..weights import find, load_model, read_config, read_part, read_tokenizer, released_name
+from ..weights import (
+    find,
+    load_model,
+    read_config,
+    read_tokenizer,
+    released_name,
+    stream_tensors,
+    weight_files,
+)
 from .adapters import add_adapters
 from .recipe import Recipe, architecture
 
@@ -96,5 +103,10 @@ def _load_part(model: VideoChatFlashModel, part: str, place: Path) -> None:
     config, own = model.config, model.state_dict()
     wanted = {released_name(name, config): name for name in own if part_of(name) == part and name != "newline"}
     place = place if place.exists() else find(place)
-    loaded: dict[str, Tensor] = read_part(place, {key: tuple(own[name].shape) for key, name in wanted.items()})
-    model.load_state_dict({wanted[key]: tensor for key, tensor in loaded.items()}, strict=False)
+    files = weight_files(place) if place.is_dir() else [place]
+    found = {wanted[key]: tensor.float() for key, tensor in stream_tensors(files) if key in wanted}
+    for key, name in wanted.items():
+        shape, there = tuple(own[name].shape), tuple(found[name].shape) if name in found else "nothing"
+        if there != shape:
+            raise ValueError(f"{place} does not fit the model: {key} should be {shape}, and there is {there}")
+    model.load_state_dict(found, strict=False)

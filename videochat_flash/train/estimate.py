@@ -1,20 +1,18 @@
 """What a recipe will take: parameters, steps, floating-point operations, memory and time. No weights, no data.
 
-Operations are those of matrix products, two for each multiply-add, as ``torch.utils.flop_counter`` counts them:
-attention as a full square, although causal kernels skip half of it. A backward pass costs one forward for gradients
-of what flows through and one more for gradients of weights that learn.
+Operations of a forward are counted in ``cost.py``, attention as a full square. A backward pass costs one forward for
+gradients of what flows through and one more for gradients of weights that learn.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 from torch import nn
 
-from ..config import Config, LLMConfig, Plan, VisionConfig
-from ..merge import merge_schedule
+from ..config import Config, Plan
+from ..cost import GPUS, Flops, Sample, connector_flops, decoder_flops, gpu_named, tower_flops
 from ..model import VideoChatFlashModel
 from ..weights import skeleton
 from .recipe import PARTS, Recipe, steps_of
@@ -22,56 +20,6 @@ from .recipe import PARTS, Recipe, steps_of
 TEXT_ROWS = 256  # ours: rows of text in a conversation, all of them learned, where no data is read
 MFU = 0.35  # ours: share of the peak that training reaches; good runs on one node lie between 0.3 and 0.5
 Counts = Mapping[str, int]
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """A device by its data sheet: dense peaks in TFLOP/s, memory in GB (1e9 bytes)."""
-
-    bfloat16: float
-    float32: float
-    gigabytes: float
-
-
-GPUS = {
-    "H200": Gpu(989, 67, 141),
-    "H100": Gpu(989, 67, 80),
-    "A100-80": Gpu(312, 19.5, 80),
-    "L4": Gpu(121, 30.3, 24),
-    "RTX 4090": Gpu(165, 82.6, 24),
-}
-
-
-@dataclass(frozen=True)
-class Flops:
-    """Operations of one forward: products with weights, and products of activations (attention, merging)."""
-
-    weights: float
-    activations: float = 0.0
-
-    def __add__(self, other: Flops) -> Flops:
-        return Flops(self.weights + other.weights, self.activations + other.activations)
-
-    def __mul__(self, times: float) -> Flops:
-        return Flops(self.weights * times, self.activations * times)
-
-    @property
-    def total(self) -> float:
-        return self.weights + self.activations
-
-
-@dataclass(frozen=True)
-class Sample:
-    """The largest conversation that the recipe lets in: one video of max_frames, or one image in all its tiles."""
-
-    clips: int  # of clip_frames frames, or tiles
-    frames: int  # in one of them
-    visual: int  # rows in the decoder
-    text: int
-
-    @property
-    def rows(self) -> int:
-        return self.visual + self.text
 
 
 @dataclass(frozen=True)
@@ -116,7 +64,7 @@ def estimate(
     Raises:
         ValueError: an unknown GPU, or numbers that no machine has.
     """
-    name = _gpu_name(gpu)
+    name = gpu_named(gpu)
     if gpus < 1 or not 0 < mfu <= 1:
         raise ValueError(f"an estimate needs 1 GPU or more and 0 < mfu <= 1, not {gpus} and {mfu}")
     trained, frozen = parameters(recipe, config)
@@ -140,15 +88,6 @@ def estimate(
         recipe.recompute,
         sum(flops.values()) / (gpus * peak * 1e12 * mfu),
     )
-
-
-def _gpu_name(gpu: str) -> str:
-    names = {name.lower(): name for name in GPUS}
-    if gpu.lower() not in names:
-        near = get_close_matches(gpu.lower(), names, n=1, cutoff=0.4)
-        hint = f"did you mean {names[near[0]]}?" if near else f"use one of {', '.join(GPUS)}"
-        raise ValueError(f"GPU {gpu!r} is not known: {hint}")
-    return names[gpu.lower()]
 
 
 # -- parameters --------------------------------------------------------------------------------------------------------
@@ -207,45 +146,6 @@ def largest_sample(recipe: Recipe, config: Config) -> Sample:
 def tokens_of(config: Config, frames: int) -> int:
     """Rows of a clip, or of an image."""
     return config.image_tokens if frames == 1 else config.clip_tokens
-
-
-def tower_flops(config: VisionConfig, frames: int) -> Flops:
-    """One clip through the tower."""
-    patches, width = frames * config.patches, config.width
-    tokens = patches + (config.kind == "internvideo2")  # its class token
-    linear = 4 * width * width + 2 * width * config.mlp_width
-    embed = Flops(2 * patches * 3 * config.patch**2 * width)
-    return embed + Flops(2 * tokens * linear, 4 * tokens**2 * width) * config.depth
-
-
-def connector_flops(config: Config, frames: int) -> Flops:
-    """One clip merged and carried over to the decoder's width."""
-    tokens = frames * config.vision.patches
-    keep = config.image_tokens if frames == 1 else config.tokens_per_frame * frames
-    compared = 0.0
-    for remove in merge_schedule(tokens, keep):
-        compared += 2 * ((tokens + 1) // 2) * (tokens // 2) * (config.vision.width // config.vision.heads)
-        tokens -= remove
-    out = config.llm.width
-    return Flops(2 * keep * (config.vision.width * out + out * out), compared)
-
-
-def decoder_flops(config: LLMConfig, sample: Sample, plan: Plan = ()) -> Flops:
-    """One conversation through the decoder, and its learned rows through the head; dropped rows leave on the way."""
-    inner, kv = config.heads * config.head_width, config.kv_heads * config.head_width
-    linear = 2 * config.width * (inner + kv) + 3 * config.width * config.ffn
-    drops = {drop.layer: drop for drop in plan}
-    total = Flops(2 * sample.text * config.width * config.vocab)
-    visual = sample.visual
-    for layer in range(config.layers):
-        if layer in drops:
-            rows, drop = visual + sample.text, drops[layer]
-            if drop.by == "attention":  # keys of all rows, asked by one query
-                total += Flops(2 * config.width * (rows * kv + inner), 2 * rows * inner)
-            visual = min(visual, int(sample.visual * drop.ratio))
-        rows = visual + sample.text
-        total += Flops(2 * rows * linear, 4 * rows**2 * inner)
-    return total
 
 
 def forward_flops(config: Config, sample: Sample, plan: Plan = ()) -> dict[str, Flops]:

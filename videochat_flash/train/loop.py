@@ -21,11 +21,12 @@ from torch.optim import AdamW, Muon, Optimizer
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..config import Config, Plan
+from ..cost import GPUS
+from ..cost import Sample as Size
 from ..files import beside
 from .begin import part_of
 from .checkpoint import Keeper
-from .estimate import GPUS, training_flops
-from .estimate import Sample as Size
+from .estimate import training_flops
 from .learner import Learner, objective, pack
 from .parallel import Place, whole
 from .recipe import Recipe
@@ -194,7 +195,7 @@ def operations(recipe: Recipe, config: Config, samples: Sequence[Sample]) -> flo
 
 
 def peak_of(device: torch.device, precision: str) -> float | None:
-    """TFLOP/s that a device's data sheet promises; None for one that is not in ``estimate.GPUS``."""
+    """TFLOP/s that a device's data sheet promises; None for one that is not in ``cost.GPUS``."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
     known = next((gpu for key, gpu in GPUS.items() if key.removeprefix("RTX ").split("-")[0] in name.split()), None)
     return None if known is None else known.bfloat16 if precision == "bfloat16" else known.float32

@@ -1,0 +1,90 @@
+"""Arms take turns, ratios are of one round, and the arms do the same work."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+import videos
+from command import SMALL
+
+from videochat_flash.bench import compare
+from videochat_flash.bench.compare import Comparison
+from videochat_flash.bench.gauge import Reading, Spread
+from videochat_flash.bench.stages import Setting
+from videochat_flash.chat import VideoChatFlash
+from videochat_flash.config import RELEASES, parse_plan
+from videochat_flash.generate import Decoding
+from videochat_flash.prompt import plain_text
+
+SETTING = Setting(8, repeats=2, warmup=1)
+
+
+def quiet(done: int, total: int, words: str = "") -> None:
+    """Nobody looks."""
+
+
+@pytest.fixture(scope="module")
+def vc() -> VideoChatFlash:
+    return VideoChatFlash(tiny.model(SMALL), plain_text(tiny.tokenizer()), Decoding())
+
+
+def test_arms_take_turns_and_each_begins_a_round() -> None:
+    order: list[str] = []
+    arms = {name: lambda name=name: order.append(name) for name in "abc"}
+    made = compare._taken_in_turn("x", "y", "a", arms, torch.device("cpu"), SETTING, quiet)
+    assert "".join(order) == "abcbcacababc"  # warm-up, two rounds, memory
+    assert {name: len(readings) for name, readings in made.arms.items()} == {"a": 2, "b": 2, "c": 2}
+    assert made.memory.keys() == {"a", "b", "c"}
+
+
+def test_ratios_are_of_one_round() -> None:
+    slow, fast = [Reading(2.0), Reading(20.0), Reading(6.0)], [Reading(1.0), Reading(5.0), Reading(2.0)]
+    made = Comparison("x", "y", "slow", {"slow": slow, "fast": fast}, {})
+    assert made.times("fast") == Spread(2.5, 3.0, 3.5) and made.times("slow").median == 1.0
+    assert made.seconds("fast") == Spread(1.5, 2.0, 3.5)
+
+
+def test_peaks_are_of_the_device_where_that_tells() -> None:
+    memory = {"a": Reading(1.0, 400, 100, 80), "b": Reading(1.0, 800, 150, 70), "c": Reading(1.0, 300)}
+    made = Comparison("x", "y", "a", {}, memory)
+    assert (made.peak("b"), made.times_the_peak("b"), memory["b"].added) == (150, 1.5, 80)
+    assert (made.peak("c"), memory["c"].added) == (300, None)
+    assert Comparison("x", "y", "a", {}, {**memory, "a": Reading(1.0)}).times_the_peak("b") is None
+
+
+def test_dropout_is_as_asked_for_or_the_models_own_or_the_cards() -> None:
+    released = RELEASES["VideoChat-Flash-Qwen2-7B_res224"]
+    assert compare.drops_of(released, None) == parse_plan("4:0.75,18:0.25")
+    assert compare.drops_of(SMALL, None) == SMALL.keep
+    assert compare.drops_of(SMALL, ()) == compare.drops_of(released, ()) == ()
+    assert compare.drops_of(replace(SMALL, keep=()), None) == ()  # it has no 18 layers
+
+
+@pytest.mark.filterwarnings("ignore:.* is installed but cannot be loaded")
+def test_every_comparison_runs(vc: VideoChatFlash, tmp_path: Path) -> None:
+    film = videos.make(tmp_path / "film.mp4", 60, 20)
+    setting = Setting(8, film, repeats=1, warmup=0)
+    made = list(compare.compare(vc, dict.fromkeys(compare.FRAMES, 8), setting, quiet))
+    assert [one.name for one in made] == ["seeing", "prefill", "asking", "reading 8 frames", "reading a frame a second"]
+    for one in made:
+        assert one.base in one.arms and len(one.arms) >= 2
+        assert one.arms.keys() == one.memory.keys()
+        assert all(reading.seconds > 0 for readings in one.arms.values() for reading in readings)
+    assert "2:0.5 by attention, 4:0.25 by attention" in made[1].arms
+    assert made[3].base != compare.OURS and compare.OURS in made[3].arms
+    assert made[4].about.startswith("3 of 60 frames") or made[4].about.startswith("4 of 60 frames")
+
+
+def test_without_a_file_reading_is_left_out_and_said(vc: VideoChatFlash) -> None:
+    with pytest.warns(UserWarning, match="give one with --video"):
+        assert list(compare.compare(vc, {"reading": 8}, SETTING, quiet)) == []
+
+
+def test_a_film_that_is_too_short_is_refused(vc: VideoChatFlash, tmp_path: Path) -> None:
+    film = videos.make(tmp_path / "film.mp4", 6)
+    with pytest.raises(ValueError, match="has 6 frames, fewer than --frames 8"):
+        list(compare.compare(vc, {"reading": 8}, Setting(8, film), quiet))

@@ -1,0 +1,82 @@
+"""Stages run alone are those of the pipeline: the same tokens, readings for each, nothing left out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+import videos
+from command import SMALL
+
+from videochat_flash.bench.gauge import Gauge
+from videochat_flash.bench.stages import Footage, Setting, run, see
+from videochat_flash.bench.work import DECODE, FIRST, STAGES, TOKEN
+from videochat_flash.chat import VideoChatFlash
+from videochat_flash.generate import Decoding
+from videochat_flash.prompt import plain_text
+from videochat_flash.video import VideoError
+
+
+def quiet(done: int, total: int, words: str = "") -> None:
+    """Nobody looks."""
+
+
+@pytest.fixture(scope="module")
+def vc() -> VideoChatFlash:
+    ended = tuple(range(512))  # whatever it says would end an answer
+    return VideoChatFlash(tiny.model(SMALL), plain_text(tiny.tokenizer()), Decoding(eos=ended))
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return videos.make(tmp_path_factory.mktemp("film") / "film.mp4", 40)
+
+
+@pytest.mark.parametrize("frames", [8, 72])
+def test_stage_by_stage_gives_the_tokens_of_the_pipeline(vc: VideoChatFlash, film: Path, frames: int) -> None:
+    for setting in (Setting(frames, size=(64, 48)), Setting(min(frames, 40), film)):
+        footage = Footage.open(setting)
+        tokens, whole = see(vc, footage, Gauge(torch.device("cpu"))), footage.see(vc)
+        assert len(tokens) * 4 == whole.frames == setting.frames
+        torch.testing.assert_close(tokens, whole.tokens)
+
+
+def test_every_stage_is_read_as_often_as_it_should_be(vc: VideoChatFlash, film: Path) -> None:
+    made = run(vc, Setting(8, film, tokens=3, repeats=2, warmup=1), quiet)
+    assert list(made.stages) == list(STAGES)
+    for name, stage in made.stages.items():
+        assert len(stage.seconds) == (4 if name == TOKEN else 2), name
+        assert min(stage.seconds) > 0 and stage.work.units == (1 if name in (FIRST, TOKEN) else 8)
+    assert len(made.whole.seconds) == 2
+    assert made.visual == (128, 128, 64, 64, 32, 32) and made.rows > 128
+
+
+def test_drawn_frames_are_not_decoded(vc: VideoChatFlash) -> None:
+    made = run(vc, Setting(4, size=(64, 48), keep=(), tokens=2, repeats=1, warmup=0), quiet)
+    assert list(made.stages) == [name for name in STAGES if name != DECODE]
+    assert set(made.visual) == {64}
+
+
+def test_a_file_must_hold_the_frames(vc: VideoChatFlash, film: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="has 40 frames, fewer than --frames 44"):
+        run(vc, Setting(44, film), quiet)
+    with pytest.raises(ValueError, match="use 40 or 44"):
+        run(vc, Setting(42, film), quiet)
+    with pytest.raises(VideoError):
+        Footage.open(Setting(4, tmp_path / "absent.mp4"))
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"tokens": 1}, "--max-new-tokens must be at least 2"),
+        ({"repeats": 0}, "--repeats must be at least 1"),
+        ({"warmup": -1}, "--warmup cannot be negative"),
+        ({"size": (0, 9)}, "--size 0x9 is too small"),
+    ],
+)
+def test_what_cannot_be_run_is_refused(changed: dict[str, object], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Setting(4, **changed)  # type: ignore[arg-type]

@@ -1,0 +1,328 @@
+"""Figures as tables for people, as JSON for machines, and as sections of a Markdown file, one for each command."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ..files import beside
+from .compare import Comparison
+from .gauge import Machine, Spread
+from .plan import RESERVED, Forecast
+from .stages import WHOLE, Run, Stage
+from .work import TOKEN, Work
+
+Facts = dict[str, object]
+HEAD = """# Benchmarks
+
+Written by `vcflash bench`: a section for each command line, with the machine and the versions that it ran on. Seconds
+are medians, with quartiles beside them. FLOP are those of matrix products, two for each multiply-add, in causal
+attention only those that are needed; bytes are the fewest that a stage must read and write. *Of peak* is held against a
+matrix product, *of copy* against a copy, both measured in the same run and in the same type. Memory is the peak while
+the stage ran: of the whole program on the host, of PyTorch on a device; *added* is what a comparison's arm held beyond
+what was there before.
+"""
+STAGED = ("stage", "median", "quartiles", "per second", "FLOP", "FLOP/s", "of peak", "bytes", "of copy")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of words under a title; ``notes`` stand below."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+
+    def markdown(self) -> str:
+        """As GitHub shows it."""
+        lines = [self.header, ("---",) + ("---:",) * (len(self.header) - 1), *self.rows]
+        table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        return "\n\n".join([f"**{self.title}**", table, *self.notes])
+
+
+# -- words -------------------------------------------------------------------------------------------------------------
+
+
+def scaled(value: float | None, unit: str) -> str:
+    """A number with three digits and a prefix: 1.23 TFLOP."""
+    if value is None:
+        return "–"
+    for size, prefix in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{_digits(value / size)} {prefix}{unit}"
+    return f"{_digits(value)} {unit}"
+
+
+def seconds(*values: float) -> str:
+    """In whatever unit reads best for the first; several from one to the other."""
+    size, unit = next((one for one in ((1.0, "s"), (1e-3, "ms")) if values[0] >= one[0]), (1e-6, "µs"))
+    return f"{' to '.join(_digits(value / size) for value in values)} {unit}"
+
+
+def _digits(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 99.95 else f"{value:.1f}" if abs(value) >= 9.995 else f"{value:.2f}"
+
+
+def _pace(work: Work, each: float) -> str:
+    """Frames or tokens a second."""
+    return scaled(work.units / each, "tokens" if work.units == 1 else "frames")
+
+
+def share(value: float | None) -> str:
+    """In per cent."""
+    if value is None or 0 < value < 0.0005:
+        return "–" if value is None else "< 0.1%"
+    return f"{value:.0%}" if value >= 0.0995 else f"{value:.1%}"
+
+
+# -- measured ----------------------------------------------------------------------------------------------------------
+
+
+def rates(stage: Stage, machine: Machine) -> tuple[float | None, float | None, float | None, float | None]:
+    """Operations a second and their share of the machine's peak, bytes a second and theirs; None where none count."""
+    median = Spread.of(stage.seconds).median
+    flops, moved = (None if work is None else work / median for work in (stage.work.flops, stage.work.bytes))
+    return (
+        flops,
+        None if flops is None else flops / machine.flops,
+        moved,
+        None if moved is None else moved / machine.bandwidth,
+    )
+
+
+def stage_facts(stage: Stage, machine: Machine) -> Facts:
+    """Everything that is told of a stage, in SI units."""
+    spread, work = Spread.of(stage.seconds), stage.work
+    flops, of_peak, moved, of_copy = rates(stage, machine)
+    return {
+        "seconds": asdict(spread),
+        "all_seconds": stage.seconds,
+        "units_per_second": work.units / spread.median,
+        "flop": work.flops,
+        "flop_per_second": flops,
+        "share_of_matmul": of_peak,
+        "bytes": work.bytes,
+        "bytes_per_second": moved,
+        "share_of_copy": of_copy,
+        "peak_host_bytes": stage.host,
+        "peak_device_bytes": stage.device,
+    }
+
+
+def run_facts(run: Run, machine: Machine) -> Facts:
+    """One number of frames."""
+    stages = {name: stage_facts(stage, machine) for name, stage in run.stages.items()}
+    return {
+        "frames": run.frames,
+        "rows": run.rows,
+        "visual_rows_per_layer": list(run.visual),
+        "stages": stages,
+        "sum_of_stages": _sum(run),
+        "to_first_token": stage_facts(run.whole, machine),
+    }
+
+
+def _sum(run: Run) -> float:
+    """Seconds of all stages up to the first token, one after the other."""
+    return sum(Spread.of(stage.seconds).median for name, stage in run.stages.items() if name != TOKEN)
+
+
+def run_table(run: Run, machine: Machine) -> Table:
+    """One number of frames."""
+    staged = {**run.stages, WHOLE: run.whole}
+    on_device = any(stage.device is not None for stage in staged.values())
+    rows = [_run_row(name, stage, machine, on_device) for name, stage in staged.items()]
+    note = (
+        f"The last row is `see` and `answer` as users call them; the stages before it, one after the other, "
+        f"take {seconds(_sum(run))}."
+    )
+    left = f"{run.visual[0]:,} visual in the first layer, {run.visual[-1]:,} in the last"
+    title = f"{run.frames:,} frames, {run.rows:,} rows: {left}"
+    return Table(title, (*STAGED, "host", *(["device"] if on_device else [])), tuple(rows), (note,))
+
+
+def _run_row(name: str, stage: Stage, machine: Machine, on_device: bool) -> tuple[str, ...]:
+    spread, work = Spread.of(stage.seconds), stage.work
+    flops, of_peak, _, of_copy = rates(stage, machine)
+    row = (
+        name,
+        seconds(spread.median),
+        "–" if len(stage.seconds) == 1 else seconds(spread.low, spread.high),
+        _pace(work, spread.median),
+        scaled(work.flops, ""),
+        scaled(flops, ""),
+        share(of_peak),
+        scaled(work.bytes, "B"),
+        share(of_copy),
+        scaled(stage.host, "B"),
+    )
+    return (*row, scaled(stage.device, "B")) if on_device else row
+
+
+# -- computed ----------------------------------------------------------------------------------------------------------
+
+
+def forecast_facts(made: Forecast) -> Facts:
+    """One number of frames on one device."""
+    return {
+        "frames": made.frames,
+        "rows": made.rows,
+        "share": made.share,
+        "stages": {
+            name: {
+                "floor_seconds": one.floor,
+                "seconds": one.seconds,
+                "flop": one.work.flops,
+                "bytes": one.work.bytes,
+                "held_bytes": one.memory,
+            }
+            for name, one in made.stages.items()
+        },
+        "floor_to_first_token": made.floor,
+        "seconds_to_first_token": made.seconds,
+        "needed_bytes": made.needed,
+        "device_bytes": made.machine.memory,
+        "fits": made.fits,
+        "most_frames": made.most,
+    }
+
+
+def forecast_table(made: Forecast) -> Table:
+    """One number of frames on one device."""
+    header = ("stage", "FLOP", "bytes", "floor", f"at {made.share:.0%}", "per second", "memory")
+    rows = [
+        (
+            name,
+            scaled(one.work.flops, ""),
+            scaled(one.work.bytes, "B"),
+            seconds(one.floor),
+            seconds(one.seconds),
+            _pace(one.work, one.seconds),
+            scaled(one.memory, "B"),
+        )
+        for name, one in made.stages.items()
+    ]
+    rows.append(("to the first token", "", "", seconds(made.floor), seconds(made.seconds), "", ""))
+    return Table(
+        f"{made.frames:,} frames, {made.rows:,} rows, on {made.machine.name}", header, tuple(rows), (_verdict(made),)
+    )
+
+
+def _verdict(made: Forecast) -> str:
+    needed = f"{scaled(made.needed, 'B')} and {scaled(RESERVED, 'B')} for driver and kernels"
+    if made.fits is None:
+        return f"Needs {needed}; how much memory the device has is not known."
+    most = f"up to {made.most:,} frames would" if made.most else "not even one clip would"
+    return f"{'Fits' if made.fits else 'Does not fit'}: {needed}, of {scaled(made.machine.memory, 'B')}; {most}."
+
+
+# -- compared ----------------------------------------------------------------------------------------------------------
+
+
+def comparison_facts(made: Comparison) -> Facts:
+    """All arms."""
+    return {
+        "name": made.name,
+        "about": made.about,
+        "base": made.base,
+        "arms": {
+            arm: {
+                "seconds": asdict(made.seconds(arm)),
+                "all_seconds": [one.seconds for one in readings],
+                "times_as_fast": asdict(made.times(arm)),
+                "peak_bytes": made.peak(arm),
+                "times_the_peak": made.times_the_peak(arm),
+                "added_bytes": made.memory[arm].added,
+            }
+            for arm, readings in made.arms.items()
+        },
+    }
+
+
+def comparison_table(made: Comparison) -> Table:
+    """All arms; the base comes first."""
+    header = ("arm", "median", "quartiles", "as fast", "quartiles", "peak", "as large", "added")
+    rows = []
+    for arm in [made.base, *(arm for arm in made.arms if arm != made.base)]:
+        spread, times, peak = made.seconds(arm), made.times(arm), made.times_the_peak(arm)
+        rows.append(
+            (
+                arm,
+                seconds(spread.median),
+                seconds(spread.low, spread.high),
+                f"{times.median:.2f}x",
+                "" if arm == made.base else f"{times.low:.2f} to {times.high:.2f}x",
+                scaled(made.peak(arm), "B"),
+                "–" if peak is None else f"{peak:.2f}x",
+                scaled(made.memory[arm].added, "B"),
+            )
+        )
+    return Table(f"{made.name}: {made.about}", header, tuple(rows))
+
+
+# -- files -------------------------------------------------------------------------------------------------------------
+
+
+def subject(facts: Facts) -> str:
+    """Which model, in which type, as a line."""
+    weights = ", weights drawn" if facts["random_weights"] else ""
+    return f"{facts['model']}{weights}: {facts['dtype']}, {facts['image_size']} pixels, dropout {facts['dropout']}."
+
+
+def surroundings(about: Mapping[str, object], machine: Machine) -> str:
+    """Machine and versions as a paragraph."""
+    versions = about["versions"]
+    assert isinstance(versions, Mapping)
+    told = ", ".join(f"{name} {number}" for name, number in versions.items())
+    there = f"{about['system']}, {about['processor']}, {about['cores']} cores, {about['memory_gb']} GB"
+    peaks = f"{scaled(machine.flops, 'FLOP/s')}, {scaled(machine.bandwidth, 'B/s')}"
+    return f"{about['date']}, {there}; {told}. Peaks of {machine.name} ({machine.source}): {peaks}."
+
+
+def machine_facts(machine: Machine) -> Facts:
+    """What stages are held against."""
+    return {
+        "name": machine.name,
+        "flop_per_second": machine.flops,
+        "bytes_per_second": machine.bandwidth,
+        "memory_bytes": machine.memory,
+        "source": machine.source,
+    }
+
+
+def section(command: str, paragraphs: Sequence[str]) -> str:
+    """What one command found, as Markdown."""
+    return "\n\n".join([f"## `{command}`", *paragraphs]) + "\n"
+
+
+def sections_of(path: Path) -> list[str]:
+    """The head of a file and its sections; the head alone where there is no file yet.
+
+    Raises:
+        ValueError: a file that was not written by this command.
+    """
+    whole = path.read_text(encoding="utf-8") if path.exists() else HEAD
+    if not whole.startswith(HEAD.partition("\n")[0] + "\n"):
+        raise ValueError(f"{path} was not written by vcflash bench: name another file")
+    return re.split(r"^(?=## )", whole, flags=re.MULTILINE)
+
+
+def put(path: Path, text: str) -> None:
+    """Write a section into a file: in place of the one with the same heading, or at the end.
+
+    Raises:
+        ValueError: a file that was not written by this command.
+        OSError: it cannot be written there.
+    """
+    sections = sections_of(path)
+    heading = text.partition("\n")[0]
+    places = [i for i, one in enumerate(sections) if one.partition("\n")[0] == heading]
+    if places:
+        sections[places[0]] = text
+    else:
+        sections.append(text)
+    with beside(path) as part:
+        part.write_text("\n".join(one.rstrip() + "\n" for one in sections), encoding="utf-8")

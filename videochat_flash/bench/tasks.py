@@ -1,0 +1,190 @@
+"""What the command does with its options: measure stages, compute them, or compare."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from .. import show
+from ..chat import VideoChatFlash, check_device
+from ..config import Config, Plan, check_plan
+from ..cost import GPUS
+from ..facts import plan_text
+from .compare import FRAMES, check, compare
+from .gauge import Machine, Spread, busy, by_data_sheet, measured
+from .models import config_of, load
+from .plan import Forecast, forecast
+from .report import (
+    Facts,
+    Table,
+    comparison_facts,
+    comparison_table,
+    forecast_facts,
+    forecast_table,
+    run_facts,
+    run_table,
+)
+from .stages import Footage, Run, Setting, run
+from .work import sample_of
+
+FEW = (256,)  # frames where none are given
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The options, read: see ``options.py``."""
+
+    model: str
+    random: bool
+    image_size: int | None
+    device: str
+    dtype: torch.dtype | None
+    keep: Plan | None
+    frames: tuple[int, ...] | None
+    bars: bool
+
+    def config(self) -> Config:
+        """The model's sizes."""
+        return config_of(self.model, self.image_size)
+
+    def check(self, share: float, compared: Sequence[str]) -> None:
+        """What can be known before anything is loaded.
+
+        Raises:
+            ValueError: frames that are not whole clips, several numbers of them where one is compared, a plan beyond
+                the decoder, a share that nothing reaches.
+        """
+        config = self.config()
+        check_plan(self.keep or (), config.llm)
+        for frames in self.frames or ():
+            sample_of(config, frames)
+        if compared and len(self.frames or ()) > 1:
+            raise ValueError("--compare takes one number of --frames")
+        if not 0 < share <= 1:
+            raise ValueError(f"--share must be above 0 and at most 1, not {share:g}")
+
+    def load(self) -> VideoChatFlash:
+        """The model, on a device that is there, and a warning where others are at work, too."""
+        if self.device.lower() in {gpu.lower() for gpu in GPUS}:
+            raise ValueError(f"{self.device} is not a device of PyTorch: add --plan to compute for it, or name cuda")
+        check_device(self.device)
+        crowd = busy()
+        if crowd is not None:
+            text = f"{crowd:.1f} processes for each core were running before this began: times will be too long"
+            warnings.warn(text, stacklevel=2)
+        return load(self.model, self.random, self.dtype, self.device, self.image_size)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a command found: for machines, for people, and the bars of its picture."""
+
+    machine: Machine
+    facts: Facts
+    tables: Sequence[Table]
+    bars: Sequence[tuple[int, Mapping[str, float]]] = ()
+
+
+def measure(asked: Asked, settings: Sequence[Setting]) -> Found:
+    """Run every stage, for each number of frames. Where the device is full, those before are still told.
+
+    Raises:
+        ValueError: not even the first fits.
+    """
+    for setting in settings:
+        Footage.open(setting)
+    with _room():
+        vc = asked.load()
+        machine = measured(vc.model.device, vc.model.dtype)
+    runs: list[Run] = []
+    for setting in settings:
+        try:
+            with _room(), show.progress("measuring", asked.bars) as told:
+                runs.append(run(vc, setting, told))
+        except FullDevice as error:
+            if not runs:
+                raise
+            warnings.warn(f"{setting.frames} frames: {error}", stacklevel=2)
+    bars = [(one.frames, {name: Spread.of(s.seconds).median for name, s in one.stages.items()}) for one in runs]
+    facts: Facts = {**_about(asked, vc.model.config, vc.model.dtype), "runs": [run_facts(one, machine) for one in runs]}
+    return Found(machine, facts, [run_table(one, machine) for one in runs], bars)
+
+
+class FullDevice(ValueError):
+    """A device whose memory does not suffice."""
+
+
+@contextmanager
+def _room() -> Iterator[None]:
+    """Say in one line that a device is full."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise FullDevice(f"{str(error).partition('. ')[0]}: take fewer frames; --plan tells how many fit") from None
+
+
+def compute(asked: Asked, share: float) -> Found:
+    """Foresee every stage on a device that is named, or on one of this machine, whose peaks are measured.
+
+    Raises:
+        ValueError: a device that is neither known nor here.
+    """
+    config, here = asked.config(), asked.device.partition(":")[0] in ("cpu", "cuda", "mps")
+    if here:
+        check_device(asked.device)
+    dtype = asked.dtype or (torch.float32 if asked.device == "cpu" else torch.bfloat16)
+    machine = measured(torch.device(asked.device), dtype) if here else by_data_sheet(asked.device, dtype)
+    keep = config.keep if asked.keep is None else asked.keep
+    made: list[Forecast] = [
+        forecast(config, frames, keep, dtype.itemsize, machine, share) for frames in asked.frames or FEW
+    ]
+    rows, limit = max(one.rows for one in made), config.llm.max_positions
+    if rows > limit:
+        warnings.warn(f"{rows} rows are beyond the {limit} positions that the model was made for", stacklevel=2)
+    bars = [(one.frames, {name: stage.seconds for name, stage in one.stages.items()}) for one in made]
+    facts: Facts = {**_about(asked, config, dtype), "forecasts": [forecast_facts(one) for one in made]}
+    return Found(machine, facts, [forecast_table(one) for one in made], bars)
+
+
+def comparisons(text: str) -> tuple[str, ...]:
+    """Names of comparisons: as seeing,prefill, or all.
+
+    Raises:
+        ValueError: an unknown one.
+    """
+    names = tuple(FRAMES) if text == "all" else tuple(dict.fromkeys(text.split(",")))
+    unknown = [name for name in names if name not in FRAMES]
+    if unknown:
+        raise ValueError(f"--compare {unknown[0]!r} is not known: use all, or some of {', '.join(FRAMES)}")
+    return names
+
+
+def hold(asked: Asked, names: Sequence[str], setting: Setting) -> Found:
+    """Hold one way against another, at the frames that were asked for or at those that each comparison is made for."""
+    wanted = {name: asked.frames[0] if asked.frames else FRAMES[name] for name in names}
+    check(asked.config(), wanted, setting.video)
+    with _room():
+        vc = asked.load()
+        machine = measured(vc.model.device, vc.model.dtype)
+        with show.progress("comparing", asked.bars) as told:
+            made = list(compare(vc, wanted, setting, told))
+    facts: Facts = {
+        **_about(asked, vc.model.config, vc.model.dtype),
+        "comparisons": [comparison_facts(one) for one in made],
+    }
+    return Found(machine, facts, [comparison_table(one) for one in made])
+
+
+def _about(asked: Asked, config: Config, dtype: torch.dtype) -> Facts:
+    return {
+        "model": Path(asked.model).name if Path(asked.model).is_dir() else asked.model,
+        "random_weights": asked.random,
+        "dtype": str(dtype).removeprefix("torch."),
+        "image_size": config.vision.image_size,
+        "dropout": plan_text(config.keep if asked.keep is None else asked.keep),
+    }

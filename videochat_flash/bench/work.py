@@ -1,0 +1,170 @@
+"""What each stage has to do, from shapes: operations, the fewest bytes that it must move, and what it holds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+
+from torch import Tensor
+
+from ..chat import CLIP_BATCH
+from ..config import Config, Plan
+from ..cost import Sample, cache_bytes, connector_flops, decoder_flops, rows_left, token_flops, tower_flops
+from ..llm import ROW_CHUNK
+from ..weights import skeleton
+
+DECODE, RESIZE, NORMALISE, TOWER, CONNECTOR, PREFILL, FIRST, TOKEN = STAGES = (
+    "decode",
+    "resize",
+    "normalise",
+    "tower",
+    "merging+connector",
+    "prefill",
+    "first token",
+    "decode per token",
+)
+LEAST_TEXT = 60  # rows of a short question in the chat form, where no tokenizer counts them
+
+
+@dataclass(frozen=True)
+class Work:
+    """Of one stage.
+
+    Attributes:
+        units: frames, or tokens, that it is for.
+        flops: of matrix products, without what lies above the diagonal of causal attention; None where there are none.
+        bytes: the fewest that it must read and write: its weights once a batch, what comes in and what goes out.
+    """
+
+    units: int
+    flops: float | None
+    bytes: float | None
+
+
+def sample_of(config: Config, frames: int, text: int = LEAST_TEXT) -> Sample:
+    """A question about so many frames.
+
+    Raises:
+        ValueError: frames that are not whole clips.
+    """
+    clip = config.vision.clip_frames
+    if frames < clip or frames % clip:
+        below, above = frames // clip * clip, (frames // clip + 1) * clip
+        near = f"{below} or {above}" if below else str(above)
+        raise ValueError(f"--frames {frames} is not whole clips of {clip} frames: use {near}")
+    clips = frames // clip
+    return Sample(clips, clip, clips * config.clip_tokens + (config.newline == "one_token"), text)
+
+
+def works(
+    config: Config, sample: Sample, plan: Plan, width: int, source: tuple[int, int] | None = None
+) -> dict[str, Work]:
+    """The work of every stage.
+
+    Args:
+        width: bytes of a number.
+        source: pixels of a frame as it comes, (width, height); None where no pixels come.
+    """
+    frames, vision, llm = sample.clips * sample.frames, config.vision, config.llm
+    pixels = 3 * vision.image_size**2 * frames
+    patches = frames * vision.patches * vision.width * width
+    tokens = sample.clips * config.clip_tokens * llm.width * width
+    batches = math.ceil(sample.clips / CLIP_BATCH)
+    tower, connector, decoder, embeddings = parameters(config)
+    cache = cache_bytes(llm, sample, plan, width)
+    read = decoder if llm.tied else decoder - embeddings  # of the table only the rows of the text
+    native = None if source is None else 3.0 * source[0] * source[1] * frames
+    return {
+        DECODE: Work(frames, None, native),
+        RESIZE: Work(frames, None, None if native is None else native + pixels),
+        NORMALISE: Work(frames, None, pixels * (1 + width)),
+        TOWER: Work(
+            frames,
+            (tower_flops(vision, sample.frames) * sample.clips).needed,
+            batches * tower * width + pixels * width + patches,
+        ),
+        CONNECTOR: Work(
+            frames,
+            (connector_flops(config, sample.frames) * sample.clips).needed,
+            batches * connector * width + patches + tokens,
+        ),
+        PREFILL: Work(frames, decoder_flops(llm, sample, plan, scored=1).needed, read * width + tokens + cache),
+        FIRST: Work(1, None, None),
+        TOKEN: Work(1, token_flops(llm, sample, plan).needed, read * width + cache),
+    }
+
+
+@lru_cache(maxsize=8)  # only a memo: shapes of a model without its weights
+def parameters(config: Config) -> tuple[int, int, int, int]:
+    """Of tower, connector, decoder with its head, and of these the table of embeddings."""
+    model = skeleton(config)
+    head = [] if model.head is None else list(model.head.parameters())
+    return (
+        _count(model.vision.parameters()),
+        _count(model.connector.parameters()),
+        _count(model.decoder.parameters()) + _count(head),
+        model.decoder.embed_tokens.weight.numel(),
+    )
+
+
+def _count(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() for tensor in tensors)
+
+
+# -- memory ------------------------------------------------------------------------------------------------------------
+
+
+def memory(config: Config, sample: Sample, plan: Plan, width: int) -> dict[str, float]:
+    """Bytes on the device while each stage runs, at their most: weights and what the code keeps and makes.
+
+    Tests hold it against the tensors that are alive in a real run. Workspaces of kernels are not in it.
+    """
+    tower, connector, decoder, _ = parameters(config)
+    weights = (tower + connector + decoder) * width
+    tokens = sample.clips * config.clip_tokens * config.llm.width * width
+    seeing = _tower_bytes(config, sample, width), _merging_bytes(config, sample, width)
+    cache = cache_bytes(config.llm, sample, plan, width)
+    return {
+        TOWER: weights + seeing[0],
+        CONNECTOR: weights + seeing[1],
+        PREFILL: weights + tokens + _prefill_bytes(config, sample, plan, width),
+        TOKEN: weights + tokens + cache,
+    }
+
+
+def _tower_bytes(config: Config, sample: Sample, width: int) -> float:
+    """A batch of clips in a block: pixels, then of each patch its row, norm, three products, two biased ones, and
+    attention before and after its heads are joined, or both layers of the MLP."""
+    vision = config.vision
+    frames = min(CLIP_BATCH, sample.clips) * sample.frames
+    row = max(10 * vision.width, 3 * vision.width + 2 * vision.mlp_width)
+    return frames * (3 * vision.image_size**2 + vision.patches * row) * width
+
+
+def _merging_bytes(config: Config, sample: Sample, width: int) -> float:
+    """A batch of clips being merged: what the tower gave, and in float32 that, joined with its size, the half that
+    joins, the half that is joined, and the result."""
+    vision = config.vision
+    patches = min(CLIP_BATCH, sample.clips) * sample.frames * vision.patches
+    return patches * vision.width * (width + 12 + (4 if width < 4 else 0))
+
+
+def _prefill_bytes(config: Config, sample: Sample, plan: Plan, width: int) -> float:
+    """At the layer that needs most: the embeddings, the rows that enter it, its norm, and either rotary positions (all
+    in float32), or attention with its result three times, or a chunk in the MLP; and the caches up to there."""
+    llm = config.llm
+    inner, kv = llm.heads * llm.head_width, llm.kv_heads * llm.head_width
+    most, cache = 0.0, 0.0
+    for layer, visual in enumerate(rows_left(llm, sample.visual, plan)):
+        rows = visual + sample.text
+        cache += 2 * rows * kv * width
+        rotated = rows * (llm.width * width + inner * (16 + width + (4 if width < 4 else 0)))
+        attended = rows * width * (llm.width + 4 * inner + 2 * kv)
+        chunk = min(rows, ROW_CHUNK)
+        mixed = width * (2 * rows * llm.width + max(rows * llm.width, chunk * (llm.width + 3 * llm.ffn)))
+        entering = 0 if layer == 0 else rows * llm.width * width
+        tables = 8 * rows * llm.head_width
+        most = max(most, cache + entering + tables + max(rotated, attended, mixed))
+    return sample.rows * llm.width * width + most
