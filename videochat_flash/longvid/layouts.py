@@ -131,8 +131,8 @@ def _lines(text: str) -> Iterator[Raw]:
     if all(_get(value, "video") is None for _, value in values):
         raise ValueError("no line of it names a video")
     for number, value in values:
-        kind = _get(value, "kind")
-        kind = kind if kind in get_args(NoteKind) and kind != "shot" else "caption"
+        given = _get(value, "kind")
+        kind: NoteKind = given if given in get_args(NoteKind) and given != "shot" else "caption"
         text = _get(value, "text") if isinstance(value, dict) else value
         yield Raw(_get(value, "video"), f"line {number}", kind, _get(value, "start"), _get(value, "end"), text)
 
