@@ -81,8 +81,8 @@ OPTIONS = {
     "niah score": "name against json",
     "niah plot": "name",
     "niah verify": "name json",
-    "bench": "video frames size model random-weights image-size device dtype keep keep-by max-new-tokens repeats warmup "
-    "plan share compare out write json quiet",
+    "bench": "video frames size model random-weights image-size device dtype keep keep-by max-new-tokens repeats "
+    "warmup plan share compare out write json quiet",
     "synth needle": "out haystack frames questions seed truth kinds fps size",
     "synth card": "out colour shape character seed size",
 }
