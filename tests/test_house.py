@@ -46,7 +46,9 @@ ALLOWED: dict[str, set[str]] = {
     "train": {*BELOW_CHAT, "synth"},
     "needle": {"config", "files", "video", "synth"},
     "grade": {"synth"},
-    "niah": {*CORE, "prefix", "synth", "needle", "grade"},
+    "stats": set(),
+    "journal": {"files"},
+    "niah": {*CORE, "prefix", "synth", "needle", "grade", "stats", "journal"},
     "sheet": {"video"},
     **{name: set() for name in ("show", "options")},  # these two and the next five are the command line's own
     "errors": {"show"},
@@ -70,10 +72,11 @@ ALLOWED: dict[str, set[str]] = {
 }
 # Commands: they end as a command ends, show bars, and one measures what a user would get.
 ALSO = {
-    "train/report.py": {"chat", "grade", "needle", "prefix", "show", "errors"},
+    "train/report.py": {"chat", "grade", "stats", "needle", "prefix", "show", "errors"},
     "train/tiny.py": {"errors"},
     "train/command.py": {"show"},
     "train/ablate.py": {"show", "errors"},
+    "niah/ask.py": {"session"},
     "niah/commands.py": {"errors", "options", "session", "show"},
 }
 LAZY = {"__init__.py", "cli.py", "video.py"}  # where an import may stand inside a function, of the core and the edge
