@@ -17,7 +17,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 UNIT = r"\s*(?:seconds|second|secs|sec|s)\b"
 SPAN = re.compile(rf"\bfrom\s+(\d+(?:\.\d+)?)(?:{UNIT})?\s+to\s+(\d+(?:\.\d+)?){UNIT}", re.IGNORECASE)
-LETTERS = "ABCDEFGH"  # of options
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"  # of options
 SIGN = re.compile(rf"\b(?:digit|letter|character)\s+([{''.join(CHARACTERS)}])\b")
 
 
