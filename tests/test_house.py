@@ -49,12 +49,13 @@ ALLOWED: dict[str, set[str]] = {
     "stats": set(),
     "journal": {"files"},
     "niah": {*CORE, "prefix", "synth", "needle", "grade", "stats", "journal"},
+    "eval": {*CORE, "prefix", "synth", "needle", "grade", "stats", "journal", "session", "facts", "show", "sheet"},
     "sheet": {"video"},
     **{name: set() for name in ("show", "options")},  # these two and the next five are the command line's own
     "errors": {"show"},
     "facts": {"config", "sight", "video", "weights"},
     "session": {*CORE, "facts", "show"},
-    "needle_commands": {"files", "options", "errors", "needle"},
+    "needle_commands": {"files", "options", "errors", "show", "needle", "eval"},
     "demo": {*CORE, "facts", "show", "session", "sheet", "needle", "synth"},
     "cli": {
         *CORE,
@@ -66,6 +67,7 @@ ALLOWED: dict[str, set[str]] = {
         "session",
         "demo",
         "needle_commands",
+        "eval",
         "train",
         "niah",
     },
@@ -77,6 +79,7 @@ ALSO = {
     "train/command.py": {"show"},
     "train/ablate.py": {"show", "errors"},
     "niah/ask.py": {"session"},
+    "eval/commands.py": {"errors", "options"},
     "niah/commands.py": {"errors", "options", "session", "show"},
 }
 LAZY = {"__init__.py", "cli.py", "video.py"}  # where an import may stand inside a function, of the core and the edge

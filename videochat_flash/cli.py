@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from . import __version__, errors, show
+from .eval.commands import evaluate, ground
 from .files import check_target
 from .needle_commands import app as synth
 from .niah.commands import app as niah
@@ -55,6 +56,8 @@ app = typer.Typer(
 )
 app.add_typer(synth, name="synth")
 app.add_typer(niah, name="niah")
+app.command("eval")(evaluate)
+app.command()(ground)
 
 # -- commands ----------------------------------------------------------------------------------------------------------
 
