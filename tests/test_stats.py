@@ -71,6 +71,8 @@ def test_cells_weigh_alike_and_nothing_is_an_error() -> None:
     sure = stats.bootstrap(grid(20, 20, 5), rng())
     assert (sure.mean, sure.design, sure.effective) == (1.0, 5.0, 20.0)
     assert (sure.low, sure.high) == pytest.approx((0.839, 1.0), abs=1e-3)
+    thirds = [Outcome((), str(n), 0, float(i == 0)) for n in range(2) for i in range(6)]  # alike but for rounding
+    assert stats.bootstrap(thirds, rng()).high == stats.wilson(2 / 6, 2)[1] > 0.6
     with pytest.raises(ValueError, match="nothing to average"):
         stats.bootstrap([], rng())
 

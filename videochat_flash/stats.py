@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 RESAMPLES = 10_000
 AT_ONCE = 500  # resamples in memory
+NOISE = 1e-20  # variance that is rounding
 
 
 def wilson(right: float, asked: int, z: float = 1.96) -> tuple[float, float]:
@@ -94,7 +95,7 @@ def bootstrap(outcomes: Sequence[Outcome], rng: np.random.Generator, resamples: 
         return Mean(mean, 0.0, 1.0, float(len(outcomes)), 1.0)
     drawn = _resampled(sums, counts, rng, resamples)
     single = float(np.var([one.score for one in outcomes])) / len(outcomes)
-    if not single or not drawn.var():  # all alike: resampling cannot tell, so each cluster counts as one trial
+    if not single or drawn.var() < NOISE:  # all alike: resampling cannot tell, so each cluster counts as one trial
         count = len(clusters)
         return Mean(mean, *wilson(mean * count, count), len(outcomes) / count, float(count))
     low, high = np.quantile(drawn, (0.025, 0.975)).tolist()
