@@ -54,7 +54,8 @@ def _section(name: str, section: Facts) -> str:
     for axis, labels in section["axes"].items():
         rows = [[label, *_cells(name, row)] for label, row in labels.items()]
         lines += ["", f"### By {axis.replace('_', ' ')}", "", *_table([axis, *_columns(name)], rows)]
-        lines += ["", f"Mean of these {len(rows)}, each weighing the same: {percent(section['means'][axis])}."]
+        if len(rows) > 1:
+            lines += ["", f"Mean of these {len(rows)}, each weighing the same: {percent(section['means'][axis])}."]
     return "\n".join(lines)
 
 
