@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 
 from videochat_flash.eval.benchmarks import BENCHMARKS, Graded, by_group, macro, micro, reference_mean
 from videochat_flash.eval.judges import ASPECTS, Average, Judgement, judgement, three_way, vdc
+from videochat_flash.eval.options import Bench
+from videochat_flash.eval.prompts import PAPER
 
 
 def item(score: float, empty: bool = False, **groups: str | tuple[str, ...]) -> Graded:
@@ -13,6 +17,11 @@ def item(score: float, empty: bool = False, **groups: str | tuple[str, ...]) -> 
 
 
 MLVU = [*[item(1, task="count")] * 3, item(0, task="count"), *[item(0, task="order")] * 2]
+
+
+def test_every_benchmark_can_be_named() -> None:
+    literal, _ = get_args(Bench)
+    assert list(get_args(literal)) == list(BENCHMARKS) and set(PAPER) <= set(BENCHMARKS)
 
 
 def test_micro_and_macro_means_are_two_numbers() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import videos
 from command import run, small_model
+from PIL import Image
 from questionnaires import rows, write
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -107,6 +108,14 @@ def test_windows_of_one_video_are_seen_apart(model: Path, tmp_path: Path, capsys
     assert done.code == 1 and "start 99 s is beyond the end of" in done.err and "there is nothing to score" in done.err
 
 
+def test_pictures_and_folders_of_them(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "frames").mkdir()
+    for i in range(4):
+        Image.fromarray(videos.numbered(i)).save(tmp_path / "frames" / f"{i}.png")
+    some = [{**rows()[0], "id": name, "video": name} for name in ("frames", "frames/0.png")]
+    assert run(capsys, "eval", write(tmp_path, some), "--out", tmp_path / "run", "--model", model).code == 0
+
+
 BAD = {
     "file": (["{}/none.jsonl", "--out", "{}/x"], 1, "none.jsonl is missing"),
     "out": (["{}/rows.jsonl"], 2, "--out"),
@@ -132,7 +141,8 @@ def test_what_cannot_be_is_said_in_one_line(name: str, tmp_path: Path, capsys: p
 def test_nothing_to_compare_with(file: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     asked = ["eval", file, "--out", tmp_path / "run", "--model", model, "--limit", 1, "--no-blind"]
     done = run(capsys, *asked, "--against", tmp_path / "none")
-    assert done.code == 1 and "there is no run in" in done.err and len(done.lines) == 1
+    assert done.code == 1 and "names no run to compare with" in done.err and len(done.lines) == 1
+    assert not (tmp_path / "run").exists()  # told before anything is asked
 
 
 def test_without_matplotlib_there_is_no_picture_but_a_note(

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .items import Flaw, Item
 
 MOST_TOLD = 10  # rows that are wrong
+NO_OTHER = "--against names no run to compare with"
 
 
 def evaluate(
@@ -65,12 +66,15 @@ def evaluate(
 ) -> None:
     """Ask a model all questions of a file, and report how many it answers right."""
     from .. import session
+    from ..journal import read_run
     from .ask import How
 
     with errors.usage():
         sampling = session.sampling_of(max_frames, fps, num_frames, None, None, policy)
         how = How(wording, benchmark, sampling, session.plan_of(keep, keep_by), max_new_tokens)
     items, flaws = _rows(file, limit, allow_missing)
+    if against is not None:
+        read_run(against, NO_OTHER)  # or fail now, not after hours of asking
     if not score_only:
         _ask(items, out, (model, revision, device, dtype), how, not no_blind, not (quiet or as_json))
     facts = _summary(file, items, flaws, out, benchmark, against)
@@ -140,7 +144,7 @@ def _summary(
     records = read_results(out)
     facts = {"file": str(file), **summary(items, flaws, records, run, benchmark)}
     if against is not None:
-        other = read_run(against, f"there is no run in {against} to compare with")
+        other = read_run(against, NO_OTHER)
         rule = BENCHMARKS[benchmark]
         theirs = scored(items, read_results(against), other, rule)
         facts["against"] = {"name": str(against), "sections": compared(scored(items, records, run, rule), theirs)}
