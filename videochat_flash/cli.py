@@ -56,8 +56,6 @@ app = typer.Typer(
 )
 app.add_typer(synth, name="synth")
 app.add_typer(niah, name="niah")
-app.command("eval")(evaluate)
-app.command()(ground)
 
 # -- commands ----------------------------------------------------------------------------------------------------------
 
@@ -295,6 +293,9 @@ def demo(
 
     room.run(video, out, seed, model)
 
+
+app.command("eval")(evaluate)
+app.command()(ground)
 
 # -- helpers -----------------------------------------------------------------------------------------------------------
 

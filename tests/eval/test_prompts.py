@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from videochat_flash.eval.items import Item
-from videochat_flash.eval.prompts import PAPER, grounding, lettered, prompt
+from videochat_flash.eval.prompts import PAPER, grounding, prompt
 
 TWO = Item("a", "v", Path("v"), "Who?", options=("x", "y"))
 SAID = replace(TWO, subtitles="One.\nTwo.")
@@ -19,7 +19,6 @@ DIRECTLY = "Answer with the option's letter from the given choices directly."
 
 def test_the_question_alone() -> None:
     assert [prompt(one, "question") for one in (TWO, SAID, WORDS)] == ["Who?", "Who?", "Which way?"]
-    assert not lettered(TWO, "question") and lettered(TWO, "full") and not lettered(WORDS, "full")
 
 
 def test_in_full() -> None:

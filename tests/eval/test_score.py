@@ -147,7 +147,7 @@ def test_the_report_says_all_of_it(some: list[Item], tmp_path: Path) -> None:
 
 
 def test_a_bar_in_a_label_does_not_break_a_table(tmp_path: Path) -> None:
-    row = {**rows()[0], "group": "a | b"}
+    row = {**rows()[0], "group": "a |\nb"}
     assert "| a / b |" in report(facts_of(items(tmp_path / "data", [row]), tmp_path, Told(truth)))
 
 

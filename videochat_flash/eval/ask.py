@@ -16,10 +16,11 @@ from ..session import Manner, decoder_mark
 from ..sight import Sight
 from ..video import Sampling
 from .items import Item
-from .prompts import Wording, lettered, prompt
+from .prompts import Wording, prompt
 
 NEW_TOKENS = {"choice": 16, "reference": 64, "interval": 50}  # at most, of answers
 PROMPTS = "eval 1"  # version of the wording
+FAILURES = (ValueError, OSError, torch.OutOfMemoryError)  # of one question or video; the next one may do better
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class How:
 
 
 class Ours:
-    """A model of ours.
+    """A model of ours, taking the likeliest token always.
 
     Args:
         vc: the model.
@@ -96,19 +97,14 @@ class Ours:
         """Raises Unanswered for a video that cannot be seen, a prompt too long, and where memory does not suffice."""
         sight = None if blind else self._seen(item)
         try:
-            manner = Manner(self.plan, {"max_new_tokens": self.how.new_tokens or NEW_TOKENS[item.kind]})
+            tokens = self.how.new_tokens or NEW_TOKENS[item.kind]
+            manner = Manner(self.plan, {"max_new_tokens": tokens, "temperature": 0.0})
             text = prompt(item, self.how.wording, self.how.benchmark)
             begun = None if sight is None else self.begun
             reply = session.say(self.vc, sight, text, manner, bars=False, prefix=begun)
-        except torch.OutOfMemoryError as error:
-            raise Unanswered(f"out of memory: {error}") from None
-        except ValueError as error:
+        except FAILURES as error:
             raise Unanswered(str(error)) from None
         return Said(reply.text, reply.rows)
-
-    def lettered(self, item: Item) -> bool:
-        """Whether a question's options are shown with letters."""
-        return lettered(item, self.how.wording)
 
     def _seen(self, item: Item) -> Sight:
         """What the model sees of a video; the last one is remembered, one that cannot be seen as well."""
@@ -118,9 +114,7 @@ class Ours:
             try:
                 sight = self.vc.see(item.video, sampling)
                 self.last, self.begun = (item.look, sight), prepare(self.vc, sight, keep=self.plan)
-            except torch.OutOfMemoryError as error:
-                raise Unanswered(f"out of memory: {error}") from None
-            except (ValueError, OSError) as error:
+            except FAILURES as error:
                 self.last = (item.look, Unanswered(str(error)))
         found = self.last[1]
         if isinstance(found, Unanswered):

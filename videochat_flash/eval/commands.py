@@ -191,7 +191,8 @@ def _told(facts: dict[str, Any]) -> dict[str, object]:
                 f"{percent(row['score'])} of {row['asked']} ({spread(row['clustered'])}{blind}, "
                 f"constant {percent(row['constant'])})"
             )
-            told |= {f"{label}": percent(one["score"]) for label, one in facts[name]["axes"].get("group", {}).items()}
+            for axis, labels in list(facts[name]["axes"].items())[:1]:
+                told[f"{words}, by {axis}"] = {label: percent(one["score"]) for label, one in labels.items()}
     for name, one in facts["against"]["sections"].items() if "against" in facts else ():
         told[f"{name}_against"] = f"{100 * one['difference']:+.1f} points, p = {one['p']:.4f}"
     left = ("unasked", "failed", "missing", "unparsed", "empty")

@@ -85,11 +85,6 @@ def grounding(question: str, wording: Wording) -> str:
     return f"{question}\n{TIMES}" if wording == "full" else question
 
 
-def lettered(item: Item, wording: Wording) -> bool:
-    """Whether options are shown with letters."""
-    return item.kind == "choice" and wording != "question"
-
-
 def _paper_layout(item: Item, benchmark: str) -> Layout:
     if benchmark == "video-mme" and item.subtitles:
         return PAPER_SUBTITLED

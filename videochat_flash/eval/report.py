@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ..show import one_line
+
 Facts = Mapping[str, Any]
 TITLES = {"answers": "Answers", "intervals": "Intervals"}
 
@@ -97,8 +99,8 @@ def _left_out(facts: Facts) -> str:
         "others": "results of rows that are not in the file, or were changed since",
     }
     lines += [f"- {counts[name]} {words}" for name, words in told.items() if counts[name]]
-    lines += [f"- {words}" for words in facts["flaws"]]
-    lines += [f"- {number} x {error}" for error, number in facts["errors"].items()]
+    lines += [f"- {one_line(words)}" for words in facts["flaws"]]
+    lines += [f"- {number} x {one_line(error)}" for error, number in facts["errors"].items()]
     return "\n".join(lines)
 
 
@@ -122,4 +124,4 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
     yield f"| {' | '.join(head)} |"
     yield f"|{'---|' * len(head)}"
     for row in rows:
-        yield f"| {' | '.join(cell.replace('|', '/') for cell in row)} |"
+        yield f"| {' | '.join(one_line(cell).replace('|', '/') for cell in row)} |"
