@@ -75,6 +75,7 @@ OPTIONS = {
     "train": "set dry-run check-data exam gpu gpus json quiet",
     "eval": "out model revision device dtype max-frames fps num-frames policy keep keep-by prompt benchmark "
     "max-new-tokens no-blind limit allow-missing score-only against json quiet",
+    "rows": "videos out subtitles",
     "ground": f"out {COMMON} keep keep-by prompt json quiet",
     "niah build": "out haystack join fps size allow-repeat lengths depths items hops decoys hold align needles images "
     "ask rotations controls compat no-duplicate seed quiet",

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from . import __version__, errors, show
-from .eval.commands import evaluate, ground
+from .eval.commands import evaluate, ground, rows
 from .files import check_target
 from .needle_commands import app as synth
 from .niah.commands import app as niah
@@ -295,6 +295,7 @@ def demo(
 
 
 app.command("eval")(evaluate)
+app.command()(rows)
 app.command()(ground)
 
 # -- helpers -----------------------------------------------------------------------------------------------------------

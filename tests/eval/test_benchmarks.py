@@ -7,8 +7,9 @@ from typing import get_args
 import pytest
 
 from videochat_flash.eval.benchmarks import BENCHMARKS, Graded, by_group, macro, micro, reference_mean
+from videochat_flash.eval.datasets import READERS
 from videochat_flash.eval.judges import ASPECTS, Average, Judgement, judgement, three_way, vdc
-from videochat_flash.eval.options import Bench
+from videochat_flash.eval.options import Name
 from videochat_flash.eval.prompts import PAPER
 
 
@@ -20,8 +21,7 @@ MLVU = [*[item(1, task="count")] * 3, item(0, task="count"), *[item(0, task="ord
 
 
 def test_every_benchmark_can_be_named() -> None:
-    literal, _ = get_args(Bench)
-    assert list(get_args(literal)) == list(BENCHMARKS) and set(PAPER) <= set(BENCHMARKS)
+    assert list(get_args(Name)) == list(BENCHMARKS) == list(READERS) and set(PAPER) <= set(BENCHMARKS)
 
 
 def test_micro_and_macro_means_are_two_numbers() -> None:

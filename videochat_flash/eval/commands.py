@@ -199,6 +199,33 @@ def _told(facts: dict[str, Any]) -> dict[str, object]:
     return {**told, **{name: counts[name] for name in left if counts[name]}}
 
 
+def rows(
+    benchmark: options.Benchmark,
+    files: options.Annotations,
+    videos: options.Videos,
+    out: options.RowsOut,
+    subtitles: options.Subtitles = None,
+) -> None:
+    """Turn a public benchmark's own annotations into a file of questions for eval."""
+    from ..files import beside
+    from .datasets import Media, write_rows
+    from .items import counted, read_items
+
+    check_target(out)
+    if not videos.is_dir():
+        raise NotADirectoryError(f"--videos {videos} is not a folder")
+    made = list(write_rows(benchmark, files, Media(videos, subtitles, out.parent)))
+    if not made:
+        raise ValueError(f"{', '.join(map(str, files))}: there are no questions in it")
+    with beside(out) as part:
+        part.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in made), encoding="utf-8")
+    items, flaws = read_items(out)
+    if flaws:
+        text = f"{len(flaws)} of {len(made)} rows cannot be asked ({counted(flaws)}), the first: {flaws[0]}"
+        warnings.warn(text, stacklevel=2)
+    typer.echo(f"{out}: {len(items)} questions about {len({one.name for one in items})} videos")
+
+
 def ground(
     context: typer.Context,
     video: options.Video,

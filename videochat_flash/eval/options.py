@@ -26,10 +26,16 @@ NoBlind = Annotated[
     bool, typer.Option("--no-blind", help="Do not ask everything without the video as well.", rich_help_panel=_HOW)
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="Ask the first rows only.", rich_help_panel=_HOW)]
+Name = Literal[
+    "mvbench", "perception-test", "longvideobench", "mlvu", "video-mme", "lvbench", "charades-sta", "videoeval-pro"
+]
+Benchmark = Annotated[Name, typer.Argument(metavar="BENCHMARK", help="As mvbench; another name lists them all.")]
+Annotations = Annotated[list[Path], typer.Argument(metavar="FILE...", help="Its annotations: .json, .jsonl, .parquet.")]
+Videos = Annotated[Path, typer.Option(help="Folder of its videos, anywhere below which each is found by its name.")]
+Subtitles = Annotated[Path | None, typer.Option(help="Folder of its subtitles; they are left out where none is named.")]
+RowsOut = Annotated[Path, typer.Option("--out", "-o", help="The JSONL file to write.")]
 Bench = Annotated[
-    Literal[
-        "mvbench", "perception-test", "longvideobench", "mlvu", "video-mme", "lvbench", "charades-sta", "videoeval-pro"
-    ],
+    Name,
     typer.Option(help="Whose wording --prompt paper is, and whose reading 'reference' scores.", rich_help_panel=_HOW),
 ]
 Against = Annotated[

@@ -23,7 +23,6 @@ Reader = Callable[[str, Sequence[str], np.random.Generator], str | None]
 
 MARKS = ';/[]"{}()=+\\_-><@`,?!'  # taken out before a letter is looked for
 PREFIXES = ("The best answer is", "The correct answer is", "The answer is", "The answer")
-LONG = 10  # words of an answer in which Video-MME expects a capital
 NUMBER = r"\d+(?:\.\d+)?"
 HINTS = ("start", "end", "happen")
 
