@@ -40,6 +40,7 @@ def test_the_reference_leaves_out_what_is_empty_and_weighs_tasks_by_size() -> No
     assert reference_mean(some, BENCHMARKS["mvbench"]) == pytest.approx((2 * 1 + 3 / 3) / 5)
     assert reference_mean(some, BENCHMARKS["video-mme"]) == micro(some) == pytest.approx(2 / 5)
     assert reference_mean([item(0, True, task="a")], BENCHMARKS["mlvu"]) is None
+    assert reference_mean([item(1), item(0), item(0, True)], BENCHMARKS["mvbench"]) == 0.5  # of no task
     assert reference_mean([item(1, True, task="a"), item(1, task="b")], BENCHMARKS["mlvu"]) == 1.0
 
 

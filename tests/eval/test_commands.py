@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import videos
-from command import run, small_model
+from command import run, small_model, start
 from PIL import Image
 from questionnaires import rows, write
+
+from videochat_flash.eval.run import read_results
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -86,6 +89,28 @@ def test_a_broken_video_fails_alone_and_blocks_the_score(
     videos.make(tmp_path / "clips" / "1.mp4", 8, 2)
     mended = run(capsys, *asked)
     assert mended.code == 0 and "failed" not in mended.out
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_where_it_was(file: Path, model: Path, tmp_path: Path) -> None:
+    """With real processes, and kill -9."""
+    asked = ["eval", file, "--model", model, "--quiet", "--out"]
+    path = tmp_path / "killed" / "results.jsonl"
+    process = start(*asked, tmp_path / "killed")
+    limit = time.monotonic() + 300
+    while not (path.is_file() and path.read_bytes().count(b"\n") >= 3) and time.monotonic() < limit:
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    kept = path.read_bytes()
+    kept = kept[: kept.rfind(b"\n") + 1]
+    for out in (tmp_path / "killed", tmp_path / "whole"):
+        process = start(*asked, out)
+        _, told = process.communicate(timeout=300)
+        assert (process.returncode, told) == (0, "")
+    assert path.read_bytes().startswith(kept) and path.read_bytes().count(b"\n") == 24
+    texts = [{key: one.text for key, one in read_results(tmp_path / name).items()} for name in ("killed", "whole")]
+    assert texts[0] == texts[1]
 
 
 def test_a_limit_and_an_end_before_all_is_asked(

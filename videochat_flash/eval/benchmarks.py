@@ -77,12 +77,12 @@ def macro(items: Sequence[Graded], axis: str) -> float | None:
 def reference_mean(items: Sequence[Graded], benchmark: Benchmark) -> float | None:
     """The reference's own number: over all items, or tasks without their empty answers, weighted by size.
 
-    A task of which every answer is empty has no score there, and is left out of the mean.
+    A task of which every answer is empty has no score there, and is left out of the mean. Items without tasks are one.
     """
     if benchmark.counts == "all" or not benchmark.axes:
         return micro(items)
     total, size = 0.0, 0
-    for some in by_group(items, benchmark.axes[0]).values():
+    for some in (by_group(items, benchmark.axes[0]) or {"": list(items)}).values():
         answered = [one for one in some if not one.empty]
         if answered:
             total += len(some) * sum(one.score for one in answered) / len(answered)
