@@ -117,6 +117,7 @@ def test_subtitles_of_video_mme(tmp_path: Path, capsys: pytest.CaptureFixture[st
     items, _ = read_items(tmp_path / "rows.jsonl")
     told = [prompt(one, "paper", "video-mme") for one in items]
     assert told[0].startswith("This video's subtitles are listed below: \nHello.\nBye.\nThese are the frames and ")
+    assert told[1].startswith("This video's subtitles are listed below: \n\nThese are the frames and subtitles of ")
     assert told[2].startswith("These are the frames of a video.") and "\nD. A. Four.\n" in told[2]
     assert white_lines("plain") == []
 

@@ -38,7 +38,7 @@ class Item:
         groups: its labels, one or several on each axis.
         start: the second at which the model begins to look; None is the beginning.
         end: the second at which it stops; None is the end.
-        subtitles: what is said, a line each, for the prompt.
+        subtitles: what is said, a line each, for the prompt; None where nobody knows, "" where nothing is.
     """
 
     id: str
@@ -52,7 +52,7 @@ class Item:
     groups: tuple[tuple[str, tuple[str, ...]], ...] = ()
     start: float | None = None
     end: float | None = None
-    subtitles: str = ""
+    subtitles: str | None = None
 
     @property
     def kind(self) -> Kind:
@@ -161,8 +161,8 @@ def _item(row: Mapping[str, Any], folder: Path) -> Item:
         raise _Wrong("wrong field", f"the question has {len(question)} characters, more than {MOST_QUESTION}")
     options, answer, references, interval = _truth(row)
     start, end = _window(row)
-    subtitles = row.get("subtitles") or ""
-    if not isinstance(subtitles, str):
+    subtitles = row.get("subtitles")
+    if subtitles is not None and not isinstance(subtitles, str):
         raise _Wrong("wrong field", f"'subtitles' must be a text, a line each, not {subtitles!r}")
     video = folder / name
     if not video.exists():

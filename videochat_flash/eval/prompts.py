@@ -86,7 +86,7 @@ def grounding(question: str, wording: Wording) -> str:
 
 
 def _paper_layout(item: Item, benchmark: str) -> Layout:
-    if benchmark == "video-mme" and item.subtitles:
+    if benchmark == "video-mme" and item.subtitles is not None:
         return PAPER_SUBTITLED
     return PAPER.get(benchmark, PAPER["mvbench"])
 
@@ -95,7 +95,7 @@ def _choices(item: Item, layout: Layout, wording: Wording) -> str:
     options = "".join(
         layout.option.format(letter=letter, words=words) for letter, words in zip(LETTERS, item.options, strict=False)
     )
-    before = layout.before.format(question=item.question, subtitles=item.subtitles)
+    before = layout.before.format(question=item.question, subtitles=item.subtitles or "")
     return f"{_subtitles(item) if wording == 'full' else ''}{before}{options}{layout.after}"
 
 
