@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,9 @@ def test_a_strip_shows_the_frames_of_the_interval(film: Path, tmp_path: Path) ->
     ]
     seen = [videos.read_numbers(np.asarray(Image.fromarray(one).resize((256, 192)))[None])[0] for one in thumbs]
     assert seen == list(range(10, 18))
+    strip(replace(found, end=6.5), tmp_path / "short.png")  # three frames: each once
+    with Image.open(tmp_path / "short.png") as image:
+        assert image.width == 3 * (wide + gap) + gap
 
 
 def test_the_command(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
 
 from .. import session
 from ..chat import Reply, Stopwatch, VideoChatFlash
@@ -17,7 +19,7 @@ from ..video import Sampling, VideoInfo, decode, plan
 from .prompts import Wording, grounding
 from .times import interval
 
-FRAMES = 8  # of a strip
+FRAMES = 8  # of a strip at most
 THUMB = 320  # pixels that its pictures are decoded to
 
 
@@ -100,6 +102,8 @@ def strip(found: Found, path: Path) -> None:
     info = found.info
     chosen = plan(info, Sampling("count", num_frames=FRAMES, start=found.start, end=found.end))
     (frames,) = decode(info, chosen, THUMB, chunk=len(chosen.frames))
+    _, first = np.unique(frames.seconds, return_index=True)  # a short interval has fewer frames: each once
+    frames = replace(frames, pixels=frames.pixels[first], seconds=frames.seconds[first])
     sheet = contact_sheet(frames, columns=FRAMES // 2, width=THUMB, aspect=info.width / info.height)
     with beside(path) as part:
         sheet.save(part, "PNG")
