@@ -46,14 +46,17 @@ ALLOWED: dict[str, set[str]] = {
     "train": {*BELOW_CHAT, "cost", "synth"},
     "needle": {"config", "files", "video", "synth"},
     "grade": {"synth"},
-    "niah": {*CORE, "prefix", "synth", "needle", "grade"},
+    "stats": set(),
+    "journal": {"files"},
+    "niah": {*CORE, "prefix", "synth", "needle", "grade", "stats", "journal"},
+    "eval": {*CORE, "prefix", "synth", "needle", "grade", "stats", "journal", "session", "facts", "show", "sheet"},
     "bench": {*CORE, "prefix", "cost", "synth"},
     "sheet": {"video"},
     **{name: set() for name in ("show", "options")},  # these two and the next five are the command line's own
     "errors": {"show"},
     "facts": {"config", "sight", "video", "weights"},
     "session": {*CORE, "prefix", "facts", "show"},
-    "needle_commands": {"files", "options", "errors", "needle"},
+    "needle_commands": {"files", "options", "errors", "show", "needle", "eval"},
     "demo": {*CORE, "facts", "show", "session", "sheet", "needle", "synth"},
     "cli": {
         *CORE,
@@ -65,6 +68,7 @@ ALLOWED: dict[str, set[str]] = {
         "session",
         "demo",
         "needle_commands",
+        "eval",
         "train",
         "niah",
         "bench",
@@ -72,10 +76,12 @@ ALLOWED: dict[str, set[str]] = {
 }
 # Commands: they end as a command ends, show bars, and one measures what a user would get.
 ALSO = {
-    "train/report.py": {"chat", "grade", "needle", "prefix", "show", "errors"},
+    "train/report.py": {"chat", "grade", "stats", "needle", "prefix", "show", "errors"},
     "train/tiny.py": {"errors"},
     "train/command.py": {"show"},
     "train/ablate.py": {"show", "errors"},
+    "niah/ask.py": {"session"},
+    "eval/commands.py": {"errors", "options"},
     "niah/commands.py": {"errors", "options", "session", "show"},
     "bench/commands.py": {"errors", "needle", "options", "session", "show"},
     "bench/tasks.py": {"facts", "show"},

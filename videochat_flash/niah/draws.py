@@ -1,25 +1,15 @@
-"""What makes a suite repeatable: one form of JSON, digests of it, and draws that depend on names alone."""
+"""What makes a suite repeatable: draws that depend on names alone."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 
 import numpy as np
 
+from ..journal import canonical
 from ..synth.world import Rng
 
 VERSION = "niah 1"  # of suites: a change of what any draw means changes it
-
-
-def canonical(value: object) -> str:
-    """JSON in one form: keys in order, no spaces. NaN is refused."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-
-
-def digest(value: object) -> str:
-    """SHA-256 of the canonical JSON."""
-    return hashlib.sha256(canonical(value).encode()).hexdigest()
 
 
 def rng_of(seed: int, *names: str | int | float) -> Rng:

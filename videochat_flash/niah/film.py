@@ -19,12 +19,13 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from ..chat import VideoChatFlash
 from ..config import PIXEL_MEAN
+from ..journal import digest
 from ..sight import Sight
 from ..synth import Event, Scene
 from ..synth.world import Image8
 from ..video import CLIP, Frames, Sampling, write
 from .compat import ROW_TOKENS
-from .draws import VERSION, digest
+from .draws import VERSION
 from .haystack import Haystack
 from .items import SECONDS, Needle
 from .place import Film, Part, Ref, length_of, refs

@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ..journal import digest
 from ..needle import PROCEDURAL, SIZE
 from ..synth import Haystack as Endless
 from ..synth import procedural
 from ..synth.world import Image8
 from ..video import TICK, SamplePlan, VideoInfo, decode, probe
-from .draws import VERSION, digest, rng_of
+from .draws import VERSION, rng_of
 
 HASH = 8  # rows and columns of a perceptual hash
 NOISE = 2  # levels by which neighbours must differ: flat fields look alike, whatever a codec does to them

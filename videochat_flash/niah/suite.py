@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..files import beside
+from ..journal import canonical, digest
 from ..video import CLIP
 from . import compat
-from .draws import VERSION, canonical, digest
+from .draws import VERSION
 from .film import Scenery
 from .haystack import Haystack, open_haystack
 from .items import Needle, Way
