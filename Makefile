@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 PIP := $(BIN)/pip --disable-pip-version-check --quiet --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install test check demo report-tiny bench tiny ablations clean
+.PHONY: help install test check demo eval-tiny report-tiny bench tiny ablations clean
 
 help:  ## print these lines
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,11 @@ check: install  ## lint, format and types alone
 
 demo: install  ## ask the embedded model about a generated video, or about VIDEO=path
 	$(BIN)/vcflash demo $(if $(VIDEO),--video '$(VIDEO)')
+
+eval-tiny: install  ## ask the embedded model the synthetic suite: eight drawn videos, every kind of question
+	rm -rf runs/suite
+	$(BIN)/vcflash synth suite --out runs/suite
+	$(BIN)/vcflash eval runs/suite/suite.jsonl --prompt question --out runs/suite/flash-tiny
 
 report-tiny: install  ## measure the embedded model; SEED= and HAYSTACK= change the videos
 	$(BIN)/python -m videochat_flash.train.report $(if $(SEED),--seed $(SEED)) $(if $(HAYSTACK),--haystack '$(HAYSTACK)')

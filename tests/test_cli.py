@@ -75,6 +75,10 @@ OPTIONS = {
     "convert": "",
     "demo": "video out seed model",
     "train": "set dry-run check-data exam gpu gpus json quiet",
+    "eval": "out model revision device dtype max-frames fps num-frames policy keep keep-by prompt benchmark "
+    "max-new-tokens no-blind limit allow-missing score-only against json quiet",
+    "rows": "videos out subtitles",
+    "ground": f"out {COMMON} keep keep-by prompt json quiet",
     "niah build": "out haystack join fps size allow-repeat lengths depths items hops decoys hold align needles images "
     "ask rotations controls compat no-duplicate seed quiet",
     "niah run": "model revision device dtype keep keep-by yarn pixels no-share endpoint send stamps timeout "
@@ -96,6 +100,7 @@ OPTIONS = {
     "longvid simulate": "out records workers seed json quiet",
     "longvid plan": "hours cores tokens-per-frame json",
     "synth needle": "out haystack frames questions seed truth kinds fps size",
+    "synth suite": "out haystack videos frames seed quiet",
     "synth card": "out colour shape character seed size",
 }
 

@@ -95,26 +95,6 @@ def test_a_chain_is_right_when_all_of_it_is() -> None:
     assert grade.jointly([]) == {}
 
 
-@pytest.mark.parametrize(
-    ("right", "asked", "low", "high"),
-    [
-        (0, 10, 0.0, 0.2775),
-        (10, 10, 0.7225, 1.0),
-        (5, 10, 0.2366, 0.7634),
-        (485, 500, 0.9512, 0.9817),
-        (0, 0, 0, 1),
-        (2379, 2400, 0.987, 0.994),
-        (20, 20, 0.839, 1.0),
-        *((20, 100, 0.133, 0.289), (25, 100, 0.175, 0.343), (33, 100, 0.246, 0.427), (35, 100, 0.264, 0.447)),
-        *((60, 100, 0.502, 0.691), (7, 100, 0.034, 0.137), (18, 100, 0.117, 0.267), (27, 100, 0.193, 0.364)),
-        *((31, 100, 0.228, 0.406), (54, 100, 0.443, 0.634)),
-    ],
-)
-def test_wilson(right: int, asked: int, low: float, high: float) -> None:
-    """Against published values of the interval."""
-    assert grade.wilson(right, asked) == pytest.approx((low, high), abs=1e-3)
-
-
 OPTIONS = ("red", "a blue kite", "Gray", "two")
 
 

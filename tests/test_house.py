@@ -46,16 +46,18 @@ ALLOWED: dict[str, set[str]] = {
     "train": {*BELOW_CHAT, "cost", "synth", "strict"},
     "needle": {"config", "files", "video", "synth"},
     "grade": {"synth"},
-    **{name: set() for name in ("looks", "remote", "strict", "journal")},
-    "niah": {*CORE, "prefix", "synth", "needle", "grade", "looks", "remote", "journal"},
+    **{name: set() for name in ("looks", "remote", "strict", "stats")},
+    "journal": {"files"},
+    "niah": {*CORE, "prefix", "synth", "needle", "grade", "looks", "remote", "stats", "journal"},
     "longvid": {*CORE, "synth", "needle", "grade", "looks", "remote", "journal", "strict"},
+    "eval": {*CORE, "prefix", "synth", "needle", "grade", "stats", "journal", "session", "facts", "show", "sheet"},
     "bench": {*CORE, "prefix", "cost", "synth"},
     "sheet": {"video"},
     **{name: set() for name in ("show", "options")},  # these two and the next five are the command line's own
     "errors": {"show"},
     "facts": {"config", "sight", "video", "weights"},
     "session": {*CORE, "prefix", "facts", "show"},
-    "needle_commands": {"files", "options", "errors", "needle"},
+    "needle_commands": {"files", "options", "errors", "show", "needle", "eval"},
     "demo": {*CORE, "facts", "show", "session", "sheet", "needle", "synth"},
     "cli": {
         *CORE,
@@ -67,6 +69,7 @@ ALLOWED: dict[str, set[str]] = {
         "session",
         "demo",
         "needle_commands",
+        "eval",
         "train",
         "niah",
         "longvid",
@@ -75,10 +78,12 @@ ALLOWED: dict[str, set[str]] = {
 }
 # Commands: they end as a command ends, show bars, and one measures what a user would get.
 ALSO = {
-    "train/report.py": {"chat", "grade", "needle", "prefix", "show", "errors"},
+    "train/report.py": {"chat", "grade", "stats", "needle", "prefix", "show", "errors"},
     "train/tiny.py": {"errors"},
     "train/command.py": {"show"},
     "train/ablate.py": {"show", "errors"},
+    "niah/ask.py": {"session"},
+    "eval/commands.py": {"errors", "options"},
     "niah/commands.py": {"errors", "options", "session", "show"},
     "longvid/commands.py": {"errors", "options", "session", "show"},
     "bench/commands.py": {"errors", "needle", "options", "session", "show"},

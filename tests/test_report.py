@@ -10,7 +10,7 @@ from command import small_model
 
 from videochat_flash import VideoChatFlash
 from videochat_flash.config import parse_plan
-from videochat_flash.grade import wilson
+from videochat_flash.stats import wilson
 from videochat_flash.synth import HOPS, KINDS, Question
 from videochat_flash.train import report
 from videochat_flash.train.report import Quota, Record, Setting, measure, rows_of, wanted_of

@@ -15,6 +15,7 @@ import typer
 
 from . import __version__, errors, show
 from .bench.commands import bench
+from .eval.commands import evaluate, ground, rows
 from .files import check_target
 from .longvid.commands import app as longvid
 from .needle_commands import app as synth
@@ -299,6 +300,10 @@ def demo(
 
     room.run(video, out, seed, model)
 
+
+app.command("eval")(evaluate)
+app.command()(rows)
+app.command()(ground)
 
 # -- helpers -----------------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,6 @@ Pure functions of words, for everyone who measures a model.
 
 from __future__ import annotations
 
-import math
 import re
 import unicodedata
 from collections.abc import Hashable, Iterable, Sequence
@@ -18,7 +17,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 UNIT = r"\s*(?:seconds|second|secs|sec|s)\b"
 SPAN = re.compile(rf"\bfrom\s+(\d+(?:\.\d+)?)(?:{UNIT})?\s+to\s+(\d+(?:\.\d+)?){UNIT}", re.IGNORECASE)
-LETTERS = "ABCDEFGH"  # of options
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"  # of options
 SIGN = re.compile(rf"\b(?:digit|letter|character)\s+([{''.join(CHARACTERS)}])\b")
 
 
@@ -101,13 +100,3 @@ def option(text: str, options: Sequence[str], lettered: bool = True) -> int | No
 def _bare(text: str) -> str:
     """A text without the marks, quotes and brackets around it."""
     return unicodedata.normalize("NFKC", text).strip(" \t\r\n*_`#>\"'\u201c\u201d\u2018\u2019()[]{}.:")
-
-
-def wilson(right: float, asked: int, z: float = 1.96) -> tuple[float, float]:
-    """Where a share truly lies, with 95 % confidence, when ``right`` of ``asked`` were seen."""
-    if not asked:
-        return 0.0, 1.0
-    share, spread = right / asked, z * z / asked
-    middle = (share + spread / 2) / (1 + spread)
-    half = z / (1 + spread) * math.sqrt(share * (1 - share) / asked + spread / (4 * asked))
-    return max(0.0, middle - half), min(1.0, middle + half)

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from . import errors
+from . import errors, show
 from .files import check_target
-from .options import SynthSeed
+from .options import Quiet, SynthSeed
 
 app = typer.Typer(help="Make test videos whose answers are known.")
 
@@ -40,6 +40,23 @@ def needle(
     typer.echo(
         f"{out}: {frames} frames with {cards} cards and {movers} movers; {truth}: {len(made.questions)} questions"
     )
+
+
+@app.command()
+def suite(
+    out: Annotated[Path, typer.Option(help="Folder for the videos and suite.jsonl.")],
+    haystack: Annotated[str, typer.Option(help="A video to hide things in, or: procedural.")] = "procedural",
+    videos: Annotated[int, typer.Option(min=1, help="How many; every second one holds chains.")] = 8,
+    frames: Annotated[int, typer.Option(min=1, help="Frames of each.")] = 64,
+    seed: SynthSeed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Make videos with a file of questions about them, for vcflash eval."""
+    from .eval.synthetic import write_suite
+
+    with show.progress("drawing", not quiet) as told:
+        made = write_suite(out, haystack, videos, frames, seed, told)
+    typer.echo(f"{made.file}: {made.questions} questions about {made.videos} videos")
 
 
 @app.command()

@@ -141,7 +141,8 @@ def make_prefix(
     rows, (segment,) = model.embed([Prompt(ids, (IGNORE,) * len(ids), prompt.slots)], [videos])
     depth = len(model.decoder.layers)
     layer = min((drop.layer for drop in plan if drop.by == "attention"), default=depth)
-    known, before, done = _known_by(videos), (), 0
+    before: tuple[int, ...] = ()  # visual rows that entered the layers done
+    known, done = _known_by(videos), 0
     caches = tuple(LayerCache() for _ in range(layer))
     if beginning is not None and (same := beginning.shared(rows)):
         done = len(beginning.caches)

@@ -1,7 +1,8 @@
-"""What ``ask``, ``chat``, ``see`` and ``demo`` have in common: options checked early, bars while it works, a report."""
+"""What the commands have in common: options checked early, bars while they work, a report."""
 
 from __future__ import annotations
 
+import hashlib
 import time
 import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -15,7 +16,7 @@ from . import show
 from .chat import Reply, Stopwatch, VideoChatFlash
 from .config import Plan, check_plan, parse_plan
 from .facts import plan_facts
-from .generate import Decoding
+from .generate import Begun, Decoding
 from .prefix import Prefix, prepare
 from .prompt import Turn
 from .sight import Sight
@@ -126,6 +127,16 @@ def load(model: str, revision: str | None, device: str, dtype: str, watch: Stopw
         return VideoChatFlash.from_pretrained(model, revision=revision, dtype=DTYPES[dtype], device=device)
 
 
+def decoder_mark(vc: VideoChatFlash) -> str:
+    """Digest of a sample of the decoder's weights: results of two trainings of one name must not be mixed."""
+    mark = hashlib.sha256()
+    for name, tensor in vc.model.decoder.state_dict().items():
+        flat = tensor.flatten()
+        places = torch.linspace(0, len(flat) - 1, 64, dtype=torch.long, device=flat.device)
+        mark.update(name.encode() + flat[places].bfloat16().float().cpu().numpy().tobytes())
+    return mark.hexdigest()[:16]
+
+
 def see(vc: VideoChatFlash, source: Source, sampling: Sampling, watch: Stopwatch, bars: bool = True) -> Sight:
     """See what is not a Sight yet, with a bar of frames."""
     if isinstance(source.what, Sight):
@@ -141,10 +152,10 @@ def say(
     manner: Manner,
     *,
     history: Sequence[Turn] = (),
+    prefix: Begun | None = None,
     watch: Stopwatch | None = None,
     bars: bool = True,
     write: Write | None = None,
-    prefix: Prefix | None = None,
 ) -> Reply:
     """Answer with a bar of layers; pieces are written as they come."""
     layers = vc.model.config.llm.layers

@@ -184,9 +184,9 @@ def test_requests_keep_to_their_pace() -> None:
 def test_two_processes_write_two_files(tmp_path: Path) -> None:
     setting = setting_of(tmp_path / "films", tmp_path / "out", "http://127.0.0.1:9/v1")
     first, second = Answers(setting), Answers(setting)
-    assert Path(first.file.name).name == "000.jsonl" and Path(second.file.name).name == "001.jsonl"
+    assert Path(first.log.file.name).name == "000.jsonl" and Path(second.log.file.name).name == "001.jsonl"
     first.close()
     second.close()
     third = Answers(setting)
-    assert Path(third.file.name).name == "000.jsonl"
+    assert Path(third.log.file.name).name == "000.jsonl"
     third.close()

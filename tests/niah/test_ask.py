@@ -12,7 +12,7 @@ from command import small_model
 from haystacks import small
 from PIL import Image
 
-from videochat_flash import VideoChatFlash
+from videochat_flash import VideoChatFlash, session
 from videochat_flash.config import Yarn, parse_plan
 from videochat_flash.generate import prefill
 from videochat_flash.niah import ask, compat
@@ -129,7 +129,7 @@ def test_too_little_memory_is_no_answer(vc: VideoChatFlash, suite: Suite, monkey
 def test_yarn_by_option(folder: Path) -> None:
     plain, longer = ask.load(Loading(str(folder))), ask.load(Loading(str(folder), yarn=4.0))
     assert plain.model.config.llm.yarn is None and longer.model.config.llm.yarn == Yarn(4.0, 4096)
-    assert ask.decoder_mark(plain) == ask.decoder_mark(longer)
+    assert session.decoder_mark(plain) == session.decoder_mark(longer)
 
 
 # Compat.

@@ -13,7 +13,7 @@ from command import start
 from haystacks import Eyes, Request, Told, serving, small, truth
 
 from videochat_flash.niah import results
-from videochat_flash.niah.results import Record, Shard, read_results
+from videochat_flash.niah.results import Shard, read_results
 from videochat_flash.niah.run import IN_A_ROW, Ran, in_order, run
 from videochat_flash.niah.suite import Suite
 
@@ -118,24 +118,6 @@ def test_runs_are_not_mixed(suite: Suite, tmp_path: Path) -> None:
     (tmp_path / "results-1-of-2.jsonl").write_text(mixed + "\n")
     with pytest.raises(ValueError, match="mixes results of 2 runs"):
         read_results(suite, tmp_path)
-    (tmp_path / "run.json").write_text("{}")
-    with pytest.raises(ValueError, match="damaged"):
-        results.read_run(tmp_path)
-    with pytest.raises(FileNotFoundError, match="run the suite first"):
-        results.read_run(tmp_path / "none")
-
-
-def test_a_file_is_written_by_one_process_alone(suite: Suite, tmp_path: Path) -> None:
-    path = tmp_path / "results.jsonl"
-    with (
-        results.appending(path) as log,
-        pytest.raises(ValueError, match="being written by another run"),
-        results.appending(path),
-    ):
-        pass
-    with results.appending(path) as log:
-        log.add(Record("a", "b", "c", "ok"))
-    assert path.read_text().count("\n") == 1
 
 
 def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:

@@ -11,12 +11,13 @@ import pytest
 from haystacks import Told, small, truth, wrong
 from PIL import Image
 
-from videochat_flash.grade import wilson
+from videochat_flash.journal import read_run
 from videochat_flash.niah import plot, score
 from videochat_flash.niah.report import report
-from videochat_flash.niah.results import Shard, read_results, read_run
+from videochat_flash.niah.results import Shard, read_results
 from videochat_flash.niah.run import run
 from videochat_flash.niah.suite import Suite, Trial
+from videochat_flash.stats import wilson
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -118,12 +119,12 @@ def test_two_runs_are_compared(suite: Suite, tmp_path: Path) -> None:
         both.append(score.scored(suite, read_results(suite, tmp_path / name)))
     told = score.compared(both[0], both[1], 0)
     grid = sum(not one.control for one in suite.trials)
-    assert told["difference"] == 1.0 and told["trials"] == grid and told["needles"] == 12 and told["p"] < 0.001
+    assert told["difference"] == 1.0 and told["trials"] == grid and told["clusters"] == 12 and told["p"] < 0.001
 
 
 def test_the_report_says_all_of_it(suite: Suite, tmp_path: Path) -> None:
     facts = facts_of(suite, tmp_path, truth)
-    against = {"name": "b", "difference": 0.5, "p": 0.01, "trials": 8, "needles": 4}
+    against = {"name": "b", "difference": 0.5, "p": 0.01, "trials": 8, "clusters": 4}
     told = report({**json.loads(json.dumps(facts)), "against": against})
     for words in (
         "## Single-hop",

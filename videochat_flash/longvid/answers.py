@@ -11,7 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from ..journal import add, appending, canonical, digest
+from ..journal import appending, canonical, digest
 from ..remote import Reply, Server, post, read_reply
 from .settings import Setting
 from .steps import FAILED, HEAD, KEY, Index
@@ -54,7 +54,7 @@ class Answers:
         self.stack, self.lock = ExitStack(), threading.Lock()
         for number in range(MOST_WRITERS):
             try:
-                self.file = self.stack.enter_context(appending(where / f"{number:03d}.jsonl", "no file is free"))
+                self.log = self.stack.enter_context(appending(where / f"{number:03d}.jsonl", "no file is free"))
                 break
             except ValueError:
                 if number == MOST_WRITERS - 1:
@@ -88,7 +88,7 @@ class Answers:
         reply = read_reply(data)  # what is no chat completion is asked again by the next run
         told = canonical({"asked": asked, "response": data.decode(errors="replace"), "seconds": took})
         with self.lock:
-            add(self.file, f"{HEAD}{key}{FAILED}false,{told[1:]}")
+            self.log.line(f"{HEAD}{key}{FAILED}false,{told[1:]}")
         return reply
 
     def close(self) -> None:

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..files import beside
-from ..journal import add, appending, canonical
+from ..journal import Log, appending, canonical
 from ..remote import Unanswered
 from ..strict import Schema
 from .records import ASIDE, FILM, Aside, Film, line_of, parse, plain, read_lines
@@ -212,7 +212,7 @@ def _work(
     step: Step,
     records: Iterator[tuple[str, str]],
     index: Index,
-    journal: TextIO,
+    journal: Log,
     ran: Ran,
     limit: float,
     told: Told,
@@ -229,7 +229,7 @@ def _work(
     count, failed = ran.before, 0
     told(count, ran.records)
     for line in where(step, left()):
-        add(journal, line)
+        journal.line(line)
         count += 1
         failed += line[len(HEAD) + KEY + len(FAILED) :].startswith("true")
         told(count, ran.records)

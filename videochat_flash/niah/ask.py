@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from ..generate import Decoding, prefill
 from ..prefix import Beginning, Prefix, begin, prepare
 from ..prompt import IGNORE, IM_END, IM_START, Prompt, control
 from ..remote import Unanswered
+from ..session import decoder_mark
 from ..sight import Sight
 from ..video import CLIP
 from . import compat
@@ -79,16 +79,6 @@ def load(how: Loading) -> VideoChatFlash:
     dtype = torch.float32 if how.dtype is None and how.device == "cpu" else how.dtype
     model = weights.load_model(folder, config, dtype, how.device)
     return VideoChatFlash(model, weights.read_tokenizer(folder), weights.read_decoding(folder))
-
-
-def decoder_mark(vc: VideoChatFlash) -> str:
-    """Digest of a sample of the decoder's weights: results of two trainings of one name must not be mixed."""
-    mark = hashlib.sha256()
-    for name, tensor in vc.model.decoder.state_dict().items():
-        flat = tensor.flatten()
-        places = torch.linspace(0, len(flat) - 1, 64, dtype=torch.long, device=flat.device)
-        mark.update(name.encode() + flat[places].bfloat16().float().cpu().numpy().tobytes())
-    return mark.hexdigest()[:16]
 
 
 class Ours:

@@ -218,13 +218,14 @@ def _run_folder(folder: Path, name: str) -> Path:
 
 
 def _summary(folder: Path, name: str, against: str | None) -> dict[str, Any]:
-    from .results import read_results, read_run
+    from ..journal import read_run
+    from .results import read_results
     from .score import compared, scored, summary
     from .suite import load_suite
 
     suite = load_suite(folder)
     where = _run_folder(folder, name)
-    run = read_run(where)
+    run = read_run(where, "run the suite first with 'vcflash niah run'")
     records = read_results(suite, where)
     facts = summary(suite, records, run)
     if against is not None:

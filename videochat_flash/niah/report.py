@@ -125,7 +125,7 @@ def _controls(told: Facts) -> str:
 def _against(told: Facts) -> str:
     return (
         f"## Against {told['name']}\n\n"
-        f"Difference {100 * told['difference']:+.1f} points on {told['trials']} common trials of {told['needles']} "
+        f"Difference {100 * told['difference']:+.1f} points on {told['trials']} common trials of {told['clusters']} "
         f"needles, p = {told['p']:.4f} (paired, whole needles swapped)."
     )
 

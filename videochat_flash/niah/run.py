@@ -5,14 +5,15 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 
+from ..journal import appending, begin_run
 from ..remote import Unanswered
 from .ask import Asker
-from .results import Record, Shard, appending, begin_run, read_results
+from .results import Record, Shard, read_results
 from .suite import Suite, Trial
 
 IN_A_ROW = 10  # failures; then something is wrong with more than a trial
@@ -57,15 +58,15 @@ def run(suite: Suite, folder: Path, asker: Asker, shard: Shard, told: Progress) 
         "threads": torch.get_num_threads(),
         **asker.facts,
     }
-    mark = begin_run(suite, folder, asker.settings, facts)
+    mark = begin_run(folder, asker.settings, facts, "name this one with --name", manifest=suite.manifest)
     mine = [trial for trial in suite.trials if shard.holds(trial.id)]
-    with appending(folder / shard.file) as log:
+    with appending(folder / shard.file, "wait for it, or take another --shard") as log:
         there = read_results(suite, folder)
         left = in_order([one for one in mine if one.id not in there or there[one.id].status == "error"])
         before, failed, in_a_row = len(mine) - len(left), 0, 0
         for number, trial in enumerate(left, 1):
             record = _asked(asker, trial, suite.manifest, mark)
-            log.add(record)
+            log.add(asdict(record))
             in_a_row = in_a_row + 1 if record.status == "error" else 0
             failed += record.status == "error"
             told(before + number, len(mine), f"{failed} failed" if failed else "")

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..grade import LETTERS, option, wilson
+from ..grade import LETTERS, option
+from ..stats import Outcome, wilson
 from . import compat, stats
 from .results import Record
-from .stats import Outcome
 from .suite import Suite, Trial, deviations
 
 Facts = dict[str, Any]
@@ -167,7 +167,7 @@ def _single(some: Sequence[Scored], seed: int) -> Facts:
         turned.setdefault((one.trial.item, one.trial.length, one.trial.depth), []).append(one.right)
     full = [all(right) for right in turned.values() if len(right) == rotations]
     return {
-        "mean": asdict(stats.bootstrap(outcomes, seed)),
+        "mean": asdict(stats.mean_of(outcomes, seed)),
         "chance": sum(one.trial.guess for one in some) / len(some),
         "cells": [_cell(cell, part, ("length", "depth")) for cell, part in _grouped(outcomes).items()],
         "by_length": [_margin(outcomes, 0, at, seed) for at in sorted({one.cell[0] for one in outcomes})],
@@ -200,7 +200,7 @@ def _share(scores: Sequence[float]) -> Facts:
 def _margin(outcomes: Sequence[Outcome], axis: int, at: float, seed: int) -> Facts:
     """The mean over one row or column of the grid."""
     some = [one for one in outcomes if one.cell[axis] == at]
-    return {("length", "depth")[axis]: at, "trials": len(some), **asdict(stats.bootstrap(some, seed))}
+    return {("length", "depth")[axis]: at, "trials": len(some), **asdict(stats.mean_of(some, seed))}
 
 
 def _multi(chains: Sequence[Chain], seed: int) -> Facts:
@@ -217,7 +217,7 @@ def _multi(chains: Sequence[Chain], seed: int) -> Facts:
     }
     located = [one for one in captioned if one.cap]
     return {
-        "joint": asdict(stats.bootstrap(joint, seed)),
+        "joint": asdict(stats.mean_of(joint, seed)),
         "chance": sum(one.trial.guess for one in chains) / len(chains),
         "cap": _share([float(bool(one.cap)) for one in captioned]),
         "qa": _share([float(one.qa) for one in captioned]),
@@ -281,5 +281,5 @@ def compared(first: Sequence[Scored], second: Sequence[Scored], seed: int) -> Fa
     both = [(one, other[one.trial.id]) for one in first if one.trial.id in other]
     scores = [(float(one.right), float(two.right)) for one, two in both]
     names = [one.trial.item for one, _ in both]
-    told = stats.paired([a for a, _ in scores], [b for _, b in scores], names, seed)
+    told = stats.difference([a for a, _ in scores], [b for _, b in scores], names, seed)
     return asdict(told)

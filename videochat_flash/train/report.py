@@ -27,9 +27,9 @@ from .. import errors, grade, show
 from ..chat import VideoChatFlash
 from ..config import Plan, check_plan, parse_plan
 from ..files import beside
-from ..grade import wilson
 from ..needle import CHAINS, MOST_HOPS, PROCEDURAL, make_needle
 from ..prefix import prepare
+from ..stats import wilson
 from ..synth import ALL_KINDS, ATTRIBUTES, COLOURS, DIGITS, DIRECTIONS, HOPS, KINDS, SHAPES, SPEEDS, Question
 from ..video import Sampling
 

@@ -1,0 +1,122 @@
+"""Asks a model in this process: questions about one video share what was seen of it, and the prompt up to them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
+
+import torch
+
+from .. import session
+from ..chat import VideoChatFlash
+from ..config import Plan
+from ..facts import plan_text
+from ..prefix import Prefix, prepare
+from ..session import Manner, decoder_mark
+from ..sight import Sight
+from ..video import Sampling
+from .items import Item
+from .prompts import Wording, prompt
+
+NEW_TOKENS = {"choice": 16, "reference": 64, "interval": 50}  # at most, of answers
+PROMPTS = "eval 1"  # version of the wording
+FAILURES = (ValueError, OSError, torch.OutOfMemoryError)  # of one question or video; the next one may do better
+
+
+@dataclass(frozen=True)
+class Said:
+    """An answer as it came, and how long the prompt was."""
+
+    text: str
+    rows: int = 0
+
+
+class Unanswered(Exception):
+    """A question that failed: recorded, never scored, and asked again by the next run."""
+
+
+@runtime_checkable
+class Asker(Protocol):
+    """Answers questions. ``settings`` is all that its answers depend on, ``facts`` what else is worth knowing."""
+
+    settings: dict[str, object]
+    facts: dict[str, object]
+
+    def __call__(self, item: Item, blind: bool) -> Said:
+        """Answer with the video, or ``blind``, from the text alone. Raises Unanswered where there is no answer."""
+        ...
+
+
+@dataclass(frozen=True)
+class How:
+    """How questions are asked.
+
+    Attributes:
+        wording: of prompts.
+        benchmark: whose wording ``paper`` is.
+        sampling: which frames; a row's own start and end go before.
+        keep: dropout; None is the model's own.
+        new_tokens: at most, of an answer; None is enough for its kind.
+    """
+
+    wording: Wording = "full"
+    benchmark: str = "mvbench"
+    sampling: Sampling = Sampling()
+    keep: Plan | None = None
+    new_tokens: int | None = None
+
+
+class Ours:
+    """A model of ours, taking the likeliest token always.
+
+    Args:
+        vc: the model.
+        name: what it was loaded by.
+        how: questions are asked.
+        facts: what else is worth knowing.
+    """
+
+    def __init__(self, vc: VideoChatFlash, name: str, how: How, facts: dict[str, object]) -> None:
+        self.vc, self.how, self.facts = vc, how, facts
+        self.plan: Plan = vc.model.config.keep if how.keep is None else how.keep
+        self.settings: dict[str, object] = {
+            "model": name,
+            "tower": vc.made_by,
+            "decoder": decoder_mark(vc),
+            "dtype": str(vc.model.dtype).removeprefix("torch."),
+            "keep": plan_text(self.plan),
+            "frames": {name: value for name, value in vars(how.sampling).items() if value is not None},
+            "prompt": how.wording if how.wording != "paper" else f"paper ({how.benchmark})",
+            "prompts": PROMPTS,
+            "new_tokens": how.new_tokens or NEW_TOKENS,
+        }
+        self.last: tuple[object, Sight | Unanswered] | None = None
+        self.begun: Prefix | None = None
+
+    def __call__(self, item: Item, blind: bool) -> Said:
+        """Raises Unanswered for a video that cannot be seen, a prompt too long, and where memory does not suffice."""
+        sight = None if blind else self._seen(item)
+        try:
+            tokens = self.how.new_tokens or NEW_TOKENS[item.kind]
+            manner = Manner(self.plan, {"max_new_tokens": tokens, "temperature": 0.0})
+            text = prompt(item, self.how.wording, self.how.benchmark)
+            begun = None if sight is None else self.begun
+            reply = session.say(self.vc, sight, text, manner, bars=False, prefix=begun)
+        except FAILURES as error:
+            raise Unanswered(str(error)) from None
+        return Said(reply.text, reply.rows)
+
+    def _seen(self, item: Item) -> Sight:
+        """What the model sees of a video; the last one is remembered, one that cannot be seen as well."""
+        if self.last is None or self.last[0] != item.look:
+            self.last, self.begun = None, None
+            sampling = replace(self.how.sampling, start=item.start, end=item.end)
+            try:
+                sight = self.vc.see(item.video, sampling)
+                self.last, self.begun = (item.look, sight), prepare(self.vc, sight, keep=self.plan)
+            except FAILURES as error:
+                self.last = (item.look, Unanswered(str(error)))
+        found = self.last[1]
+        if isinstance(found, Unanswered):
+            raise found
+        return found

@@ -1,0 +1,77 @@
+"""Reads an interval of time out of an answer, in whatever form people and models write one; nothing is guessed.
+
+``grade.interval`` knows the one form that flash-tiny is taught. Here are all of them: ``2.5 - 7``, ``from 2.5 to 7
+seconds``, ``2.5s–7s``, ``between 2 and 7 s``, ``[2.5, 7]``, ``1:02 - 1:20.5``, ``0:01:02 to 0:01:20``, ``1 min 2 s to
+1 min 20 s``, ``starts at 2.5 s and ends at 7 s``, ``{"start": 2.5, "end": 7}``.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from ..grade import Interval
+
+_NUMBER = r"\d+(?:\.\d+)?"
+_HOURS, _MINUTES, _SECONDS = (
+    rf"\s*(?:{words})(?![a-z])" for words in ("hours?|hrs?|h", "minutes?|mins?|m", "seconds?|seonds|secs?|s")
+)  # "seonds" stands in the published prompt, and models repeat it
+_CLOCK = r"(?:\d+:)?\d+:[0-5]\d(?:\.\d+)?"
+_UNITS = rf"(?:{_NUMBER}{_HOURS}\s*)?(?:{_NUMBER}{_MINUTES}\s*)?{_NUMBER}{_SECONDS}|{_NUMBER}{_MINUTES}"
+_TIME = rf"(?:{_CLOCK}|{_UNITS}|{_NUMBER})"
+_BEFORE, _AFTER = r"(?<![\w.:])(?<!\d,)", r"(?![\w:]|[.,]\d)"
+_DASH = r"\s*[-\u2010-\u2015\u2212~]\s*|\s+(?:to|until|till)\s+"
+_SPANS = (
+    re.compile(rf"{_BEFORE}({_TIME})(?:{_DASH})({_TIME}){_AFTER}", re.IGNORECASE),
+    re.compile(rf"\bbetween\s+({_TIME})\s+and\s+({_TIME}){_AFTER}", re.IGNORECASE),
+    re.compile(rf"[\[(]\s*({_TIME})\s*[,;]\s*({_TIME})\s*[\])]", re.IGNORECASE),
+)
+_STARTS, _ENDS = (
+    re.compile(rf"\b(?:{words})[a-z_]*[^\d.;!?\n]{{0,24}}?{_BEFORE}({_TIME}){_AFTER}", re.IGNORECASE)
+    for words in ("start|begin", "end|stop|finish")
+)
+_CLOSED = re.compile(r"\s*(?:$|[.,;!?)\]}\"'*`]|and\b|or\b)")  # what may follow numbers that name no unit
+_PART = re.compile(rf"({_NUMBER})\s*([hms]?)", re.IGNORECASE)
+_WORTH = {"h": 3600.0, "m": 60.0, "s": 1.0, "": 1.0}
+
+
+def interval(text: str) -> Interval | None:
+    """The one interval that a text states, in seconds; None where it states none, or several that differ.
+
+    Numbers without a unit count where nothing else follows that they could be a number of: ``2 - 3`` at the end of a
+    sentence does, ``2-3 people`` does not. An interval that ends before it starts, or as it starts, is none.
+    """
+    text = unicodedata.normalize("NFKC", text)
+    pairs = [(found[1], found[2]) for form in _SPANS for found in form.finditer(text) if _is_time(found)]
+    if not pairs:
+        starts, ends = ({found[1] for found in form.finditer(text) if _is_time(found)} for form in (_STARTS, _ENDS))
+        pairs = [(start, end) for start in starts for end in ends]
+    stated = {_read(*pair) for pair in pairs}
+    if len(stated) != 1:
+        return None
+    [(start, end)] = stated
+    return (start, end) if start < end else None
+
+
+def _is_time(found: re.Match[str]) -> bool:
+    """Whether what was found has a unit or a clock's colon, or nothing behind it that it could be a number of."""
+    return _has_unit("".join(found.groups())) or _CLOSED.match(found.string, found.end()) is not None
+
+
+def _has_unit(words: str) -> bool:
+    return re.search(r"[a-z:]", words, re.IGNORECASE) is not None
+
+
+def _read(start: str, end: str) -> Interval:
+    """``1`` and ``2 minutes`` are both minutes."""
+    unit = re.fullmatch(rf"{_NUMBER}({_MINUTES})", end, re.IGNORECASE)
+    return _seconds(start + unit[1] if unit and not _has_unit(start) else start), _seconds(end)
+
+
+def _seconds(words: str) -> float:
+    if ":" in words:
+        total = 0.0
+        for part in words.split(":"):
+            total = total * 60 + float(part)
+        return total
+    return sum(float(number) * _WORTH[unit.lower()] for number, unit in _PART.findall(words))
