@@ -47,6 +47,7 @@ ALLOWED: dict[str, set[str]] = {
     "needle": {"config", "files", "video", "synth"},
     "grade": {"synth"},
     "niah": {*CORE, "prefix", "synth", "needle", "grade"},
+    "serve": {*CORE, "prefix"},
     "sheet": {"video"},
     **{name: set() for name in ("show", "options")},  # these two and the next five are the command line's own
     "errors": {"show"},
@@ -66,6 +67,7 @@ ALLOWED: dict[str, set[str]] = {
         "needle_commands",
         "train",
         "niah",
+        "serve",
     },
 }
 # Commands: they end as a command ends, show bars, and one measures what a user would get.
@@ -74,6 +76,7 @@ ALSO = {
     "train/tiny.py": {"errors"},
     "train/command.py": {"show"},
     "train/ablate.py": {"show", "errors"},
+    "serve/command.py": {"errors", "options"},
     "niah/commands.py": {"errors", "options", "session", "show"},
 }
 LAZY = {"__init__.py", "cli.py", "video.py"}  # where an import may stand inside a function, of the core and the edge

@@ -43,6 +43,7 @@ from .options import (
     TopP,
     VideoOrSight,
 )
+from .serve.command import serve
 
 # Each of these caches of PyTorch keeps 1,024 CPU kernels, one for every shape, a megabyte or more apiece: gigabytes in
 # a training, whose steps all have other lengths. Read when torch is imported.
@@ -55,6 +56,7 @@ app = typer.Typer(
 )
 app.add_typer(synth, name="synth")
 app.add_typer(niah, name="niah")
+app.command()(serve)
 
 # -- commands ----------------------------------------------------------------------------------------------------------
 
