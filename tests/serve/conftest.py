@@ -35,5 +35,16 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def served(model: Path, films: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     store = tmp_path_factory.mktemp("served") / "store"
-    with serving(model, store, "--media-root", films, "--limit", "body_bytes=256K", "--limit", "frames=64") as server:
+    with serving(
+        model,
+        store,
+        "--media-root",
+        films,
+        "--limit",
+        "body_bytes=256K",
+        "--limit",
+        "upload_bytes=300K",
+        "--limit",
+        "frames=64",
+    ) as server:
         yield server

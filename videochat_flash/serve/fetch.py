@@ -31,8 +31,9 @@ URL = re.compile(r"https://(?P<host>[A-Za-z0-9.-]{1,253})(?::443)?(?P<target>/[!
 MOST_URL, REDIRECTS, PORT, PART = 2048, 3, 443, 1 << 16
 MOVED = (301, 302, 303, 307, 308)
 HIDDEN = tuple(  # addresses that stand for others, besides those that ipaddress knows to be private
-    ipaddress.ip_network(net) for net in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32", "::/96", "192.88.99.0/24")
-)  # fmt: skip
+    ipaddress.ip_network(net)
+    for net in ("::/96", "64:ff9b::/96", "64:ff9b:1::/48", "2001::/32", "2002::/16", "192.88.99.0/24")
+)
 Resolve = Callable[[str, int], Sequence[str]]
 
 

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -74,7 +74,7 @@ class Line:
         finally:
             self._count(-1)
 
-    async def run(self, name: str, ask: Mapping[str, object], deadline: float) -> AsyncIterator[Event]:
+    async def run(self, name: str, ask: Mapping[str, object], deadline: float) -> AsyncGenerator[Event, None]:
         """Have a request answered: ``seen`` of ``total`` frames, pieces, and at last what was done.
 
         Raises:

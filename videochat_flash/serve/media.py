@@ -12,10 +12,9 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
 
 from .refuse import Refused
 from .shelf import Shelf
@@ -26,12 +25,7 @@ SUFFIX = {"video": ".video", "image": ".png"}  # by which video.probe tells them
 UPLOADED = re.compile(r"file-[0-9a-f]{24}")
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 UUIDS = 4 << 20  # bytes of the digests that uuids stand for
-
-
-class Fetch(Protocol):
-    """Fetches an https address to a file; returns the digest of what came."""
-
-    async def __call__(self, url: str, target: Path, deadline: float) -> str: ...
+Fetch = Callable[[str, Path, float], Awaitable[str]]  # an address to a file, until when; the digest of what came
 
 
 @dataclass(frozen=True)

@@ -15,17 +15,19 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        new = {"registry": self.registry}
-        self.requests = Counter("vcflash_requests", "Requests answered.", ["route", "status"], **new)
-        self.refused = Counter("vcflash_refused", "Requests refused, by reason.", ["code"], **new)
-        self.waiting = Gauge("vcflash_waiting", "Requests that wait for their turn.", **new)
-        self.active = Gauge("vcflash_active", "Requests that are seen or answered.", **new)
-        self.ready = Gauge("vcflash_ready", "Whether the model is loaded.", **new)
-        self.restarts = Counter("vcflash_restarts", "Times that the model's process had to be restarted.", **new)
-        self.stages = Histogram("vcflash_stage_seconds", "Of a request.", ["stage"], buckets=SECONDS, **new)
-        self.frames = Counter("vcflash_frames", "Frames asked about, and of these newly seen.", ["how"], **new)
-        self.tokens = Counter("vcflash_tokens", "Rows of prompts, visual ones, and generated tokens.", ["kind"], **new)
-        self.cache = Counter("vcflash_cache", "Sights and prefixes found, or made.", ["what", "found"], **new)
+        new = self.registry
+        self.requests = Counter("vcflash_requests", "Requests answered.", ["route", "status"], registry=new)
+        self.refused = Counter("vcflash_refused", "Requests refused, by reason.", ["code"], registry=new)
+        self.waiting = Gauge("vcflash_waiting", "Requests that wait for their turn.", registry=new)
+        self.active = Gauge("vcflash_active", "Requests that are seen or answered.", registry=new)
+        self.ready = Gauge("vcflash_ready", "Whether the model is loaded.", registry=new)
+        self.restarts = Counter("vcflash_restarts", "Times that the model's process had to be restarted.", registry=new)
+        self.stages = Histogram("vcflash_stage_seconds", "Of a request.", ["stage"], buckets=SECONDS, registry=new)
+        self.frames = Counter("vcflash_frames", "Frames asked about, and of these newly seen.", ["how"], registry=new)
+        self.tokens = Counter(
+            "vcflash_tokens", "Rows of prompts, visual ones, and generated tokens.", ["kind"], registry=new
+        )
+        self.cache = Counter("vcflash_cache", "Sights and prefixes found, or made.", ["what", "found"], registry=new)
 
     def finished(self, told: Mapping[str, Any], media: int) -> None:
         """Count an answered request: what the worker told at its end, and how many videos and pictures it had."""

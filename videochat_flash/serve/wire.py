@@ -22,7 +22,15 @@ UNSUPPORTED = (
     *("guided_json", "input_audio", "logit_bias", "logprobs", "modalities", "prediction", "presence_penalty"),
     *("response_format", "tool_calls", "tool_choice", "tools", "top_logprobs", "web_search_options"),
 )
-NO_ANSWER = (0, 0.0, False, [], {"type": "text"}, "none", "auto")  # values with which these ask for nothing
+NO_ANSWER: tuple[object, ...] = (
+    0,
+    0.0,
+    False,
+    [],
+    {"type": "text"},
+    "none",
+    "auto",
+)  # values with which these ask for nothing
 COLDEST = 0.01  # temperatures above 0 and below this would overflow
 
 
@@ -41,7 +49,9 @@ class Strict(BaseModel):
 
 
 def _aliases(info: Any) -> list[str]:
-    return list(info.validation_alias.choices) if isinstance(info.validation_alias, AliasChoices) else []
+    return (
+        [str(one) for one in info.validation_alias.choices] if isinstance(info.validation_alias, AliasChoices) else []
+    )
 
 
 def _asks_nothing(name: str, value: object) -> bool:
@@ -52,7 +62,9 @@ class Look(Strict):
     """Which frames of a video, by the names of qwen-vl-utils and vLLM."""
 
     fps: Annotated[float, Field(ge=0.001, le=1000)] | None = None
-    nframes: Annotated[int, Field(ge=1)] | None = Field(None, validation_alias=AliasChoices("nframes", "num_frames"))
+    nframes: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, validation_alias=AliasChoices("nframes", "num_frames")
+    )
     max_frames: Annotated[int, Field(ge=CLIP)] | None = None
     video_start: Annotated[float, Field(ge=0, le=1e7)] | None = None
     video_end: Annotated[float, Field(gt=0, le=1e7)] | None = None
@@ -124,7 +136,7 @@ class ChatRequest(Strict):
     stream: bool = False
     stream_options: StreamOptions | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = Field(
-        None, validation_alias=AliasChoices("max_tokens", "max_completion_tokens")
+        default=None, validation_alias=AliasChoices("max_tokens", "max_completion_tokens")
     )
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
