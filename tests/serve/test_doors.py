@@ -232,7 +232,7 @@ def test_malformed_requests_get_their_constant_sentence(
 @pytest.mark.parametrize(
     "path",
     [
-        *("/etc/passwd", "../secret.mp4", "..", "", ".", "a.mp4/", "a.mp4/../../secret.mp4", "link.mp4", "folder"),
+        *("/etc/passwd", "../secret.mp4", "..", "", ".", "a.mp4/../../secret.mp4", "link.mp4", "folder"),
         *("nothing.mp4", "a.mp4\0", "a" * 5000, "~/a.mp4", "./../films/../secret.mp4", "fifo"),
     ],
 )

@@ -30,9 +30,9 @@ HOST = re.compile(
 URL = re.compile(r"https://(?P<host>[A-Za-z0-9.-]{1,253})(?::443)?(?P<target>/[!-\[\]-~]*)?")  # no backslash, no space
 MOST_URL, REDIRECTS, PORT, PART = 2048, 3, 443, 1 << 16
 MOVED = (301, 302, 303, 307, 308)
-HIDDEN = tuple(  # addresses that stand for others, besides those that ipaddress knows to be private
+HIDDEN = tuple(  # that stand for others or are private, besides those that ipaddress knows to be
     ipaddress.ip_network(net)
-    for net in ("::/96", "64:ff9b::/96", "64:ff9b:1::/48", "2001::/32", "2002::/16", "192.88.99.0/24")
+    for net in ("::/96", "64:ff9b::/96", "64:ff9b:1::/48", "2001::/32", "2002::/16", "fec0::/10", "192.88.99.0/24")
 )
 Resolve = Callable[[str, int], Sequence[str]]
 
@@ -97,8 +97,12 @@ class Flow:
     def watch(self, connection: socket.socket) -> None:
         """From now on stopping ends this connection; raises OSError if it was stopped already."""
         self._socket = connection
+        self.check()
+
+    def check(self) -> None:
+        """Raises OSError if it was stopped: to a reader that looks like the end of what is read."""
         if self._stopped.is_set():
-            raise OSError("stopped")
+            raise TimeoutError("stopped")
 
     def stop(self) -> None:
         """End it."""
@@ -169,14 +173,16 @@ class Fetcher:
             with self.context.wrap_socket(plain, server_hostname=place.host) as secure:
                 flow.watch(secure)
                 connection.sock = secure
-                wanted = {"Accept-Encoding": "identity", "User-Agent": "vcflash", "Connection": "close"}
+                wanted = {"Host": place.host, "Accept-Encoding": "identity", "Connection": "close"}
                 connection.request("GET", place.target, headers=wanted)
-                reply = connection.getresponse()
-                if reply.status in MOVED:
-                    return self._moved(place, reply.headers.get("Location", ""))
-                if reply.status != 200:
-                    raise Refused("url_failed", detail=f"status {reply.status}")
-                return self._read(reply, target)
+                with connection.getresponse() as reply:
+                    if reply.status in MOVED:
+                        return self._moved(place, reply.headers.get("Location", ""))
+                    if reply.status != 200:
+                        raise Refused("url_failed", detail=f"status {reply.status}")
+                    digest = self._read(reply, target)
+                    flow.check()
+                    return digest
 
     def _moved(self, place: Place, location: str) -> Place:
         if location.startswith("/") and not location.startswith("//"):

@@ -9,6 +9,7 @@ import hashlib
 import hmac
 import ipaddress
 import logging
+import re
 import secrets
 import time
 from collections.abc import Sequence
@@ -30,6 +31,7 @@ OPEN = ("/health",)  # routes that need no key
 PROBES = ("/health", "/ready", "/metrics")  # asked over and over by machines: not logged
 UPLOADS = "/v1/files"
 ANYONE = "anyone"
+HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(?::\d+)?")
 SHORTEST_KEY = 16  # characters
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -233,4 +235,6 @@ def refusal(refused: Refused, name: str) -> JSONResponse:
 
 
 def _name_of(host: str) -> str:
-    return (urlsplit(f"//{host}").hostname or "") if host else ""
+    """A Host header without its port; nothing for one that is not plain."""
+    found = HOST.fullmatch(host)
+    return found[1].strip("[]") if found else ""
