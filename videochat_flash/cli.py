@@ -22,6 +22,7 @@ from .options import (
     Device,
     Dtype,
     End,
+    Evidence,
     Fps,
     Json,
     Keep,
@@ -94,6 +95,7 @@ def ask(
     repetition_penalty: Penalty = None,
     max_new_tokens: MaxNewTokens = None,
     stop: Stop = None,
+    evidence: Evidence = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -107,6 +109,8 @@ def ask(
         changes = _given(seed, temperature, top_p, top_k, repetition_penalty, max_new_tokens)
         manner = session.Manner(session.plan_of(keep, keep_by), changes, stop or ())
     chat.check_question(question)
+    if evidence is not None:
+        check_target(evidence)
     source = session.open_source(video, sampling, watch)
     vc = session.load(model, revision, device, dtype, watch)
     with errors.usage():
@@ -116,9 +120,12 @@ def ask(
     write = None if as_json else _write
     reply = session.say(vc, sight, question, manner, watch=watch, bars=bars, write=write)
     if not as_json:
-        print()
+        print(flush=True)
+    looked = session.draw_evidence(vc, sight, source, sampling, question, manner, evidence) if evidence else None
+    if not as_json:
         return
     facts: dict[str, object] = {"answer": reply.text, "question": question, "model": model}
+    facts |= {"evidence": looked.told()} if looked else {}
     facts |= session.sight_report(sight, source) | session.answer_report(vc, reply, manner)
     _print_json(facts | session.cost_report(watch, began, device, context.obj))
 

@@ -14,6 +14,7 @@ from PIL import Image
 from serving import Served
 
 from videochat_flash.chat import Reply, VideoChatFlash
+from videochat_flash.evidence import look
 from videochat_flash.prompt import Turn
 from videochat_flash.video import Sampling
 
@@ -134,6 +135,15 @@ def test_sampling_and_the_answer_s_length_can_be_chosen(served: Served) -> None:
     assert own.usage.frames == 12
     off = asked(served, about("a.mp4", "What?"), extra_body={"keep": "off"})
     assert len(set(off.usage.visual_tokens_per_layer)) == 1
+
+
+def test_evidence_comes_with_the_answer_if_it_is_asked_for(served: Served, vc: VideoChatFlash, films: Path) -> None:
+    told = look(vc, vc.see(films / "a.mp4", Sampling(max_frames=64)), "Where?").told()
+    said = asked(served, about("a.mp4", "Where?"), extra_body={"evidence": True})
+    assert said.evidence == told and "evidence" in said.usage.seconds
+    chunks = list(asked(served, about("a.mp4", "Where?"), stream=True, extra_body={"evidence": True}))
+    assert chunks[-1].evidence == told and not chunks[-1].choices
+    assert not hasattr(asked(served, "Where?", extra_body={"evidence": True}), "evidence")
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -40,7 +40,14 @@ class Bench:
         name = f"q{next(NAMES)}"
         sampling = sampling or Sampling(max_frames=512)
         seen = {"kind": "video", "path": str(path), "sampling": asdict(sampling), "key": f"{path.stem}" if path else ""}
-        asked = {"media": [seen] if path else [], "turns": [["user", words]], "decoding": {}, "stop": [], "keep": None}
+        asked = {
+            "media": [seen] if path else [],
+            "turns": [["user", words]],
+            "decoding": {},
+            "stop": [],
+            "keep": None,
+            "evidence": False,
+        }
         self.worker.hear({"do": "answer", "id": name, **asked, **more})
         return name
 

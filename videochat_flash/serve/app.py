@@ -24,6 +24,7 @@ from .limits import Limits
 from .line import Event, Line
 from .media import Finder
 from .metrics import Metrics
+from .page import add_page
 from .refuse import Refused
 from .uploads import Uploads
 from .wire import Ask, ChatRequest, understand
@@ -57,6 +58,7 @@ def make_app(house: House) -> FastAPI:
     _add_chat(app, house)
     _add_files(app, house)
     _add_health(app, house)
+    add_page(app)
     return app
 
 
@@ -149,7 +151,8 @@ async def _answer(house: House, request: Request, body: bytes, stack: AsyncExitS
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=house.scratch)))
     made_by, tenant = house.line.facts["made_by"], request.state.tenant
     media = await house.finder.find(ask.media, folder, tenant, made_by, house.sights, deadline)
-    told = {"media": media, "turns": ask.turns, "decoding": ask.decoding, "stop": ask.stop, "keep": ask.keep}
+    told: dict[str, object] = {"media": media, "turns": ask.turns, "decoding": ask.decoding, "stop": ask.stop}
+    told |= {"keep": ask.keep, "evidence": ask.evidence}
     events = house.line.run(name, told, deadline)
     stack.push_async_callback(events.aclose)
     answer = Answer(house, ask, name)
@@ -225,19 +228,23 @@ class Answer:
         if "piece" in event:
             return [self.chunk({"content": event["piece"]})]
         last = [self.chunk({}, self.done["finish"])]
+        if "evidence" in self.done:
+            last.append(self.chunk(None, evidence=self.done["evidence"]))
         return [*last, self.chunk(None, usage=self.usage())] if self.ask.usage else last
 
-    def chunk(self, delta: object, finish: str | None = None, usage: object = None) -> str:
-        """One event of a stream; without ``delta``, the one that tells the usage."""
+    def chunk(self, delta: object, finish: str | None = None, usage: object = None, evidence: object = None) -> str:
+        """One event of a stream; without ``delta``, one that tells something about the answer."""
         choices = [] if delta is None else [{"index": 0, "delta": delta, "finish_reason": finish}]
         told = self._told("chat.completion.chunk", choices) | ({"usage": usage} if self.ask.usage else {})
+        told |= {"evidence": evidence} if evidence else {}
         return f"data: {json.dumps(told)}\n\n"
 
     def whole(self) -> dict[str, object]:
         """All at once."""
         message = {"role": "assistant", "content": self.text, "refusal": None}
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": self.done["finish"]}
-        return self._told("chat.completion", [choice]) | {"usage": self.usage()}
+        evidence = {"evidence": self.done["evidence"]} if "evidence" in self.done else {}
+        return self._told("chat.completion", [choice]) | {"usage": self.usage()} | evidence
 
     def usage(self) -> dict[str, object]:
         """Rows and tokens, as all clients know them, and what is ours: frames, visual rows of each layer, seconds."""

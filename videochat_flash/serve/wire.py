@@ -147,6 +147,7 @@ class ChatRequest(Strict):
     n: Literal[1] = 1
     user: str | None = None
     keep: Annotated[str, Field(max_length=256)] | None = None  # ours: dropout of visual tokens, as 'vcflash ask --keep'
+    evidence: bool = False  # ours: when in the videos the model looked
     mm_processor_kwargs: Look | None = None
 
 
@@ -180,6 +181,7 @@ class Ask:
     stream: bool = False
     usage: bool = False
     progress: bool = False
+    evidence: bool = False
 
 
 def understand(body: bytes, limits: Limits, models: Sequence[str]) -> Ask:
@@ -211,6 +213,7 @@ def understand(body: bytes, limits: Limits, models: Sequence[str]) -> Ask:
         stream=request.stream,
         usage=options.include_usage,
         progress=options.include_progress,
+        evidence=request.evidence,
     )
 
 

@@ -21,6 +21,7 @@ import torch
 
 from ..chat import Reply, Stopwatch, VideoChatFlash
 from ..config import Plan, check_plan, parse_plan
+from ..evidence import look
 from ..generate import Decoding
 from ..prefix import Prefix, prepare
 from ..prompt import Turn, render
@@ -56,7 +57,7 @@ class Job:
 
     Attributes:
         id: of the request.
-        ask: media, turns, decoding, stop, keep.
+        ask: media, turns, decoding, stop, keep, evidence.
         told: what is told at its end: numbers of frames and tokens, what was reused.
         next: the step that is next.
     """
@@ -220,6 +221,11 @@ class Worker:
             on_layer=job.heed,
         )
         reply = yield from self._said(job, pieces)
+        if sights and job.ask["evidence"]:
+            yield ANSWER
+            with job.watch.stage("evidence"):
+                looked = look(self.vc, sights, question, history=history, keep=plan, on_layer=job.heed)
+            job.told["evidence"] = looked.told()
         job.told |= {
             "prompt_tokens": reply.rows,
             "completion_tokens": reply.tokens,
