@@ -108,6 +108,8 @@ def ask(
         sampling = session.sampling_of(max_frames, fps, num_frames, start, end, policy)
         changes = _given(seed, temperature, top_p, top_k, repetition_penalty, max_new_tokens)
         manner = session.Manner(session.plan_of(keep, keep_by), changes, stop or ())
+        if evidence is not None and evidence.suffix != ".png":
+            raise ValueError(f"{evidence} is not named .png: --evidence draws a PNG")
     chat.check_question(question)
     if evidence is not None:
         check_target(evidence)

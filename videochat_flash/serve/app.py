@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import secrets
 import tempfile
 import time
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,6 @@ from .page import add_page
 from .refuse import Refused
 from .uploads import Uploads
 from .wire import Ask, ChatRequest, understand
-
-NO_SPACE = 28  # errno of a full disk
 
 
 @dataclass
@@ -73,8 +72,10 @@ def _add_chat(app: FastAPI, house: House) -> None:
         """Answer the last message about the videos and pictures of all."""
         async with AsyncExitStack() as stack:
             stack.enter_context(house.line.admit())
-            body = await request.body()
-            return await _unless_gone(request, _answer(house, request, body, stack))
+            body = b"".join([chunk async for chunk in request.stream()])
+            ask = understand(body, house.limits, house.models)
+            del body  # it may be large, and answers take a while
+            return await _unless_gone(request, _answer(house, request, ask, stack))
 
     @app.get("/v1/models")
     async def models() -> dict[str, object]:
@@ -142,10 +143,9 @@ def _add_health(app: FastAPI, house: House) -> None:
 # -- one question ------------------------------------------------------------------------------------------------------
 
 
-async def _answer(house: House, request: Request, body: bytes, stack: AsyncExitStack) -> Response:
+async def _answer(house: House, request: Request, ask: Ask, stack: AsyncExitStack) -> Response:
     """``stack`` holds what the request holds: a stream takes it along, and whatever else ends lets it go."""
     name, deadline = request.state.id, asyncio.get_running_loop().time() + house.limits.seconds
-    ask = understand(body, house.limits, house.models)
     if not house.line.ready.is_set() and not house.line.facts:
         raise Refused("not_ready")
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=house.scratch)))
@@ -155,7 +155,7 @@ async def _answer(house: House, request: Request, body: bytes, stack: AsyncExitS
     told |= {"keep": ask.keep, "evidence": ask.evidence}
     events = house.line.run(name, told, deadline)
     stack.push_async_callback(events.aclose)
-    answer = Answer(house, ask, name)
+    answer = Answer(house, replace(ask, media=()), name, len(media))
     if ask.stream:
         ahead = [] if ask.progress else [await _first(events, answer)]
         return Stream(_streamed(answer, ahead, events, request), stack.pop_all())
@@ -206,8 +206,8 @@ class Stream(StreamingResponse):
 class Answer:
     """An answer as it comes in, in the words of OpenAI's API."""
 
-    def __init__(self, house: House, ask: Ask, name: str) -> None:
-        self.house, self.ask, self.name = house, ask, name
+    def __init__(self, house: House, ask: Ask, name: str, media: int) -> None:
+        self.house, self.ask, self.name, self.media = house, ask, name, media
         self.id, self.created = f"chatcmpl-{secrets.token_hex(12)}", int(time.time())
         self.text = ""
         self.done: Mapping[str, Any] = {}
@@ -218,7 +218,7 @@ class Answer:
             self.text += event["piece"]
         elif "done" in event:
             self.done = event["done"]
-            self.house.metrics.finished(self.done, len(self.ask.media))
+            self.house.metrics.finished(self.done, self.media)
 
     def lines(self, event: Event) -> list[str]:
         """What a stream says of an event."""
@@ -299,7 +299,7 @@ async def _no_route(request: Request, error: Exception) -> Response:
 
 
 async def _disk(request: Request, error: Exception) -> Response:
-    full = isinstance(error, OSError) and error.errno == NO_SPACE
+    full = isinstance(error, OSError) and error.errno == errno.ENOSPC
     return await _refused(request, Refused("disk_full" if full else "internal", detail=error))
 
 

@@ -25,8 +25,8 @@ CPUS = 4  # the decoder starts a thread for each that it may use, and each takes
 PICTURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"GIF8")  # how files begin that are pictures; and WebP
 
 
-class TooMuch(Exception):
-    """A video beyond a limit; its first argument is the code of the refusal."""
+class Unfit(Exception):
+    """A video that is not taken; its first argument is the code of the refusal."""
 
 
 def main() -> None:
@@ -37,12 +37,10 @@ def main() -> None:
     out = sys.stdout.buffer
     try:
         run(ask, out)
-    except TooMuch as error:
+    except Unfit as error:
         tell(out, {"refused": str(error)})
     except VideoError as error:
         tell(out, {"refused": "undecodable", "detail": str(error)})
-    except ValueError as error:  # of plan: a window outside the video
-        tell(out, {"refused": "bad_window", "detail": str(error)})
 
 
 def confine(limits: dict[str, int]) -> None:
@@ -65,9 +63,8 @@ def run(ask: dict[str, Any], out: BinaryIO) -> None:
     """Tell what there is, then the frames.
 
     Raises:
-        TooMuch: a video beyond a limit.
+        Unfit: a video beyond a limit, or that ends before it is to be looked at.
         VideoError: one that cannot be read.
-        ValueError: a window outside of it.
     """
     limits, path = ask["limits"], Path(ask["path"])
     image = ask["kind"] == "image"
@@ -78,9 +75,12 @@ def run(ask: dict[str, Any], out: BinaryIO) -> None:
         raise VideoError(f"{path} is no {ask['kind']}")
     sampling = Sampling(**ask["sampling"]) if ask["sampling"] else Sampling()
     check_video(info, limits)
-    wanted = plan(info, sampling)
+    try:
+        wanted = plan(info, sampling)
+    except ValueError as error:
+        raise Unfit("bad_window") from error
     if len(set(wanted.frames.tolist())) * info.height * info.width > limits["pixels"]:
-        raise TooMuch("video_too_large")
+        raise Unfit("video_too_large")
     tell(out, {"total": len(wanted.frames), "duration": wanted.duration, "source": info.fingerprint})
     for chunk in decode(info, wanted, ask["size"], BATCH):
         told = chunk.seconds.astype("<f8").tobytes() + chunk.pixels.tobytes()
@@ -89,7 +89,7 @@ def run(ask: dict[str, Any], out: BinaryIO) -> None:
 
 
 def check_picture(path: Path, limits: dict[str, int]) -> None:
-    """By its header, before any pixel of it is decoded; raises VideoError or TooMuch."""
+    """By its header, before any pixel of it is decoded; raises VideoError or Unfit."""
     with path.open("rb") as file:
         head = file.read(16)
     if not head.startswith(PICTURES) and not (head[:4] == b"RIFF" and head[8:12] == b"WEBP"):
@@ -97,17 +97,17 @@ def check_picture(path: Path, limits: dict[str, int]) -> None:
     try:
         with Image.open(path) as image:
             if image.width * image.height > limits["frame_pixels"]:
-                raise TooMuch("video_too_large")
+                raise Unfit("video_too_large")
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise VideoError(f"{path} cannot be read: {error}") from None
 
 
 def check_video(info: VideoInfo, limits: dict[str, int]) -> None:
-    """Raises TooMuch for a video beyond a limit."""
+    """Raises Unfit for a video beyond a limit."""
     if info.duration > limits["video_seconds"] or info.frames > limits["video_frames"]:
-        raise TooMuch("video_too_long")
+        raise Unfit("video_too_long")
     if info.height * info.width > limits["frame_pixels"]:
-        raise TooMuch("video_too_large")
+        raise Unfit("video_too_large")
 
 
 def tell(out: BinaryIO, head: dict[str, object], told: bytes = b"") -> None:

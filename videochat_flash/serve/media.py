@@ -67,24 +67,18 @@ class Finder:
         """
         told: list[dict[str, object]] = []
         for number, one in enumerate(media):
-            target = folder / f"{number}{SUFFIX[one.kind]}"
-            sampling = asdict(one.sampling) if one.sampling else None
-
-            def key(digest: str, kind: str = one.kind, sampling: dict[str, object] | None = sampling) -> str:
-                form = json.dumps([tenant, made_by, digest, kind, sampling], sort_keys=True)
-                return hashlib.sha256(form.encode()).hexdigest()
-
             known = self._known(one.uuid, tenant)
             remote = one.url is None or one.url.startswith("https://")
-            if known and remote and (sights / f"{key(known)}.safetensors").exists():
+            if known and remote and (sights / f"{key_of(one, known, tenant, made_by)}.safetensors").exists():
                 found = Found(None, known)
             else:
-                found = await self._found(one, target, tenant, deadline)
+                found = await self._found(one, folder / f"{number}{SUFFIX[one.kind]}", tenant, deadline)
                 if one.uuid and found.digest != known:
                     with self.uuids.put(_mark(tenant, one.uuid)) as part:
                         part.write_text(found.digest)
-            path = str(found.path) if found.path else None
-            told.append({"kind": one.kind, "path": path, "sampling": sampling, "key": key(found.digest)})
+            path, sampling = found.path and str(found.path), one.sampling and asdict(one.sampling)
+            key = key_of(one, found.digest, tenant, made_by)
+            told.append({"kind": one.kind, "path": path, "sampling": sampling, "key": key})
         return told
 
     def _known(self, uuid: str | None, tenant: str) -> str | None:
@@ -125,6 +119,13 @@ class Finder:
         state = path.stat()
         mark = f"{path}\n{state.st_size}\n{state.st_mtime_ns}"
         return Found(target, hashlib.sha256(mark.encode()).hexdigest())
+
+
+def key_of(media: Media, digest: str, tenant: str, made_by: str) -> str:
+    """By what a Sight is known: what is looked at, how, by which model, for whom."""
+    sampling = media.sampling and asdict(media.sampling)
+    form = json.dumps([tenant, made_by, digest, media.kind, sampling], sort_keys=True)
+    return hashlib.sha256(form.encode()).hexdigest()
 
 
 def write_data(url: str, target: Path) -> str:

@@ -56,14 +56,9 @@ class Short(logging.Formatter):
         """Without the stack, the name of the error has to do."""
         if self.debug or not record.exc_info or record.exc_info[0] is None:
             return super().format(record)
-        plain = logging.makeLogRecord({**vars(record), "exc_info": None, "exc_text": None})
-        plain.msg, plain.args = f"{type(self).quiet(record)}: {record.exc_info[0].__name__}", ()
-        return super().format(plain)
-
-    @staticmethod
-    def quiet(record: logging.LogRecord) -> str:
-        """The first line of a message, which holds no stack."""
-        return record.getMessage().splitlines()[0].strip()
+        words = f"{record.getMessage().splitlines()[0].strip()}: {record.exc_info[0].__name__}"
+        bare = {"msg": words, "args": (), "exc_info": None, "exc_text": None}
+        return super().format(logging.makeLogRecord({**vars(record), **bare}))
 
 
 class Server(uvicorn.Server):
@@ -99,7 +94,11 @@ async def _run(settings: Settings, ear: socket.socket) -> None:
     fetch = Fetcher(settings.domains, limits) if settings.domains else None
     finder = Finder(uploads, Shelf(store / "uuids", UUIDS), settings.media_root, fetch)
     house = House(limits, line, uploads, finder, metrics, (str(settings.loading["model"]),), scratch, sights)
-    names = () if settings.keys.digests or not is_loopback(settings.host) else ("localhost", "127.0.0.1", "::1")
+    names = (
+        ()
+        if settings.keys.digests or not is_loopback(settings.host)
+        else ("localhost", "127.0.0.1", "::1", settings.host)
+    )
     guarded = Guard(make_app(house), settings.keys, limits, metrics, names)
     config = uvicorn.Config(
         guarded,
