@@ -82,6 +82,7 @@ OPTIONS = {
     "niah score": "name against json",
     "niah plot": "name",
     "niah verify": "name json",
+    "batch": f"root {COMMON} {SAY} retry quiet",
     "serve": "model revision device dtype host port api-key-file no-auth media-root allow-media-domain limit store "
     "log-level",
     "synth needle": "out haystack frames questions seed truth kinds fps size",
@@ -136,14 +137,16 @@ def test_evidence_is_a_picture_and_json(
     picture = tmp_path / "evidence.png"
     done = run(capsys, "ask", film, "What?", "--model", model, "--evidence", picture)
     assert done.code == 0 and done.out == vc.ask(film, "What?") + "\n"
-    high = Image.open(picture).height
+    with Image.open(picture) as drawn:
+        high = drawn.height
     sight = tmp_path / "film.safetensors"
     vc.see(film).save(sight)
     told = json.loads(
         run(capsys, "ask", sight, "What?", "--model", model, "--evidence", picture, "--keep", "off", "--json").out
     )
     assert told["evidence"] == look(vc, vc.see(film), "What?", keep=()).told()
-    assert Image.open(picture).height < high  # neither thumbnails nor stages
+    with Image.open(picture) as drawn:
+        assert drawn.height < high  # neither thumbnails nor stages
     assert run(capsys, "ask", film, "What?", "--model", model, "--evidence", "a.jpg").code == 2
 
 

@@ -55,6 +55,8 @@ ALLOWED: dict[str, set[str]] = {
     "facts": {"config", "sight", "video", "weights"},
     "session": {*CORE, "evidence", "facts", "sheet", "show"},
     "needle_commands": {"files", "options", "errors", "needle"},
+    "batch": {*CORE, "prefix", "session"},
+    "batch_command": {"batch", "errors", "files", "options", "session", "show", "chat"},
     "demo": {*CORE, "facts", "show", "session", "sheet", "needle", "synth"},
     "cli": {
         *CORE,
@@ -65,6 +67,7 @@ ALLOWED: dict[str, set[str]] = {
         "facts",
         "session",
         "demo",
+        "batch_command",
         "needle_commands",
         "train",
         "niah",

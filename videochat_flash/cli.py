@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from . import __version__, errors, show
+from .batch_command import batch
 from .files import check_target
 from .needle_commands import app as synth
 from .niah.commands import app as niah
@@ -57,6 +58,7 @@ app = typer.Typer(
 )
 app.add_typer(synth, name="synth")
 app.add_typer(niah, name="niah")
+app.command()(batch)
 app.command()(serve)
 
 # -- commands ----------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from .config import Plan, check_plan, parse_plan
 from .evidence import Evidence, look
 from .facts import plan_facts
 from .files import beside
-from .generate import Decoding
+from .generate import Begun, Decoding
 from .prompt import Turn
 from .sheet import contact_sheet, timeline
 from .show import one_line
@@ -146,6 +146,7 @@ def say(
     manner: Manner,
     *,
     history: Sequence[Turn] = (),
+    prefix: Begun | None = None,
     watch: Stopwatch | None = None,
     bars: bool = True,
     write: Write | None = None,
@@ -160,6 +161,7 @@ def say(
             keep=manner.keep,
             decoding=manner.decoding(vc.decoding),
             stop=manner.stop,
+            prefix=prefix,
             watch=watch,
             on_layer=lambda done: told(done, layers),
         )

@@ -70,7 +70,7 @@ function choose(file) {
   stop();
   turns = [];
   for (const id of ["talk", "thumbs", "bars", "stages"]) $(id).replaceChildren();
-  for (const id of ["evidence", "cost", "unplayable"]) $(id).hidden = true;
+  for (const id of ["looked", "evidence", "cost", "unplayable"]) $(id).hidden = true;
   if ($("video").src) URL.revokeObjectURL($("video").src);
   $("video").src = URL.createObjectURL(file);
   $("video").hidden = false;
@@ -172,7 +172,7 @@ function heard(words, item) {
 function drawCost(usage) {
   const layers = usage.visual_tokens_per_layer, kept = layers.length ? layers[layers.length - 1] : 0;
   const rows = [["Frames", usage.frames], ["Visual tokens", usage.visual_tokens], ["Kept in the last layer", kept]];
-  rows.push(["Tokens of the prompt, of the answer", `${usage.prompt_tokens}, ${usage.completion_tokens}`]);
+  rows.push(["Rows of the prompt, tokens of the answer", `${usage.prompt_tokens}, ${usage.completion_tokens}`]);
   for (const [name, seconds] of Object.entries(usage.seconds)) rows.push([`Seconds: ${name}`, seconds.toFixed(2)]);
   $("cost").replaceChildren(...rows.flatMap(([name, value]) => {
     const term = document.createElement("dt"), told = document.createElement("dd");
@@ -180,7 +180,7 @@ function drawCost(usage) {
     told.textContent = typeof value === "number" ? value.toLocaleString("en") : value;
     return [term, told];
   }));
-  $("cost").hidden = false;
+  $("looked").hidden = $("cost").hidden = false;
 }
 
 function drawEvidence(told) {
@@ -220,7 +220,7 @@ function drawEvidence(told) {
     mark.textContent = clock(clips[0][0] + part * (clips[clips.length - 1][1] - clips[0][0]));
     return mark;
   }));
-  $("evidence").hidden = false;
+  $("looked").hidden = $("evidence").hidden = false;
   if (!$("thumbs").childElementCount) drawThumbs(clips);
 }
 
