@@ -46,6 +46,7 @@ def test_every_route_but_health_wants_a_key(locked: Served) -> None:
     walked = [(method.upper(), path) for path, methods in routes.items() for method in methods]
     assert {path for _, path in walked} >= {"/v1/chat/completions", "/v1/models", "/v1/files", "/ready", "/metrics"}
     walked += [("GET", "/openapi.json"), ("GET", "/nowhere"), ("POST", "/health/"), ("GET", "//health"), ("GET", "/")]
+    walked += [("GET", "/page.js"), ("GET", "/samples/0"), ("GET", "/samples/0.mp4")]
     for method, path in walked:
         for wrong in ("", f"Bearer {KEY[:-1]}", f"Bearer {KEY}x", f"Bearer {KEY.upper()}x", "Basic AAAA", KEY):
             reply = locked.request(method, path.replace("{name}", "x"), Authorization=wrong)
@@ -205,6 +206,8 @@ def test_a_body_that_stops_coming_is_left() -> None:
     ("method", "path", "body", "code"),
     [
         ("GET", "/nowhere", None, "no_route"),
+        ("GET", "/samples/4", None, "no_route"),
+        ("GET", "/samples/-1.mp4", None, "no_route"),
         ("GET", "/v1/chat/completions", None, "no_method"),
         ("PUT", "/v1/files", b"", "no_method"),
         ("GET", "/v1/models/other", None, "no_model"),

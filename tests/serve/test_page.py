@@ -82,6 +82,16 @@ def test_a_video_is_brought_asked_about_and_asked_about_again(page: Page, served
     assert "encode" not in page.locator("#cost").inner_text()  # seen once
 
 
+def test_who_has_no_video_takes_a_made_up_one(page: Page) -> None:
+    page.click("#sample")
+    expect(page.locator("#words")).to_contain_text("is here")
+    hints = page.locator("#hints button")
+    expect(hints).to_have_count(4)
+    hints.first.click()
+    answered(page, 1)
+    assert page.locator("#talk .user").inner_text() == hints.first.inner_text()
+
+
 def test_a_bar_seeks_by_click_and_by_key(page: Page, tmp_path: Path) -> None:
     bring(page, make(tmp_path / "film.webm", 48, 8, codec="libvpx"))
     ask(page, "What is it?")

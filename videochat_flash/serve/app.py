@@ -27,6 +27,7 @@ from .media import Finder
 from .metrics import Metrics
 from .page import add_page
 from .refuse import Refused
+from .samples import Samples
 from .uploads import Uploads
 from .wire import Ask, ChatRequest, understand
 
@@ -43,6 +44,7 @@ class House:
     models: Sequence[str]
     scratch: Path  # where requests have their folders
     sights: Path
+    samples: Samples
     began: int = field(default_factory=lambda: int(time.time()))
 
 
@@ -57,7 +59,7 @@ def make_app(house: House) -> FastAPI:
     _add_chat(app, house)
     _add_files(app, house)
     _add_health(app, house)
-    add_page(app)
+    add_page(app, house.samples)
     return app
 
 

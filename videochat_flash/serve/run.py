@@ -23,6 +23,7 @@ from .limits import Limits
 from .line import Line
 from .media import UUIDS, Finder
 from .metrics import Metrics
+from .samples import Samples
 from .shelf import Shelf
 from .uploads import Uploads
 
@@ -93,7 +94,8 @@ async def _run(settings: Settings, ear: socket.socket) -> None:
     uploads = Uploads(_made(store / "uploads"), limits.upload_store_bytes, limits.upload_bytes)
     fetch = Fetcher(settings.domains, limits) if settings.domains else None
     finder = Finder(uploads, Shelf(store / "uuids", UUIDS), settings.media_root, fetch)
-    house = House(limits, line, uploads, finder, metrics, (str(settings.loading["model"]),), scratch, sights)
+    models, samples = (str(settings.loading["model"]),), Samples(store / "samples")
+    house = House(limits, line, uploads, finder, metrics, models, scratch, sights, samples)
     names = (
         ()
         if settings.keys.digests or not is_loopback(settings.host)

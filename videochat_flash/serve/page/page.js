@@ -2,8 +2,8 @@
 "use strict";
 
 const $ = (id) => document.getElementById(id);
-const THUMBNAILS = 12;
-let model = "", video = null, turns = [], running = null;
+const THUMBNAILS = 12, SAMPLES = 4;
+let model = "", video = null, turns = [], running = null, sample = 0;
 
 // -- what is said -------------------------------------------------------------------------------------------------------
 
@@ -69,7 +69,7 @@ function choose(file) {
   if (!file) return;
   stop();
   turns = [];
-  for (const id of ["talk", "thumbs", "bars", "stages"]) $(id).replaceChildren();
+  for (const id of ["talk", "thumbs", "bars", "stages", "hints"]) $(id).replaceChildren();
   for (const id of ["looked", "evidence", "cost", "unplayable"]) $(id).hidden = true;
   if ($("video").src) URL.revokeObjectURL($("video").src);
   $("video").src = URL.createObjectURL(file);
@@ -104,11 +104,43 @@ function stop() {
   $("cancel").hidden = true;
 }
 
+// A video that the server makes up, with questions about it.
+async function takeSample() {
+  const place = `samples/${sample++ % SAMPLES}`;
+  $("sample").disabled = true;
+  state("A video is being made …", -1);
+  try {
+    const told = await fetch(place);
+    if (!told.ok) throw new Error(await sentence(told));
+    const { questions } = await told.json(), film = await (await fetch(`${place}.mp4`)).blob();
+    choose(new File([film], "made-up.mp4", { type: "video/mp4" }));
+    $("hints").replaceChildren(...questions.map((words) => {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.textContent = words;
+      button.addEventListener("click", () => submit(words));
+      return button;
+    }));
+  } catch (error) {
+    failed(error instanceof TypeError ? "The server cannot be reached." : error.message);
+  } finally {
+    $("sample").disabled = false;
+  }
+}
+
 // -- questions ----------------------------------------------------------------------------------------------------------
 
 function content(words) {
   const text = { type: "text", text: words };
   return video?.id && !turns.length ? [{ type: "video_url", video_url: { url: video.id } }, text] : [text];
+}
+
+function submit(words) {
+  if (!words || running) return false;
+  if (!video) failed("Choose a video first.");
+  else if (!video.id) failed("The video has not been uploaded: choose it again.");
+  else ask(words);
+  return Boolean(video?.id);
 }
 
 async function ask(words) {
@@ -294,6 +326,7 @@ $("bars").addEventListener("keydown", (event) => {
   buttons.forEach((button) => (button.tabIndex = button === next ? 0 : -1));
   next.focus();
 });
+$("sample").addEventListener("click", takeSample);
 $("cancel").addEventListener("click", stop);
 $("question").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && !event.shiftKey) {
@@ -303,11 +336,6 @@ $("question").addEventListener("keydown", (event) => {
 });
 $("ask").addEventListener("submit", (event) => {
   event.preventDefault();
-  const words = $("question").value.trim();
-  if (!words || running) return;
-  if (!video) return failed("Choose a video first.");
-  if (!video.id) return failed("The video has not been uploaded: choose it again.");
-  $("question").value = "";
-  ask(words);
+  if (submit($("question").value.trim())) $("question").value = "";
 });
 begin();
