@@ -43,7 +43,7 @@ def served(model: Path, films: Path, tmp_path_factory: pytest.TempPathFactory) -
         "--limit",
         "body_bytes=256K",
         "--limit",
-        "upload_bytes=300K",
+        "upload_bytes=8M",
         "--limit",
         "frames=64",
     ) as server:

@@ -161,7 +161,7 @@ def test_a_body_that_says_it_is_too_large_is_not_read(served: Served) -> None:
     for path, size in (("/v1/chat/completions", 1 << 30), ("/v1/files", 1 << 40)):
         with socket.create_connection(("127.0.0.1", served.port), 60) as line:
             line.sendall(head(path, f"Content-Length: {size}"))
-            said = line.recv(1 << 16)
+            said = b"".join(iter(lambda line=line: line.recv(1 << 16), b""))
         assert said.startswith(b"HTTP/1.1 413") and b"body_too_large" in said
 
 
@@ -184,7 +184,7 @@ def test_just_over_the_limit_is_over_it(served: Served) -> None:
         served.request("POST", "/v1/chat/completions", filled + b" " * ((256 << 10) - len(filled) + 1)).code
         == "body_too_large"
     )
-    file = HEAD + b"x" * ((300 << 10) + 1) + b"\r\n--B--\r\n"
+    file = HEAD + b"x" * ((8 << 20) + 1) + b"\r\n--B--\r\n"
     assert served.request("POST", "/v1/files", file, Content_Type=FORM).code == "upload_too_large"
     assert served.request("POST", "/v1/files", file[:300], Content_Type=FORM).code == "bad_multipart"
 
@@ -194,9 +194,19 @@ def test_a_body_that_stops_coming_is_left() -> None:
         await asyncio.sleep(60)
         return {}
 
-    with pytest.raises(Refused) as told:
-        asyncio.run(Measured(never, 10, 0.01)())  # type: ignore[arg-type]
-    assert told.value.status == 408
+    async def drips() -> dict[str, Any]:
+        await asyncio.sleep(0.01)
+        return {"type": "http.request", "body": b"x", "more_body": True}
+
+    async def read(receive: Any, wait: float, seconds: float) -> None:
+        body = Measured(receive, 1000, wait, asyncio.get_running_loop().time() + seconds)
+        for _ in range(100):
+            await body()
+
+    for receive, wait, seconds in ((never, 0.01, 60.0), (drips, 60.0, 0.1)):
+        with pytest.raises(Refused) as told:
+            asyncio.run(read(receive, wait, seconds))
+        assert told.value.status == 408
 
 
 # Whatever is not as it should be.

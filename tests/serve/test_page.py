@@ -132,7 +132,7 @@ def test_a_question_without_a_video_is_told_what_to_do(page: Page) -> None:
 
 
 def test_too_large_a_file_is_told_in_a_sentence(page: Page, tmp_path: Path) -> None:
-    (tmp_path / "large.mp4").write_bytes(bytes(400 << 10))
+    (tmp_path / "large.mp4").write_bytes(bytes(9 << 20))
     page.set_input_files("#file", tmp_path / "large.mp4")
     expect(page.locator("#talk .wrong")).to_contain_text("too large")
 

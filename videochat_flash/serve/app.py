@@ -82,15 +82,19 @@ def _add_chat(app: FastAPI, house: House) -> None:
     @app.get("/v1/models")
     async def models() -> dict[str, object]:
         """The model that is served."""
-        about = {"object": "model", "created": house.began, "owned_by": "videochat-flash", **house.line.facts}
-        return {"object": "list", "data": [{"id": name, **about} for name in house.models]}
+        return {"object": "list", "data": [_about(house, name) for name in house.models]}
 
     @app.get("/v1/models/{name:path}")
     async def model(name: str) -> dict[str, object]:
         """One of them."""
         if name not in house.models:
             raise Refused("no_model", "model")
-        return {"id": name, "object": "model", "created": house.began, "owned_by": "videochat-flash"}
+        return _about(house, name)
+
+
+def _about(house: House, name: str) -> dict[str, object]:
+    told = {"id": name, "object": "model", "created": house.began, "owned_by": "videochat-flash"}
+    return {**told, **house.line.facts}
 
 
 def _add_files(app: FastAPI, house: House) -> None:
@@ -147,7 +151,7 @@ def _add_health(app: FastAPI, house: House) -> None:
 
 async def _answer(house: House, request: Request, ask: Ask, stack: AsyncExitStack) -> Response:
     """``stack`` holds what the request holds: a stream takes it along, and whatever else ends lets it go."""
-    name, deadline = request.state.id, asyncio.get_running_loop().time() + house.limits.seconds
+    name, deadline = request.state.id, request.state.began + house.limits.seconds
     if not house.line.ready.is_set() and not house.line.facts:
         raise Refused("not_ready")
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=house.scratch)))

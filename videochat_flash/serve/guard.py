@@ -11,7 +11,6 @@ import ipaddress
 import logging
 import re
 import secrets
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,7 +131,7 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        name, began, status = f"req-{secrets.token_hex(8)}", time.monotonic(), 500
+        name, began, status = f"req-{secrets.token_hex(8)}", asyncio.get_running_loop().time(), 500
         scope.setdefault("state", {})["id"] = name
         scope["state"]["began"] = began
 
@@ -148,14 +147,15 @@ class Guard:
 
         try:
             scope["state"]["tenant"] = self.check(scope)
-            measured = Measured(receive, self._most(scope), self.limits.body_wait)
+            most, seconds = self._most(scope)
+            measured = Measured(receive, most, self.limits.body_wait, began + seconds)
             measured.check(Headers(scope=scope))
             await self.app(scope, measured, answer)
         except Refused as refused:
             scope["state"]["code"] = refused.code
             await refusal(refused, name)(scope, receive, answer)
         finally:
-            self._note(scope, name, status, time.monotonic() - began)
+            self._note(scope, name, status, asyncio.get_running_loop().time() - began)
 
     def check(self, scope: Scope) -> str:
         """Who asks.
@@ -174,9 +174,11 @@ class Guard:
             return ANYONE
         return self.keys.tenant(headers.get("authorization", ""))
 
-    def _most(self, scope: Scope) -> int:
-        upload = scope["path"] == UPLOADS and scope["method"] == "POST"
-        return self.limits.upload_bytes + FORM_BYTES if upload else self.limits.body_bytes
+    def _most(self, scope: Scope) -> tuple[int, int]:
+        """Bytes of the body, and seconds until it is there."""
+        if scope["path"] == UPLOADS and scope["method"] == "POST":
+            return self.limits.upload_bytes + FORM_BYTES, self.limits.upload_seconds
+        return self.limits.body_bytes, self.limits.seconds
 
     def _note(self, scope: Scope, name: str, status: int, seconds: float) -> None:
         state, found = scope["state"], scope.get("route")
@@ -194,8 +196,8 @@ class Guard:
 class Measured:
     """The body of a request, as long as it is small enough and keeps coming."""
 
-    def __init__(self, receive: Receive, most: int, wait: float) -> None:
-        self.receive, self.most, self.wait = receive, most, wait
+    def __init__(self, receive: Receive, most: int, wait: float, deadline: float) -> None:
+        self.receive, self.most, self.wait, self.deadline = receive, most, wait, deadline
         self.got, self.whole = 0, False
 
     def check(self, headers: Headers) -> None:
@@ -217,7 +219,7 @@ class Measured:
         if self.whole:  # the only one left is that the client went away
             return dict(await self.receive())
         try:
-            async with asyncio.timeout(self.wait):
+            async with asyncio.timeout_at(min(self.deadline, asyncio.get_running_loop().time() + self.wait)):
                 message = dict(await self.receive())
         except TimeoutError:
             raise Refused("slow_body") from None

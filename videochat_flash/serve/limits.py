@@ -30,6 +30,7 @@ class Limits:
     queue: int = 16  # requests that wait for that
     seconds: int = 600  # from the first byte of a request to the last of its answer, waiting included
     body_wait: int = 30  # seconds without a byte of a body
+    upload_seconds: int = 3600  # of an upload
     fetch_seconds: int = 300  # of one fetched video
     fetch_wait: int = 10  # seconds without a byte of it; to connect, half of that
     decode_seconds: int = 60  # of reading a video, on top of a quarter of its length
