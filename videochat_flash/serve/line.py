@@ -50,7 +50,7 @@ class Line:
         self._calls: dict[str, asyncio.Queue[Event]] = {}  # requests that the worker has, and what it tells of each
         self._writer: asyncio.StreamWriter | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self._stopping = False
+        self._stopping = asyncio.Event()
 
     @property
     def pid(self) -> int | None:
@@ -131,22 +131,25 @@ class Line:
             ValueError: the model cannot be loaded the first time.
         """
         turn = 0
-        while not self._stopping:
+        while not self._stopping.is_set():
             began = time.monotonic()
             failed = await self._serve_one()
             if failed and not self.facts:
                 raise ValueError(failed)
-            if self._stopping:
+            if self._stopping.is_set():
                 return
             turn = 0 if time.monotonic() - began > 60 else turn
             log.error("the model's process ended; it is started again")
+            log.debug("why: %s", failed or "it did not say")
             self.metrics.restarts.inc()
-            await asyncio.sleep(PAUSES[min(turn, len(PAUSES) - 1)])
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PAUSES[min(turn, len(PAUSES) - 1)]):
+                    await self._stopping.wait()
             turn += 1
 
     async def stop(self) -> None:
         """End the worker."""
-        self._stopping = True
+        self._stopping.set()
         if self._writer is not None:
             self._writer.close()
         if self._process is not None:
@@ -174,7 +177,7 @@ class Line:
         failed = ""
         try:
             with suppress(ConnectionError):
-                while text := await reader.readline():
+                while (text := await reader.readline()).endswith(b"\n"):  # else it was killed in the middle
                     failed = self._heard(json.loads(text)) or failed
         finally:
             self._lost()
