@@ -128,7 +128,9 @@ def test_a_server_without_a_key_answers_to_its_own_name_only(served: Served, hos
     assert served.request("GET", "/v1/models", Host=f"localhost:{served.port}").status == 200
 
 
-@pytest.mark.parametrize("origin", ["https://evil.org", "null", "http://127.0.0.1:1", "http://127.0.0.1.evil.org"])
+@pytest.mark.parametrize(
+    "origin", ["https://evil.org", "null", "http://127.0.0.1:1", "http://127.0.0.1.evil.org", "http://[", ""]
+)
 def test_pages_of_others_are_not_answered(served: Served, origin: str) -> None:
     assert served.request("POST", "/v1/files", b"", Origin=origin).code == "foreign_origin"
     assert served.request("GET", "/v1/models", Origin=f"http://127.0.0.1:{served.port}").status == 200

@@ -13,12 +13,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from videochat_flash.serve.fetch import Fetcher, check_domain, is_public, read_url
 from videochat_flash.serve.limits import Limits
+from videochat_flash.serve.media import Finder
 from videochat_flash.serve.refuse import Refused
+from videochat_flash.serve.shelf import Shelf
+from videochat_flash.serve.uploads import Uploads
+from videochat_flash.serve.wire import Media
 
 GOOD = "media.example.org"
 HOSTILE = [
@@ -111,6 +116,26 @@ def test_hostile_addresses_are_refused_before_anything_is_looked_up(url: str) ->
     with pytest.raises(Refused) as told:
         read_url(url, [GOOD, "127.0.0.1", "localhost", "[::1]"])
     assert told.value.code == "url_refused"
+
+
+@pytest.mark.parametrize("kind", ["video", "image"])
+@pytest.mark.parametrize("root", [True, False])
+def test_no_part_of_a_message_gets_round_that(kind: Literal["video", "image"], root: bool, tmp_path: Path) -> None:
+    def looked_up(host: str, port: int) -> list[str]:
+        raise AssertionError(f"{host} was looked up")
+
+    (tmp_path / "uploads").mkdir()
+    uploads, uuids = Uploads(tmp_path / "uploads", 1000, 1000), Shelf(tmp_path / "uuids", 1000)
+    (tmp_path / "media").mkdir()
+    fetcher = Fetcher([GOOD], Limits(), looked_up)
+    finder = Finder(uploads, uuids, tmp_path / "media" if root else None, fetcher)
+    for url in HOSTILE:
+        for uuid in (None, "mine"):
+            with pytest.raises(Refused) as told:
+                asked = [Media(kind, url, uuid, None)]
+                asyncio.run(finder.find(asked, tmp_path, "me", "it", tmp_path, 600.0))
+            assert told.value.code in ("url_refused", "path_refused"), url
+    assert not len(uuids)
 
 
 def test_there_are_enough_of_them() -> None:

@@ -149,6 +149,13 @@ def test_a_process_that_says_nothing_is_ended(tmp_path: Path, monkeypatch: pytes
     assert refused(tmp_path / "a.mp4", decode_seconds=1) == "undecodable"
 
 
+def test_a_process_that_ends_its_speech_but_not_itself_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sandbox, "START", "import os, time; os.close(1); time.sleep(600)")
+    assert refused(tmp_path / "a.mp4") == "undecodable"
+
+
 def words(head: object) -> bytes:
     line = json.dumps(head).encode()
     return len(line).to_bytes(4, "big") + line

@@ -115,18 +115,20 @@ class Reading:
     # -- in a thread of its own ------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        last: Refused | None = Refused("undecodable", detail="whoever waited for the decoder failed")
         try:
             with self._process:
                 try:
                     self._read()
+                    last = None
                 except (BrokenPipeError, json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-                    self._put(Refused("undecodable", detail=f"the decoder said nothing sensible: {error}"))
+                    last = Refused("undecodable", detail=f"the decoder said nothing sensible: {error}")
                 except Refused as refused:
-                    self._put(refused)
+                    last = refused
                 finally:
                     self._process.kill()
         finally:
-            self._wake()
+            self._put(last)  # there is always an end, whatever happens
 
     def _read(self) -> None:
         if self._process.stdin is None:
@@ -147,7 +149,6 @@ class Reading:
             self._put(self._frames(int(told["frames"])))
         if self.head is None or done != self.head.total:
             raise ValueError(f"{done} frames")
-        self._put(None)
 
     def _checked(self, told: dict[str, Any]) -> Head:
         head = Head(int(told["total"]), float(told["duration"]), str(told["source"])[:64])
@@ -191,7 +192,7 @@ class Reading:
                 raise Refused("undecodable", detail=f"no frame within {self.seconds:.1f} s")
             part = os.read(fd, min(left, 1 << 20))
             if not part:
-                raise Refused("undecodable", detail=f"the decoder ended with code {self._process.wait(5)}")
+                raise Refused("undecodable", detail=f"the decoder ended with code {self._process.poll()}")
             parts.append(part)
             left -= len(part)
         return b"".join(parts)
