@@ -8,6 +8,7 @@ import json
 import os
 import re
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 from command import finished, start
 from command import run as vcflash
-from serving import KEY, Served, serving
+from serving import KEY, PATIENCE, Served, serving
 
 from videochat_flash.serve.guard import Measured
 from videochat_flash.serve.refuse import REASONS, Refused
@@ -275,8 +276,10 @@ def test_the_log_tells_what_happened_and_nothing_of_what_was_said(served: Served
     served.request("GET", "/my-secret-route?key=my-secret-query")
     served.request("POST", "/v1/files", HEAD + b"x\r\n--B--\r\n", Content_Type=FORM)
     reply = served.ask([{"my-secret-field": 1}])
-    log = served.log.read_text()
-    assert reply.json["error"]["id"] in log
+    end = time.monotonic() + PATIENCE
+    while reply.json["error"]["id"] not in (log := served.log.read_text()):  # written when the answer is on its way
+        assert time.monotonic() < end
+        time.sleep(0.02)
     for word in ("secret", str(films), str(served.store), "Traceback", "a.mp4", "Errno"):
         assert word not in log
 
