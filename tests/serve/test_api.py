@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Generator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
+from command import ROOT
 from PIL import Image
 from serving import Served
 
 from videochat_flash.chat import Reply, VideoChatFlash
 from videochat_flash.evidence import look
 from videochat_flash.prompt import Turn
+from videochat_flash.serve.limits import Limits
+from videochat_flash.serve.wire import understand
 from videochat_flash.video import Sampling
 
 Content = list[dict[str, Any]]
@@ -162,3 +167,27 @@ def test_a_stream_with_progress_tells_what_is_seen_and_fails_in_the_stream(serve
     text = base64.b64encode(b"nothing").decode()
     lines = served.ask(about(f"data:video/mp4;base64,{text}", "?"), **options).body.decode().split("\n\n")
     assert json.loads(lines[1].removeprefix("data: "))["error"]["code"] == "undecodable"
+
+
+def test_the_example_of_the_documentation_runs(served: Served, films: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"^```python\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
+    for name, ours in (
+        ("http://127.0.0.1:8000/v1", served.url),
+        ("flash-tiny", served.model),
+        ("needle.mp4", films / "a.mp4"),
+    ):
+        assert name in example
+        example = example.replace(name, str(ours))
+    exec(compile(example, "docs/serving.md", "exec"), {})
+    assert capsys.readouterr().out
+    for video in served.client.files.list():
+        served.client.files.delete(video.id)
+
+
+def test_the_requests_of_the_documentation_are_valid() -> None:
+    page = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
+    (body,) = re.findall(r"-d '(\{.*?\})'", page, flags=re.DOTALL)
+    ask = understand(body.encode(), Limits(), ["flash-tiny"])
+    assert ask.media[0].sampling == Sampling("fps", 1024, fps=1.0)
+    assert {one.name for one in fields(Limits)} <= set(re.findall(r"`(\w+)`", page))  # every limit is told of
