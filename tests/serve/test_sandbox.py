@@ -210,6 +210,20 @@ def test_the_process_is_confined_and_knows_no_secret(tmp_path: Path, monkeypatch
     assert caps["Max cpu time"] == [str(4 * limits.decode_deadline_most)] * 2
 
 
+def test_the_process_has_no_network_where_the_system_allows_that(tmp_path: Path) -> None:
+    made = make(tmp_path / "a.mp4", (numbered(i % 4096) for i in range(3000)), gop=1)
+    trial = "import ctypes, os; ctypes.CDLL(None).unshare(0x50000000); print(os.readlink('/proc/self/ns/net'))"
+    done = subprocess.run([sys.executable, "-c", trial], capture_output=True, text=True, check=True)
+    own = os.readlink("/proc/self/ns/net")
+    if done.stdout.strip() == own:
+        pytest.skip("this system lets no process give up its network")
+    with reading(made, "video", Sampling("count", max_frames=3000, num_frames=3000)) as process:
+        assert process.take() is not None
+        assert os.readlink(f"/proc/{process.pid}/ns/net") != own
+        routes = Path(f"/proc/{process.pid}/net/route").read_text().splitlines()
+    assert len(routes) <= 1  # the head of an empty table
+
+
 def test_nothing_is_left_open(tmp_path: Path) -> None:
     path = make(tmp_path / "a.mp4", 20)
     read(path)
