@@ -198,6 +198,16 @@ def test_memory_that_does_not_suffice_fails_one_request(bench: Bench, monkeypatc
     assert bench.answer(bench.ask("Hello?"))
 
 
+def test_a_lost_device_ends_the_worker(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(*_: object, **__: object) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(bench.worker.vc, "reply", lost)
+    name = bench.ask("Hello?")
+    with pytest.raises(RuntimeError, match="CUDA error"):
+        bench.run(lambda: bench.ended(name))
+
+
 def test_an_answer_is_as_long_as_the_server_allows_at_most(vc: VideoChatFlash, tmp_path: Path) -> None:
     bench = Bench(vc, tmp_path, output_tokens=3)
     assert bench.worker._decoding({}).max_new_tokens == 3

@@ -184,6 +184,8 @@ class Worker:
         except Refused as refused:
             self._end(job, {"refused": refused.code, "field": refused.field, "detail": refused.detail})
         except (ValueError, OSError, MemoryError, RuntimeError) as error:
+            if "CUDA error" in str(error):
+                raise  # this process has lost its device: it ends, and another one begins anew
             full = isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
             code = "out_of_memory" if full else "internal"
             self._end(job, {"refused": code, "detail": f"{type(error).__name__}: {error}"})
