@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 PIP := $(BIN)/pip --disable-pip-version-check --quiet --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install test check demo eval-tiny report-tiny bench tiny ablations clean
+.PHONY: help install test long check demo eval-tiny report-tiny bench tiny ablations clean
 
 help:  ## print these lines
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,7 +23,10 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 test: install check  ## lint, types and all tests; skipped ones are listed with their reasons
-	HF_HUB_OFFLINE=1 $(BIN)/pytest -n 2 -rs
+	HF_HUB_OFFLINE=1 $(BIN)/pytest -n 2 -rs -m 'not long'
+
+long: install  ## the tests that take minutes each: fuzzing and load of the server
+	HF_HUB_OFFLINE=1 $(BIN)/pytest -m long
 
 check: install  ## lint, format and types alone
 	$(BIN)/ruff check .

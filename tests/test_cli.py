@@ -16,10 +16,12 @@ import torch
 import typer
 import videos
 from command import ENTRY, ROOT, SMALL, Done, finished, run, small_model, start
+from PIL import Image
 from safetensors.torch import load_file
 
 from videochat_flash import Sampling, Sight, VideoChatFlash, cli
 from videochat_flash.config import RELEASES, parse_plan
+from videochat_flash.evidence import look
 from videochat_flash.model import VideoChatFlashModel
 from videochat_flash.prompt import Turn
 from videochat_flash.video import write
@@ -68,7 +70,7 @@ COMMON = "model revision device dtype max-frames fps num-frames start end policy
 SAY = "keep keep-by seed temperature top-p top-k repetition-penalty max-new-tokens stop"
 BUILD = "videos out license"
 OPTIONS = {
-    "ask": f"{COMMON} {SAY} json quiet",
+    "ask": f"{COMMON} {SAY} evidence json quiet",
     "chat": f"{COMMON} {SAY} quiet",
     "see": f"out {COMMON} json quiet",
     "info": "revision json",
@@ -99,6 +101,9 @@ OPTIONS = {
     "longvid exam": "model revision device dtype max-frames most json quiet",
     "longvid simulate": "out records workers seed json quiet",
     "longvid plan": "hours cores tokens-per-frame json",
+    "batch": f"root {COMMON} {SAY} retry quiet",
+    "serve": "model revision device dtype host port api-key-file no-auth media-root allow-media-domain limit store "
+    "log-level",
     "synth needle": "out haystack frames questions seed truth kinds fps size",
     "synth suite": "out haystack videos frames seed quiet",
     "synth card": "out colour shape character seed size",
@@ -144,6 +149,25 @@ def test_ask_json_tells_everything(
     assert sum(spent for name, spent in stages.items() if name != "total") <= stages["total"] + 0.01
     assert 50 < told["peak_memory_mb"] < 8000
     assert told["warnings"] and done.err == f"vcflash: note: {told['warnings'][0]}\n"
+
+
+def test_evidence_is_a_picture_and_json(
+    film: Path, model: Path, vc: VideoChatFlash, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = tmp_path / "evidence.png"
+    done = run(capsys, "ask", film, "What?", "--model", model, "--evidence", picture)
+    assert done.code == 0 and done.out == vc.ask(film, "What?") + "\n"
+    with Image.open(picture) as drawn:
+        high = drawn.height
+    sight = tmp_path / "film.safetensors"
+    vc.see(film).save(sight)
+    told = json.loads(
+        run(capsys, "ask", sight, "What?", "--model", model, "--evidence", picture, "--keep", "off", "--json").out
+    )
+    assert told["evidence"] == look(vc, vc.see(film), "What?", keep=()).told()
+    with Image.open(picture) as drawn:
+        assert drawn.height < high  # neither thumbnails nor stages
+    assert run(capsys, "ask", film, "What?", "--model", model, "--evidence", "a.jpg").code == 2
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,12 @@
-"""The contact sheet shows every frame over its time."""
+"""The contact sheet shows every frame over its time, the timeline every clip."""
 
 from __future__ import annotations
 
 import numpy as np
+import pytest
+from PIL import Image
 
-from videochat_flash.sheet import contact_sheet
+from videochat_flash.sheet import BAR, GONE, LINE, STRIP, contact_sheet, timeline
 from videochat_flash.video import Frames
 
 
@@ -21,3 +23,17 @@ def test_every_frame_is_there_over_its_time() -> None:
     assert (drawn.min(axis=2) > 150).sum() > 200
     one = contact_sheet(Frames(pixels[:1], seconds[:1], 1.0))
     assert one.width < 200
+
+
+def test_a_timeline_is_as_high_as_the_attention_and_fades_with_what_is_left() -> None:
+    shares, left = [0.1, 0.4, 0.2, 0.0], [1.0, 0.5, 0.25, 0.0]
+    shown = Image.new("RGB", (640, 40), (0, 0, 255))
+    drawn = np.asarray(timeline([0.0, 2.0, 4.0, 6.0], 8.0, ("bars", shares), [("left", left)], shown)).astype(int)
+    full = (drawn == BAR).all(axis=2)
+    columns = [drawn.shape[1] * (2 * i + 1) // 8 for i in range(4)]
+    heights = [full[: -3 * LINE, column].sum() for column in columns]
+    assert (drawn[:80] == (0, 0, 255)).all() and not full[:80].any()
+    assert np.argmax(heights) == 1 and heights[2] == pytest.approx(heights[1] / 2, abs=2) and heights[3] <= 1
+    strip = drawn[-2 * LINE - STRIP // 2, columns]
+    assert np.all(np.diff(strip[:, 0]) < 0) and tuple(strip[0]) == BAR and tuple(strip[3]) == GONE
+    assert timeline([0.0], 0.0, ("one picture", [1.0]), []).width == drawn.shape[1]

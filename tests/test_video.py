@@ -250,7 +250,11 @@ def test_a_file_cut_off(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["missing.mp4", "empty.mp4", "text.mp4", "sound.mp4", "index_last.mp4", "list.m3u8", "list.mp4", "folder"]
+    "name",
+    [
+        *("missing.mp4", "empty.mp4", "text.mp4", "sound.mp4", "index_last.mp4", "list.m3u8", "list.mp4", "folder"),
+        "unknown_codec.mp4",
+    ],
 )
 def test_what_is_no_video(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
@@ -270,6 +274,8 @@ def test_what_is_no_video(name: str, tmp_path: Path) -> None:
         path.write_text(head + "a.ts\n")
     elif name == "folder":
         path.mkdir()
+    elif name == "unknown_codec.mp4":
+        path.write_bytes(make(path, 10).read_bytes().replace(b"avc1", b"zzzz"))
     with pytest.raises(VideoError) as caught:
         probe(path)
     assert name in str(caught.value)
@@ -301,6 +307,12 @@ def test_damage_in_the_middle_stays_there(name: str, tmp_path: Path) -> None:
     assert right[:30].all()
     assert right[-20:].all()
     assert right.mean() >= 0.65
+
+
+def test_a_title_may_be_written_in_any_alphabet(tmp_path: Path) -> None:
+    path = make(tmp_path / "a.mp4", 10)
+    path.write_bytes(path.read_bytes().replace(b"VideoHandler", b"Vid\xe9oHandler"))  # not UTF-8
+    assert probe(path).frames == 10
 
 
 def test_nothing_decodes(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from . import __version__, errors, show
+from .batch_command import batch
 from .bench.commands import bench
 from .eval.commands import evaluate, ground, rows
 from .files import check_target
@@ -25,6 +26,7 @@ from .options import (
     Device,
     Dtype,
     End,
+    Evidence,
     Fps,
     Json,
     Keep,
@@ -46,6 +48,7 @@ from .options import (
     TopP,
     VideoOrSight,
 )
+from .serve.command import serve
 
 # Each of these caches of PyTorch keeps 1,024 CPU kernels, one for every shape, a megabyte or more apiece: gigabytes in
 # a training, whose steps all have other lengths. Read when torch is imported.
@@ -60,6 +63,8 @@ app.add_typer(synth, name="synth")
 app.add_typer(niah, name="niah")
 app.add_typer(longvid, name="longvid")
 app.command()(bench)
+app.command()(batch)
+app.command()(serve)
 
 # -- commands ----------------------------------------------------------------------------------------------------------
 
@@ -97,6 +102,7 @@ def ask(
     repetition_penalty: Penalty = None,
     max_new_tokens: MaxNewTokens = None,
     stop: Stop = None,
+    evidence: Evidence = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -109,7 +115,11 @@ def ask(
         sampling = session.sampling_of(max_frames, fps, num_frames, start, end, policy)
         changes = _given(seed, temperature, top_p, top_k, repetition_penalty, max_new_tokens)
         manner = session.Manner(session.plan_of(keep, keep_by), changes, stop or ())
+        if evidence is not None and evidence.suffix != ".png":
+            raise ValueError(f"{evidence} is not named .png: --evidence draws a PNG")
     chat.check_question(question)
+    if evidence is not None:
+        check_target(evidence)
     source = session.open_source(video, sampling, watch)
     vc = session.load(model, revision, device, dtype, watch)
     with errors.usage():
@@ -119,9 +129,12 @@ def ask(
     write = None if as_json else _write
     reply = session.say(vc, sight, question, manner, watch=watch, bars=bars, write=write)
     if not as_json:
-        print()
+        print(flush=True)
+    looked = session.draw_evidence(vc, sight, source, sampling, question, manner, evidence) if evidence else None
+    if not as_json:
         return
     facts: dict[str, object] = {"answer": reply.text, "question": question, "model": model}
+    facts |= {"evidence": looked.told()} if looked else {}
     facts |= session.sight_report(sight, source) | session.answer_report(vc, reply, manner)
     _print_json(facts | session.cost_report(watch, began, device, context.obj))
 

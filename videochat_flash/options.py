@@ -48,6 +48,12 @@ MaxNewTokens = Annotated[int | None, typer.Option(help="Tokens of an answer at m
 Stop = Annotated[
     list[str] | None, typer.Option(help="A text that ends the answer; may be repeated.", rich_help_panel=_SAY)
 ]
+Evidence = Annotated[
+    Path | None,
+    typer.Option(
+        help="Draw when in the video the model looked, as a PNG; --json tells it, too.", rich_help_panel=_TELL
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.", rich_help_panel=_TELL)]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Nothing on stderr but errors.", rich_help_panel=_TELL)]
 SynthSeed = Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")]

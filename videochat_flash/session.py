@@ -6,23 +6,29 @@ import hashlib
 import time
 import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 import torch
+from PIL import Image
 
 from . import show
 from .chat import Reply, Stopwatch, VideoChatFlash
 from .config import Plan, check_plan, parse_plan
+from .evidence import Evidence, look
 from .facts import plan_facts
+from .files import beside
 from .generate import Begun, Decoding
 from .prefix import Prefix, prepare
 from .prompt import Turn
+from .sheet import contact_sheet, timeline
+from .show import one_line
 from .sight import Sight
-from .video import Sampling, VideoInfo, plan, probe
+from .video import Sampling, VideoInfo, decode, plan, probe
 
 Write = Callable[[str], object]
+THUMBNAILS = 12
 DTYPES = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -179,6 +185,35 @@ def ready(vc: VideoChatFlash, sight: Sight, manner: Manner, bars: bool = True) -
     layers = vc.model.config.llm.layers
     with show.progress("reading", bars) as told:
         return prepare(vc, sight, keep=manner.keep, on_layer=lambda done: told(done, layers))
+
+
+def draw_evidence(
+    vc: VideoChatFlash, sight: Sight, source: Source, sampling: Sampling, question: str, manner: Manner, path: Path
+) -> Evidence:
+    """Write a picture of when the model looked.
+
+    Raises:
+        OSError: it cannot be written there.
+    """
+    told = look(vc, sight, question, keep=manner.keep)
+    size = sight.tokens.shape[1]
+    strips = [(f"left from layer {stage.layer} on", [count / size for count in stage.kept[0]]) for stage in told.stages]
+    begins, pace = [first for first, _ in told.seconds[0]], sight.duration / max(1, len(sight))
+    end = max(told.seconds[0][-1][1], begins[-1] + pace)
+    bars = (f"attention of layer {told.layer} to each clip: {one_line(question)[:120]}", told.attention[0])
+    with beside(path) as part:
+        timeline(begins, end, bars, strips, _thumbnails(source, sampling)).save(part, "PNG")
+    return told
+
+
+def _thumbnails(source: Source, sampling: Sampling) -> Image.Image | None:
+    """A row of pictures, in the middle of equal shares of the video; none of a Sight, whose video is not at hand."""
+    if isinstance(source.what, Sight) or source.what.kind == "image":
+        return None
+    info = source.what
+    wanted = plan(info, replace(sampling, policy="count", max_frames=THUMBNAILS, num_frames=THUMBNAILS, fps=None))
+    frames = next(decode(info, wanted, 160, THUMBNAILS))
+    return contact_sheet(frames, THUMBNAILS, 160, info.width / info.height)
 
 
 def _to_the_end(pieces: Generator[str, None, Reply], write: Write | None) -> Reply:

@@ -187,12 +187,12 @@ def _open(path: Path, mode: Literal["r", "w"] = "r") -> Iterator[tuple[Any, Any,
     options = {"format_whitelist": FORMATS} if mode == "r" else {"movflags": "faststart", "fflags": "+bitexact"}
     kind, stream, cover = None if mode == "r" else "mp4", None, av.stream.Disposition.attached_pic
     try:  # "file:" lest a name such as "concat:a" be taken for a protocol
-        with av.open(f"file:{path.resolve()}", mode, kind, container_options=options) as container:
+        with av.open(f"file:{path.resolve()}", mode, kind, None, options, metadata_errors="replace") as container:
             if mode == "r":
-                stream = next((one for one in container.streams.video if not one.disposition & cover), None)
-                if stream is None:
+                known = (one for one in container.streams.video if one.codec_context and not one.disposition & cover)
+                if (stream := next(known, None)) is None:
                     found = ", ".join(s.type for s in container.streams) or "part of one: its index is missing"
-                    raise VideoError(f"{path} holds no video, only {found}")
+                    raise VideoError(f"{path} holds no video that can be decoded, only {found}")
             yield av, container, stream
     except av.FFmpegError as error:
         doing = "read: give a whole mp4, mov, mkv, webm, avi, ts or gif" if mode == "r" else "written"

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from haystacks import Behaviour, Eyes, Request, Server, near, serving, slowly, small
 
+from videochat_flash.journal import read_run
 from videochat_flash.niah import endpoint
 from videochat_flash.niah.endpoint import Endpoint, Line
 from videochat_flash.niah.place import Part
-from videochat_flash.niah.results import Shard, read_results, read_run
+from videochat_flash.niah.results import Shard, read_results
 from videochat_flash.niah.run import Ran, run
 from videochat_flash.niah.score import summary
 from videochat_flash.niah.suite import Suite

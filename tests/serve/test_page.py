@@ -1,0 +1,184 @@
+"""The page in a real browser: what people do with it, and what it tells them when something goes wrong."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from serving import KEY, Served, children, serving
+from videos import make
+
+pytest.importorskip("playwright", reason="no playwright here to drive a browser with")
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+PATIENCE = 300_000.0  # milliseconds: machines that test are busy
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium here"),
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as play:
+        made = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield made
+        made.close()
+
+
+@pytest.fixture
+def page(browser: Browser, served: Served) -> Iterator[Page]:
+    context = browser.new_context()
+    made = context.new_page()
+    made.set_default_timeout(PATIENCE)
+    expect.set_options(timeout=PATIENCE)
+    wrong: list[str] = []
+    elsewhere: list[str] = []
+    made.on("pageerror", lambda error: wrong.append(str(error)))
+    made.on("request", lambda asked: elsewhere.append(asked.url))
+    made.goto(f"http://127.0.0.1:{served.port}/")
+    yield made
+    context.close()
+    own = (f"http://127.0.0.1:{served.port}/", f"blob:http://127.0.0.1:{served.port}/", "data:,")
+    assert not wrong and [url for url in elsewhere if not url.startswith(own)] == []
+
+
+def bring(page: Page, path: Path) -> None:
+    page.set_input_files("#file", path)
+    expect(page.locator("#words")).to_contain_text("is here")
+
+
+def ask(page: Page, words: str) -> None:
+    page.fill("#question", words)
+    page.press("#question", "Enter")
+
+
+def answered(page: Page, count: int) -> str:
+    expect(page.locator("#talk .assistant")).to_have_count(count)
+    expect(page.locator("#send")).to_be_enabled()
+    return page.locator("#talk .assistant").last.inner_text()
+
+
+def test_a_video_is_brought_asked_about_and_asked_about_again(page: Page, served: Served, tmp_path: Path) -> None:
+    film = make(tmp_path / "film.webm", 48, 8, codec="libvpx")
+    bring(page, film)
+    ask(page, "What is it?")
+    first = answered(page, 1)
+    assert page.locator("#talk .user").all_inner_texts() == ["What is it?"] and first
+    expect(page.locator("#bars button")).to_have_count(12)
+    expect(page.locator("#thumbs canvas")).to_have_count(12)
+    expect(page.locator(".stage")).to_have_count(2)
+    assert re.search(r"Frames\s+48", page.locator("#cost").inner_text())
+    ask(page, "And when?")
+    answered(page, 2)
+    assert "encode" not in page.locator("#cost").inner_text()  # seen once
+
+
+def test_who_has_no_video_takes_a_made_up_one(page: Page) -> None:
+    page.click("#sample")
+    expect(page.locator("#words")).to_contain_text("is here")
+    hints = page.locator("#hints button")
+    expect(hints).to_have_count(4)
+    hints.first.click()
+    answered(page, 1)
+    assert page.locator("#talk .user").inner_text() == hints.first.inner_text()
+
+
+def test_a_bar_seeks_by_click_and_by_key(page: Page, tmp_path: Path) -> None:
+    bring(page, make(tmp_path / "film.webm", 48, 8, codec="libvpx"))
+    ask(page, "What is it?")
+    answered(page, 1)
+    bars = page.locator("#bars button")
+    bars.nth(6).click()
+    page.wait_for_function("document.getElementById('video').currentTime >= 3")
+    page.evaluate("document.getElementById('video').pause()")
+    bars.first.focus()
+    page.keyboard.press("End")
+    expect(bars.last).to_be_focused()
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("Enter")
+    page.wait_for_function("document.getElementById('video').currentTime >= 5")
+    assert "of the attention" in (bars.nth(2).get_attribute("aria-label") or "")
+
+
+def test_times_in_answers_are_links_and_markup_is_text(page: Page) -> None:
+    page.evaluate("linked(line('assistant', '<b>At</b> 0:02.5, then 4 seconds on and 1:02; 5 sheep.'))")
+    item = page.locator("#talk .assistant")
+    assert item.inner_text() == "<b>At</b> 0:02.5, then 4 seconds on and 1:02; 5 sheep."
+    assert item.locator("button").all_inner_texts() == ["0:02.5", "4 seconds", "1:02"]
+
+
+def test_a_text_file_is_refused_in_a_sentence(page: Page, tmp_path: Path) -> None:
+    (tmp_path / "notes.mp4").write_text("no video at all")
+    bring(page, tmp_path / "notes.mp4")
+    expect(page.locator("#unplayable")).to_be_visible()
+    ask(page, "What is it?")
+    expect(page.locator("#talk .wrong")).to_contain_text("cannot be decoded.")
+    expect(page.locator("#send")).to_be_enabled()
+
+
+def test_a_question_without_a_video_is_told_what_to_do(page: Page) -> None:
+    expect(page.locator("#words")).to_have_text("Choose a video.")
+    ask(page, "What is it?")
+    expect(page.locator("#talk .wrong")).to_have_text("Choose a video first.")
+
+
+def test_too_large_a_file_is_told_in_a_sentence(page: Page, tmp_path: Path) -> None:
+    (tmp_path / "large.mp4").write_bytes(bytes(9 << 20))
+    page.set_input_files("#file", tmp_path / "large.mp4")
+    expect(page.locator("#talk .wrong")).to_contain_text("too large")
+
+
+def test_a_question_can_be_cancelled_while_the_video_is_seen(browser: Browser, model: Path, tmp_path: Path) -> None:
+    grey = np.full((48, 64, 3), 90, np.uint8)
+    film = make(tmp_path / "long.webm", itertools.repeat(grey, 4096), 30, codec="libvpx", gop=64)
+    with serving(model, tmp_path / "store", "--limit", "frames=512") as server:
+        page = browser.new_page()
+        page.set_default_timeout(PATIENCE)
+        page.goto(f"http://127.0.0.1:{server.port}/")
+        bring(page, film)
+        ask(page, "What is it?")
+        expect(page.locator("#words")).to_contain_text("Seeing")
+        page.click("#cancel")
+        expect(page.locator("#words")).to_have_text("Cancelled.")
+        server.waits_for("vcflash_active", 0)
+        assert len(children(server.process.pid)) == 1
+        page.close()
+
+
+def test_a_browser_is_asked_for_the_key(browser: Browser, model: Path, films: Path, tmp_path: Path) -> None:
+    with serving(model, tmp_path / "store", key=KEY) as server:
+        address = f"http://127.0.0.1:{server.port}/"
+        refused = browser.new_context(http_credentials={"username": "me", "password": "wrong"}).new_page().goto(address)
+        assert refused is not None and refused.status == 401
+        page = browser.new_context(http_credentials={"username": "me", "password": KEY}).new_page()
+        page.set_default_timeout(PATIENCE)
+        page.goto(address)
+        bring(page, films / "b.mp4")
+        ask(page, "What is it?")
+        assert answered(page, 1)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_can_be_read_on_a_phone_and_by_a_screen_reader(browser: Browser, served: Served, scheme: Any) -> None:
+    context = browser.new_context(viewport={"width": 360, "height": 740}, color_scheme=scheme)
+    page = context.new_page()
+    page.goto(f"http://127.0.0.1:{served.port}/")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    ground, ink = page.evaluate(
+        "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]"
+    )
+    light = [sum(map(int, re.findall(r"\d+", colour)[:3])) for colour in (ground, ink)]
+    assert (light[0] > light[1]) == (scheme == "light") and abs(light[0] - light[1]) > 400
+    for role, name in (("textbox", "Question"), ("button", "Ask"), ("heading", "VideoChat-Flash")):
+        expect(page.get_by_role(role, name=name)).to_be_visible()  # type: ignore[arg-type]
+    assert page.get_by_role("status").count() == 1
+    context.close()

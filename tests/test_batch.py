@@ -1,0 +1,155 @@
+"""Many rows: right answers, failures told, and a run that goes on where it was stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command import run, small_model, start
+from videos import make
+
+from videochat_flash import batch
+from videochat_flash.chat import VideoChatFlash
+from videochat_flash.video import Sampling
+
+pytestmark = pytest.mark.usefixtures("unchecked")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def vc(model: Path) -> VideoChatFlash:
+    return VideoChatFlash.from_pretrained(model)
+
+
+@pytest.fixture
+def films(tmp_path: Path) -> Path:
+    (tmp_path / "films").mkdir()
+    make(tmp_path / "films" / "a.mp4", 32, 4)
+    make(tmp_path / "films" / "b.mp4", 16, 4)
+    (tmp_path / "films" / "bad.mp4").write_text("no video")
+    return tmp_path / "films"
+
+
+def written(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def read(path: Path) -> dict[Any, dict[str, Any]]:
+    return {one["id"]: one for one in map(json.loads, path.read_text().splitlines())}
+
+
+ROWS = [
+    {"id": 1, "video": "a.mp4", "question": "What is it?", "truth": "left alone"},
+    {"id": "two", "video": "b.mp4", "question": "What is it?"},
+    {"id": 3, "video": "bad.mp4", "question": "What is it?"},
+    {"id": 4, "video": "a.mp4", "question": "And when?"},
+    {"id": 5, "video": "a.mp4", "question": "And when?", "start": 2, "end": 6},
+    {"id": 6, "video": "nothing.mp4", "question": "What is it?"},
+    {"id": 7, "video": "b.mp4", "question": ""},
+    {"id": 8, "video": "b.mp4", "question": "When?", "start": 99},
+]
+
+
+def test_every_row_gets_its_answer_or_its_failure(
+    films: Path, model: Path, vc: VideoChatFlash, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked, out = written(tmp_path / "in.jsonl", ROWS), tmp_path / "out.jsonl"
+    done = run(capsys, "batch", asked, out, "--model", model, "--root", films, "--max-frames", 16)
+    told = read(out)
+    assert (done.code, done.out) == (1, f"{out}: 4 answered, 4 failed, 0 were there\n")
+    a, b = vc.see(films / "a.mp4", Sampling(max_frames=16)), vc.see(films / "b.mp4", Sampling(max_frames=16))
+    part = vc.see(films / "a.mp4", Sampling(max_frames=16, start=2.0, end=6.0))
+    expected = {1: (a, "What is it?"), "two": (b, "What is it?"), 4: (a, "And when?"), 5: (part, "And when?")}
+    assert {row: told[row].get("answer") for row in expected} == {
+        row: vc.answer(sight, words) for row, (sight, words) in expected.items()
+    }
+    assert {row for row, one in told.items() if one.get("error")} == {3, 6, 7, 8}
+    assert told[1]["frames"] == 16 and told[1]["generated_tokens"] > 0
+
+
+def test_rows_about_one_video_are_seen_once(films: Path, vc: VideoChatFlash, tmp_path: Path) -> None:
+    seen: list[object] = []
+
+    class Counting(VideoChatFlash):
+        def see(self, *given: Any, **more: Any) -> Any:
+            seen.append(given[0].source)
+            return super().see(*given, **more)
+
+    counting = Counting(vc.model, vc.tokenizer, vc.decoding)
+    rows = batch.read_rows(written(tmp_path / "in.jsonl", ROWS))
+    with batch.results(tmp_path / "out.jsonl", retry=False) as (out, done):
+        assert not done
+        batch.answer_all(counting, rows, out, films, Sampling(max_frames=16), batch.Manner(), lambda *_: None)
+    assert seen.count(str(films / "a.mp4")) == 2 and seen.count(str(films / "b.mp4")) == 2  # whole, and one stretch
+
+
+def test_what_is_there_is_not_asked_again(
+    films: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked, out = written(tmp_path / "in.jsonl", ROWS[:3]), tmp_path / "out.jsonl"
+    out.write_text('{"id": 1, "answer": "mine"}\n{"id": "two", "answ')  # cut off in the middle
+    done = run(capsys, "batch", asked, out, "--model", model, "--root", films)
+    assert done.out == f"{out}: 1 answered, 1 failed, 1 were there\n"
+    assert read(out)[1] == {"id": 1, "answer": "mine"} and set(read(out)) == {1, "two", 3}
+    before = out.read_text()
+    done = run(capsys, "batch", asked, out, "--model", "no-model-is-loaded", "--root", films)
+    assert (done.code, out.read_text()) == (0, before)
+    make(films / "bad.mp4", 16, 4)
+    done = run(capsys, "batch", asked, out, "--model", model, "--root", films, "--retry")
+    assert (done.code, done.out) == (0, f"{out}: 1 answered, 0 failed, 2 were there\n")
+    assert read(out)[1] == {"id": 1, "answer": "mine"} and "answer" in read(out)[3]
+
+
+def test_a_killed_run_goes_on(films: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"id": i, "video": "a.mp4", "question": f"Question {i}?"} for i in range(60)]
+    asked, out = written(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
+    process = start("batch", asked, out, "--model", model, "--root", films)
+    end = time.monotonic() + 600
+    while not out.exists() or out.read_text().count("\n") < 3:
+        assert process.poll() is None and time.monotonic() < end
+        time.sleep(0.02)
+    second = run(capsys, "batch", asked, out, "--model", model, "--root", films)
+    assert second.code == 1 and "another run" in second.err
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    there = out.read_text().count("\n")
+    done = run(capsys, "batch", asked, out, "--model", model, "--root", films)
+    assert done.code == 0 and f"{there} were there" in done.out
+    assert set(read(out)) == set(range(60)) and out.read_text().count("\n") == 60
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("{", "line 2"),
+        ("[]", "line 2"),
+        ('{"id": 1, "video": "a.mp4", "question": "x"}', "id 1 stands there before"),
+        ('{"video": "a.mp4", "question": "x"}', "'id' is missing"),
+        ('{"id": true, "video": "a.mp4", "question": "x"}', "id must not be True"),
+        ('{"id": 2, "video": 3, "question": "x"}', "video must not be 3"),
+        ('{"id": 2, "video": "a.mp4", "question": "x", "start": "1"}', "start must be seconds"),
+    ],
+)
+def test_what_is_no_row_is_told_before_anything_is_done(
+    line: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in.jsonl").write_text(json.dumps(ROWS[0]) + "\n" + line + "\n")
+    done = run(capsys, "batch", tmp_path / "in.jsonl", tmp_path / "out.jsonl")
+    assert done.code == 1 and words in done.err and len(done.lines) == 1 and not (tmp_path / "out.jsonl").exists()
+
+
+def test_a_file_that_holds_something_else_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked, out = written(tmp_path / "in.jsonl", ROWS), tmp_path / "notes.txt"
+    out.write_text("my notes\nand more")
+    done = run(capsys, "batch", asked, out)
+    assert done.code == 1 and "something else" in done.err and out.read_text() == "my notes\nand more"

@@ -1,0 +1,62 @@
+"""Starts a worker in a process of its own, whose only way to the world is a socket to the server."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+import threading
+import warnings
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..chat import VideoChatFlash
+from .limits import Limits
+from .shelf import Shelf
+from .worker import Message, Worker
+
+DTYPES = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def main() -> None:
+    """The socket's number is the last argument; its first line says what to load."""
+    line = socket.socket(fileno=int(sys.argv[-1]))
+    heard = line.makefile("rb")
+    settings = json.loads(heard.readline())
+
+    def send(message: Message) -> None:
+        line.sendall(json.dumps(message).encode() + b"\n")
+
+    warnings.simplefilter("ignore")
+    try:
+        vc = load(settings)
+    except (ValueError, OSError) as error:
+        send({"failed": str(error)})
+        return
+    limits = Limits(**settings["limits"])
+    worker = Worker(vc, limits, Shelf(Path(settings["store"]), limits.sight_store_bytes, ".safetensors"), send)
+
+    def listen() -> None:
+        with suppress(ConnectionError):  # a server that was killed is one that closed the line
+            for text in heard:
+                worker.hear(json.loads(text))
+        worker.hear({"do": "stop"})
+
+    threading.Thread(target=listen, name="listening", daemon=True).start()
+    llm = vc.model.config.llm
+    send({"ready": {"made_by": vc.made_by, "layers": llm.layers, "max_positions": llm.max_positions}})
+    with suppress(ConnectionError):  # nobody listens any more
+        worker.run()
+
+
+def load(settings: dict[str, Any]) -> VideoChatFlash:
+    """The model.
+
+    Raises:
+        ValueError, OSError: it cannot be loaded.
+    """
+    dtype, device = DTYPES[settings["dtype"]], settings["device"]
+    return VideoChatFlash.from_pretrained(settings["model"], revision=settings["revision"], dtype=dtype, device=device)

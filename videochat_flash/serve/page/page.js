@@ -1,0 +1,341 @@
+// One video, one conversation. Whatever comes from the server or the user is text, never markup.
+"use strict";
+
+const $ = (id) => document.getElementById(id);
+const THUMBNAILS = 12, SAMPLES = 4;
+let model = "", video = null, turns = [], running = null, sample = 0;
+
+// -- what is said -------------------------------------------------------------------------------------------------------
+
+function state(words, part = null) {
+  $("words").textContent = words;
+  $("bar").hidden = part === null;
+  if (part === null || part < 0) $("bar").removeAttribute("value");
+  else $("bar").value = part;
+}
+
+function clock(second) {
+  const tenths = Math.round(second * 10), minutes = Math.floor(tenths / 600);
+  return `${minutes}:${((tenths - minutes * 600) / 10).toFixed(1).padStart(4, "0")}`;
+}
+
+function line(kind, text = "") {
+  const item = document.createElement("li");
+  item.className = kind;
+  item.textContent = text;
+  $("talk").append(item);
+  item.scrollIntoView({ block: "nearest" });
+  return item;
+}
+
+function failed(words) {
+  line("wrong", words);
+  state("");
+}
+
+async function sentence(reply) {
+  try {
+    return (await reply.json()).error.message;
+  } catch {
+    return `The server answered with status ${reply.status}.`;
+  }
+}
+
+// Times in an answer, as 1:23, 1:23.5, 12.5 s or 12 seconds, become buttons that seek.
+function linked(item) {
+  const times = /\b(\d+):(\d\d(?:\.\d+)?)\b|\b(\d+(?:\.\d+)?)\s?(?:s|sec|seconds?)\b/g;
+  const text = item.textContent, parts = [];
+  let at = 0;
+  for (const found of text.matchAll(times)) {
+    const second = found[1] === undefined ? Number(found[3]) : Number(found[1]) * 60 + Number(found[2]);
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = found[0];
+    button.addEventListener("click", () => seek(second));
+    parts.push(text.slice(at, found.index), button);
+    at = found.index + found[0].length;
+  }
+  item.replaceChildren(...parts, text.slice(at));
+}
+
+function seek(second) {
+  $("video").currentTime = second;
+  $("video").play().catch(() => {});  // a browser may want a click on the video itself
+}
+
+// -- the video ----------------------------------------------------------------------------------------------------------
+
+function choose(file) {
+  if (!file) return;
+  stop();
+  turns = [];
+  for (const id of ["talk", "thumbs", "bars", "stages", "hints"]) $(id).replaceChildren();
+  for (const id of ["looked", "evidence", "cost", "unplayable"]) $(id).hidden = true;
+  if ($("video").src) URL.revokeObjectURL($("video").src);
+  $("video").src = URL.createObjectURL(file);
+  $("video").hidden = false;
+  const mine = video = { id: null, name: file.name };
+  const upload = new XMLHttpRequest(), form = new FormData();  // fetch tells no progress of what is sent
+  form.append("purpose", "user_data");
+  form.append("file", file);
+  upload.open("POST", "v1/files");
+  upload.responseType = "json";
+  upload.upload.addEventListener("progress", (event) => state("Uploading …", event.loaded / event.total));
+  upload.addEventListener("load", () => {
+    running = null;
+    $("cancel").hidden = true;
+    if (upload.status === 200) {
+      mine.id = upload.response.id;
+      state(`${file.name} is here. Ask about it.`);
+    } else failed(upload.response?.error?.message ?? `The server answered with status ${upload.status}.`);
+  });
+  upload.addEventListener("error", () => failed("The server cannot be reached."));
+  upload.addEventListener("abort", () => state("The upload was cancelled."));
+  running = upload;
+  $("cancel").hidden = false;
+  state("Uploading …", 0);
+  upload.send(form);
+  $("question").focus();
+}
+
+function stop() {
+  running?.abort();
+  running = null;
+  $("cancel").hidden = true;
+}
+
+// A video that the server makes up, with questions about it.
+async function takeSample() {
+  const place = `samples/${sample++ % SAMPLES}`;
+  $("sample").disabled = true;
+  state("A video is being made …", -1);
+  try {
+    const told = await fetch(place);
+    if (!told.ok) throw new Error(await sentence(told));
+    const { questions } = await told.json(), film = await (await fetch(`${place}.mp4`)).blob();
+    choose(new File([film], "made-up.mp4", { type: "video/mp4" }));
+    $("hints").replaceChildren(...questions.map((words) => {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.textContent = words;
+      button.addEventListener("click", () => submit(words));
+      return button;
+    }));
+  } catch (error) {
+    failed(error instanceof TypeError ? "The server cannot be reached." : error.message);
+  } finally {
+    $("sample").disabled = false;
+  }
+}
+
+// -- questions ----------------------------------------------------------------------------------------------------------
+
+function content(words) {
+  const text = { type: "text", text: words };
+  return video?.id && !turns.length ? [{ type: "video_url", video_url: { url: video.id } }, text] : [text];
+}
+
+function submit(words) {
+  if (!words || running) return false;
+  if (!video) failed("Choose a video first.");
+  else if (!video.id) failed("The video has not been uploaded: choose it again.");
+  else ask(words);
+  return Boolean(video?.id);
+}
+
+async function ask(words) {
+  const mine = new AbortController();
+  running = mine;
+  $("cancel").hidden = false;
+  $("send").disabled = true;
+  line("user", words);
+  const question = { role: "user", content: content(words) };
+  const options = { include_usage: true, include_progress: true };
+  const body = { model, messages: [...turns, question], stream: true, stream_options: options, evidence: true };
+  const item = line("assistant");
+  state("Waiting …", -1);
+  try {
+    const headers = { "Content-Type": "application/json" };
+    const reply = await fetch("v1/chat/completions", { method: "POST", headers, body: JSON.stringify(body), signal: mine.signal });
+    if (!reply.ok) throw new Error(await sentence(reply));
+    await read(reply.body, item);
+    turns.push(question, { role: "assistant", content: item.textContent });
+    linked(item);
+    state("");
+  } catch (error) {
+    if (!item.textContent) item.remove();
+    if (error.name === "AbortError") state("Cancelled.");
+    else failed(error instanceof TypeError ? "The server cannot be reached." : error.message);
+  } finally {
+    if (running === mine) stop();
+    $("send").disabled = false;
+  }
+}
+
+async function read(stream, item) {
+  const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    const lines = (rest + value).split("\n\n");
+    rest = lines.pop();
+    for (const one of lines) heard(one, item);
+  }
+}
+
+function heard(words, item) {
+  const seen = words.match(/^: seen (\d+) of (\d+)/);
+  if (seen) state(`Seeing: ${seen[1]} of ${seen[2]} frames`, seen[1] / seen[2]);
+  if (!words.startsWith("data: {")) return;
+  const told = JSON.parse(words.slice(6));
+  if (told.error) throw new Error(told.error.message);
+  const piece = told.choices[0]?.delta?.content;
+  if (piece) {
+    item.textContent += piece;
+    state("Answering …", -1);
+  }
+  if (told.evidence) drawEvidence(told.evidence);
+  if (told.usage) drawCost(told.usage);
+}
+
+// -- what it took, and when it looked -----------------------------------------------------------------------------------
+
+function drawCost(usage) {
+  const layers = usage.visual_tokens_per_layer, kept = layers.length ? layers[layers.length - 1] : 0;
+  const rows = [["Frames", usage.frames], ["Visual tokens", usage.visual_tokens], ["Kept in the last layer", kept]];
+  rows.push(["Rows of the prompt, tokens of the answer", `${usage.prompt_tokens}, ${usage.completion_tokens}`]);
+  for (const [name, seconds] of Object.entries(usage.seconds)) rows.push([`Seconds: ${name}`, seconds.toFixed(2)]);
+  $("cost").replaceChildren(...rows.flatMap(([name, value]) => {
+    const term = document.createElement("dt"), told = document.createElement("dd");
+    term.textContent = name;
+    told.textContent = typeof value === "number" ? value.toLocaleString("en") : value;
+    return [term, told];
+  }));
+  $("looked").hidden = $("cost").hidden = false;
+}
+
+function drawEvidence(told) {
+  const clips = told.seconds[0], shares = told.attention[0], most = Math.max(...shares, 1e-12);
+  const whole = Math.max(...told.stages.map((stage) => Math.max(...stage.kept[0])), 1);
+  $("bars").replaceChildren(...clips.map(([first, last], number) => {
+    const button = document.createElement("button"), fill = document.createElement("span");
+    const kept = told.stages.map((stage) => `${Math.round(100 * stage.kept[0][number] / whole)} % kept from layer ${stage.layer} on`);
+    button.type = "button";
+    button.tabIndex = number ? -1 : 0;
+    button.title = [`${clock(first)} to ${clock(last)}`, `${(100 * shares[number]).toFixed(1)} % of the attention`, ...kept].join(", ");
+    button.setAttribute("aria-label", button.title);
+    button.dataset.first = first;
+    button.addEventListener("click", () => seek(first));
+    fill.style.height = `${100 * shares[number] / most}%`;
+    button.append(fill);
+    return button;
+  }));
+  $("stages").replaceChildren(...told.stages.flatMap((stage) => {
+    const words = document.createElement("p"), strip = document.createElement("div");
+    const left = stage.kept[0].reduce((sum, count) => sum + count, 0);
+    words.className = "quiet";
+    words.textContent = `Left from layer ${stage.layer} on: ${left.toLocaleString("en")} tokens`;
+    strip.className = "stage";
+    strip.setAttribute("aria-hidden", "true");
+    strip.append(...stage.kept[0].map((count) => {
+      const cell = document.createElement("span"), fill = document.createElement("i");
+      fill.style.opacity = count / whole;
+      cell.append(fill);
+      return cell;
+    }));
+    return [words, strip];
+  }));
+  $("legend").textContent = `Bars: how much attention the question's last token paid to each clip, in layer ${told.layer}. Choose one to play from there.`;
+  $("axis").replaceChildren(...[0, .25, .5, .75, 1].map((part) => {
+    const mark = document.createElement("span");
+    mark.textContent = clock(clips[0][0] + part * (clips[clips.length - 1][1] - clips[0][0]));
+    return mark;
+  }));
+  $("looked").hidden = $("evidence").hidden = false;
+  if (!$("thumbs").childElementCount) drawThumbs(clips);
+}
+
+async function drawThumbs(clips) {
+  const player = document.createElement("video");
+  const first = clips[0][0], last = clips[clips.length - 1][1];
+  player.muted = true;
+  player.preload = "auto";
+  player.src = $("video").src;
+  const event = (name) => new Promise((done, wrong) => {
+    player.addEventListener(name, done, { once: true });
+    player.addEventListener("error", wrong, { once: true });
+  });
+  try {
+    await event("loadeddata");
+    for (let i = 0; i < THUMBNAILS; i++) {
+      const came = event("seeked");
+      player.currentTime = first + (i + .5) / THUMBNAILS * (last - first);
+      await came;
+      const canvas = document.createElement("canvas");
+      canvas.width = 160;
+      canvas.height = Math.round(160 * player.videoHeight / player.videoWidth);
+      canvas.getContext("2d").drawImage(player, 0, 0, canvas.width, canvas.height);
+      $("thumbs").append(canvas);
+    }
+  } catch {
+    $("thumbs").replaceChildren();  // a format that the browser cannot play
+  }
+}
+
+// -- beginnings ---------------------------------------------------------------------------------------------------------
+
+async function begin() {
+  for (;;) {
+    try {
+      if ((await fetch("ready")).ok) break;
+      state("The model is being loaded …", -1);
+    } catch {
+      state("The server cannot be reached.");
+    }
+    await new Promise((done) => setTimeout(done, 2000));
+  }
+  model = (await (await fetch("v1/models")).json()).data[0].id;
+  $("model").textContent = `Ask ${model} about a video.`;
+  if (!running) state(video?.id ? "" : "Choose a video.");
+}
+
+$("file").addEventListener("change", (event) => choose(event.target.files[0]));
+for (const name of ["dragover", "dragleave", "drop"]) {
+  document.addEventListener(name, (event) => {
+    event.preventDefault();
+    $("drop").classList.toggle("over", name === "dragover");
+    if (name === "drop") choose(event.dataTransfer.files[0]);
+  });
+}
+$("video").addEventListener("error", () => {
+  $("video").hidden = true;
+  $("unplayable").hidden = !$("video").src;
+});
+$("video").addEventListener("timeupdate", () => {
+  const buttons = [...$("bars").children];
+  const now = buttons.findLastIndex((button) => Number(button.dataset.first) <= $("video").currentTime + .05);
+  buttons.forEach((button, number) => button.classList.toggle("now", number === now));
+});
+$("bars").addEventListener("keydown", (event) => {
+  const step = { ArrowRight: 1, ArrowLeft: -1, Home: -Infinity, End: Infinity }[event.key];
+  if (step === undefined) return;
+  event.preventDefault();
+  const buttons = [...$("bars").children], at = buttons.indexOf(document.activeElement);
+  const next = buttons[Math.min(buttons.length - 1, Math.max(0, at + step))];
+  buttons.forEach((button) => (button.tabIndex = button === next ? 0 : -1));
+  next.focus();
+});
+$("sample").addEventListener("click", takeSample);
+$("cancel").addEventListener("click", stop);
+$("question").addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && !event.shiftKey) {
+    event.preventDefault();
+    $("ask").requestSubmit();
+  }
+});
+$("ask").addEventListener("submit", (event) => {
+  event.preventDefault();
+  if (submit($("question").value.trim())) $("question").value = "";
+});
+begin();

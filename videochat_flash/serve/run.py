@@ -1,0 +1,170 @@
+"""Runs the server: one socket, one store, one worker, and an end that leaves nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import shutil
+import signal
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import typer
+import uvicorn
+
+from .app import House, make_app
+from .fetch import Fetcher
+from .guard import Guard, Keys, is_loopback
+from .limits import Limits
+from .line import Line
+from .media import UUIDS, Finder
+from .metrics import Metrics
+from .samples import Samples
+from .shelf import Shelf
+from .uploads import Uploads
+
+CONNECTIONS = 512  # at once; more are told to come back
+PATIENCE = 10  # seconds that running requests have when the server is stopped
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What vcflash serve was told."""
+
+    loading: Mapping[str, object]
+    host: str
+    port: int
+    keys: Keys
+    limits: Limits
+    store: Path
+    media_root: Path | None
+    domains: tuple[str, ...]
+    debug: bool
+
+
+class Short(logging.Formatter):
+    """A line for each entry; a stack only for those who debug."""
+
+    def __init__(self, debug: bool) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(message)s")
+        self.debug = debug
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Without the stack, the name of the error has to do."""
+        if self.debug or not record.exc_info or record.exc_info[0] is None:
+            return super().format(record)
+        words = f"{record.getMessage().splitlines()[0].strip()}: {record.exc_info[0].__name__}"
+        bare = {"msg": words, "args": (), "exc_info": None, "exc_text": None}
+        return super().format(logging.makeLogRecord({**vars(record), **bare}))
+
+
+class Server(uvicorn.Server):
+    """Ends when it is told to, not by signals."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Whoever runs it does that."""
+        yield
+
+
+def run(settings: Settings) -> None:
+    """Serve until SIGINT or SIGTERM.
+
+    Raises:
+        OSError: the address or the store cannot be had.
+        ValueError: the model cannot be loaded.
+    """
+    _log(settings.debug)
+    settings.store.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with _locked(settings.store), _listening(settings.host, settings.port) as ear:
+        asyncio.run(_run(settings, ear))
+
+
+async def _run(settings: Settings, ear: socket.socket) -> None:
+    limits, store, metrics = settings.limits, settings.store, Metrics()
+    scratch = store / "scratch"
+    shutil.rmtree(scratch, ignore_errors=True)  # what a killed server left
+    scratch.mkdir(mode=0o700)
+    sights = store / "sights"
+    line = Line({**settings.loading, "store": str(sights)}, limits, metrics, settings.debug)
+    uploads = Uploads(_made(store / "uploads"), limits.upload_store_bytes, limits.upload_bytes)
+    fetch = Fetcher(settings.domains, limits) if settings.domains else None
+    finder = Finder(uploads, Shelf(store / "uuids", UUIDS), settings.media_root, fetch)
+    models, samples = (str(settings.loading["model"]),), Samples(store / "samples")
+    house = House(limits, line, uploads, finder, metrics, models, scratch, sights, samples)
+    names = (
+        ()
+        if settings.keys.digests or not is_loopback(settings.host)
+        else ("localhost", "127.0.0.1", "::1", settings.host)
+    )
+    guarded = Guard(make_app(house), settings.keys, limits, metrics, names)
+    config = uvicorn.Config(
+        guarded,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        ws="none",
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=CONNECTIONS,
+        timeout_graceful_shutdown=PATIENCE,
+    )
+    server = Server(config)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, _stop, server)
+    host, port = ear.getsockname()[:2]
+    typer.echo(f"http://{f'[{host}]' if ':' in host else host}:{port}/v1 serves {house.models[0]}; Ctrl-C ends it")
+    keeping = asyncio.ensure_future(line.keep())
+    serving = asyncio.ensure_future(server.serve(sockets=[ear]))
+    await asyncio.wait({keeping, serving}, return_when=asyncio.FIRST_COMPLETED)
+    server.should_exit = True
+    await serving
+    await line.stop()
+    await keeping
+    shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _stop(server: Server) -> None:
+    """The first time after the answers that are under way, the second time at once."""
+    server.force_exit = server.should_exit
+    server.should_exit = True
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
+@contextmanager
+def _locked(store: Path) -> Iterator[None]:
+    with (store / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"another server uses {store}: stop it or choose another --store") from None
+        yield
+
+
+@contextmanager
+def _listening(host: str, port: int) -> Iterator[socket.socket]:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        ear = socket.create_server((host, port), family=family, backlog=128)
+    except OSError as error:
+        raise OSError(f"{host}:{port} cannot be listened on ({error.strerror}): choose another --port") from None
+    with ear:
+        yield ear
+
+
+def _log(debug: bool) -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(Short(debug))
+    for name, level in (("vcflash.serve", logging.INFO), ("uvicorn", logging.WARNING)):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [handler], False
+        logger.setLevel(logging.DEBUG if debug else level)
