@@ -89,13 +89,15 @@ def look(
         if layer > done:
             rows = decoder(rows, [segment], layers=range(done, layer), on_layer=on_layer).rows
             done = layer
-        tables = rotary_tables(decoder.config, torch.arange(segment.length, device=rows.device))
-        scores = cast("Block", decoder.layers[layer]).rank(rows, [segment], tables)
+        by_attention = layer in drops and drops[layer].by == "attention"
+        scores: list[Tensor | None] = [None]
+        if by_attention or layer == ranked:
+            tables = rotary_tables(decoder.config, torch.arange(segment.length, device=rows.device))
+            scores = cast("Block", decoder.layers[layer]).rank(rows, [segment], tables)
         if layer == ranked and scores[0] is not None:
             shares = _sums(owners, scores[0], sights)
             shares = shares / shares.sum()
         if layer in drops:
-            by_attention = drops[layer].by == "attention"
             places, (segment,) = choose([segment], drops[layer], scores if by_attention else [None])
             places = places.to(rows.device)
             rows, owners = rows[places], owners[places]
