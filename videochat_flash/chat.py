@@ -152,7 +152,7 @@ class VideoChatFlash:
                 break
             with watch.stage("encode"):
                 for part in _clips(chunk, clip_frames):
-                    tokens.append(self._encode(part.pixels, clip_frames))
+                    tokens.append(self.encode(part.pixels, clip_frames))
                     seconds.append(part.seconds.reshape(-1, clip_frames)[:, [0, -1]])
             done += len(chunk.seconds)
             if on_frames is not None:
@@ -167,7 +167,8 @@ class VideoChatFlash:
         )
 
     @torch.inference_mode()
-    def _encode(self, pixels: np.ndarray, clip_frames: int) -> torch.Tensor:
+    def encode(self, pixels: np.ndarray, clip_frames: int) -> torch.Tensor:
+        """Tokens "C M E" of a few whole clips, uint8 "n h w 3" of the tower's size, back on the CPU."""
         values = torch.from_numpy(normalise(pixels)).unflatten(0, (-1, clip_frames))
         return self.model.see(values.to(self.model.device, self.model.dtype)).cpu()
 

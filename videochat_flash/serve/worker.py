@@ -26,7 +26,7 @@ from ..generate import Decoding
 from ..prefix import Prefix, prepare
 from ..prompt import Turn, render
 from ..sight import Sight
-from ..video import Frames, Sampling, normalise
+from ..video import Sampling
 from .limits import Limits
 from .refuse import Refused
 from .sandbox import Reading
@@ -303,7 +303,7 @@ class Worker:
                 if frames is None or reading.head is None:
                     break
                 with job.watch.stage("encode"):
-                    tokens.append(self._encode(frames, clip_frames))
+                    tokens.append(self.vc.encode(frames.pixels, clip_frames))
                 seconds.append(frames.seconds.reshape(-1, clip_frames)[:, [0, -1]])
                 done += len(frames.seconds)
                 job.told["frames_seen"] += len(frames.seconds)
@@ -317,12 +317,6 @@ class Worker:
         times = torch.from_numpy(np.concatenate(seconds))
         duration = 0.0 if sampling is None else reading.head.duration
         return Sight(torch.cat(tokens), times, duration, clip_frames, reading.head.source, self.vc.made_by)
-
-    @torch.inference_mode()
-    def _encode(self, frames: Frames, clip_frames: int) -> torch.Tensor:
-        model = self.vc.model
-        values = torch.from_numpy(normalise(frames.pixels)).unflatten(0, (-1, clip_frames))
-        return model.see(values.to(model.device, model.dtype)).cpu()
 
     def _kept(self, key: str) -> Sight | None:
         path = self.sights.use(key)
