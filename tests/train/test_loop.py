@@ -121,9 +121,15 @@ def test_muon_takes_the_matrices_inside_blocks_and_goes_on_where_it_was(path: Pa
 
 
 def test_the_rate_rises_and_sinks_as_a_cosine() -> None:
-    assert [round(factor(i, 100, 0.03), 4) for i in (0, 1, 2, 3)] == [0.3333, 0.6667, 1.0, 1.0]
-    assert factor(99, 100, 0.03) < 1e-3 and factor(51, 100, 0.03) == pytest.approx(0.5, abs=0.02)
-    assert factor(0, 1, 0.0) == 1.0
+    assert [round(factor(i, 100, 0.03, 1.0), 4) for i in (0, 1, 2, 3)] == [0.3333, 0.6667, 1.0, 1.0]
+    assert factor(99, 100, 0.03, 1.0) < 1e-3 and factor(51, 100, 0.03, 1.0) == pytest.approx(0.5, abs=0.02)
+    assert factor(0, 1, 0.0, 1.0) == 1.0
+
+
+def test_the_rate_may_stay_before_it_sinks() -> None:
+    assert [factor(i, 100, 0.03, 0.2) for i in (3, 50, 80)] == [1.0, 1.0, 1.0]
+    assert factor(90, 100, 0.03, 0.2) == pytest.approx(0.5) and factor(99, 100, 0.03, 0.2) < 0.01
+    assert {factor(i, 10, 0.0, 0.0) for i in range(10)} == {1.0}
 
 
 @pytest.mark.parametrize("by", ["sample", "token"])

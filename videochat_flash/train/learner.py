@@ -92,18 +92,22 @@ class Learner(nn.Module):
                 blank = torch.zeros(1, length, size, size, 3, dtype=torch.uint8)
                 blanks.append(self.model.see(self._normalised(blank)))
                 zero = zero + blanks[-1].sum() * 0
+        kept = iter(self._connected([clips for one in samples for clips in one.clips if clips.ndim == 3]))
         videos = []
         for one in samples:
-            parts = [
-                seen[clips.shape[1]].pop(0)
-                if clips.ndim == 5
-                else self.model.connector.mlp(clips.to(self.mean.device).float())
-                for clips in one.clips
-            ]
+            parts = [seen[clips.shape[1]].pop(0) if clips.ndim == 5 else next(kept) for clips in one.clips]
             videos.append(
                 [part if grid is None else raster(part, *grid) for part, grid in zip(parts, one.grids, strict=True)]
             )
         return videos, zero, blanks
+
+    def _connected(self, kept: Sequence[Float[Tensor, "_ M D"]]) -> list[Float[Tensor, "_ M E"]]:
+        """Merged tokens that were kept, as the decoder takes them; all at once, or a GPU waits for launches."""
+        if not kept:
+            return []
+        rows = torch.cat([clips.flatten(0, 1) for clips in kept]).to(self.mean.device)
+        parts = self.model.connector.mlp(rows.float()).split([clips[..., 0].numel() for clips in kept])
+        return [part.unflatten(0, clips.shape[:2]) for part, clips in zip(parts, kept, strict=True)]
 
     def _look(self, clips: Tensor, lessons: Sequence[Taught]) -> tuple[Float[Tensor, "C M E"], Tensor | float]:
         """Tokens of clips or images, and the loss of what the tower should know of their patches."""

@@ -174,12 +174,14 @@ def make_optimizers(net: nn.Module, recipe: Recipe) -> list[Optimizer]:
     return made
 
 
-def factor(step: int, steps: int, warmup: float) -> float:
-    """Share of the peak rate in step ``step`` (from 0): a linear rise, then a cosine to 0 (spec 2.4, 8.2)."""
+def factor(step: int, steps: int, warmup: float, fall: float) -> float:
+    """Share of the peak rate in step ``step`` (from 0): a linear rise, all of it for a while, and a cosine to 0 in the
+    last share ``fall`` of the steps, 1 being all behind the rise (spec 2.4, 8.2)."""
     rise = math.ceil(warmup * steps)
     if step < rise:
         return (step + 1) / rise
-    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
+    top = max(rise, steps - math.ceil(fall * steps))
+    return 0.5 * (1 + math.cos(math.pi * max(0, step - top) / max(1, steps - top)))
 
 
 def operations(recipe: Recipe, config: Config, samples: Sequence[Sample]) -> float:
@@ -227,7 +229,7 @@ class Trainer:
             ValueError: a loss that is no number, too many bad records, or too little memory.
             OSError: a checkpoint that cannot be written.
         """
-        recipe = self.recipe
+        recipe, own = self.recipe, self.recipe.optimizer
         steps = self.schedule.steps(recipe)
         first = self.keeper.restore(self.net, self.optimizers, self.place)
         if self.place.first:
@@ -238,7 +240,7 @@ class Trainer:
             began = time.monotonic()
             samples = self._good([next(stream) for _ in self.schedule.share(number, self.place)])
             for group in self.groups:
-                group["lr"] = group["peak"] * factor(number, steps, recipe.optimizer.warmup)
+                group["lr"] = group["peak"] * factor(number, steps, own.warmup, own.fall)
             step = self._step(number, samples, recipe.plan, began)
             if self.place.first:
                 _append(self.keeper.folder.parent / METRICS, step)

@@ -50,7 +50,7 @@ class Rates:
 
 @dataclass(frozen=True)
 class Optimizer:
-    """AdamW and its schedule: linear warm-up, then a cosine to 0."""
+    """AdamW and its schedule: linear warm-up, full rate for a while or not at all, then a cosine to 0."""
 
     weight_decay: float = 0.0
     beta1: float = 0.9
@@ -58,6 +58,7 @@ class Optimizer:
     eps: float = 1e-8
     clip: float = 1.0  # norm of all gradients together, at most
     warmup: float = 0.03  # share of the steps
+    fall: float = 1.0  # share of the steps in which the rate sinks; 1: right behind the warm-up, as in the paper
     kind: Literal["adamw", "muon"] = "adamw"  # muon: for the matrices inside blocks, AdamW for the rest; one process
 
 
@@ -141,7 +142,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("image_size", "seed", "steps", "workers", "optimizer.weight_decay"), _NONE),
     **{f"rates.{part}": _NONE for part in PARTS},
     **dict.fromkeys(("optimizer.eps", "optimizer.clip", "lora.alpha", "data.weight", "data.frame_fps"), _MORE),
-    **dict.fromkeys(("max_bad_share", "optimizer.warmup"), _SHARE),
+    **dict.fromkeys(("max_bad_share", "optimizer.warmup", "optimizer.fall"), _SHARE),
     **dict.fromkeys(("optimizer.beta1", "optimizer.beta2", "lora.dropout"), _BELOW),
     **dict.fromkeys(("video.min_frames", "video.max_frames"), _CLIPS),
     "device": (lambda text: bool(DEVICE.fullmatch(text)), "auto, cpu, mps, cuda or cuda:1"),
