@@ -22,8 +22,11 @@ def attend(
         causal: the n rows are the last of the m, and each sees itself and those before it alone.
     """
     rows, held, grouped = q.shape[2], k.shape[2], q.shape[1] != k.shape[1]
+    half = q.is_cuda and q.dtype != torch.float32 and q.shape[3] % 8 == 0
+    if half and rows == 1:  # what PyTorch may prefer, cuDNN, makes a plan for each number of rows held
+        return attend_flash(q, k, v)[0]
     if causal and 1 < rows < held:  # PyTorch's flag would take the rows for the first ones
-        if rows > MASKED and (q.device.type == "cpu" or (q.is_cuda and q.dtype != torch.float32)):
+        if rows > MASKED and (half or q.device.type == "cpu"):
             return attend_after(q, k, v)
         last = torch.arange(held - rows, held, device=q.device)[:, None]
         parts = zip(q.split(MASKED, 2), last.split(MASKED), strict=True)
@@ -41,12 +44,37 @@ def attend_after(
     """The same for the last of the rows, without a mask: attention over those before them and among themselves, each
     weighed by its sum of exponentials."""
     held = k.shape[2] - q.shape[2]
-    k, v = (t.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for t in (k, v))
+    before, log_before = attend_flash(q, k[:, :, :held], v[:, :, :held])
+    own, log_own = attend_flash(q, k[:, :, held:], v[:, :, held:], causal=True)
+    return own + (before - own) * (log_before - log_own).sigmoid()[..., None].to(own.dtype)
+
+
+def attend_recent(
+    q: Float[Tensor, "N 1 H"],
+    before: Float[Tensor, "2 K m H"],
+    recent: Float[Tensor, "2 K w H"],
+    hidden: Float[Tensor, " w"],
+) -> Float[Tensor, "N 1 H"]:
+    """The same for one row against m rows and a window behind them, of which ``hidden`` holds back some (-inf, else 0).
+
+    Shapes stay as they are while a window fills up.
+    """
+    mixed, log_sum = attend_flash(q[None], *before[:, None])
+    query, (keys, values) = q.float().view(before.shape[1], -1, q.shape[2]), recent.float()
+    scores = torch.baddbmm(hidden, query, keys.transpose(1, 2), alpha=1 / math.sqrt(q.shape[2]))
+    share = torch.cat([scores, log_sum.view(*query.shape[:2], 1)], dim=-1).softmax(dim=-1)  # all before is one more
+    summed = share[..., :-1] @ values + share[..., -1:] * mixed.view(query.shape)
+    return summed.view(q.shape).to(q.dtype)
+
+
+def attend_flash(
+    q: Float[Tensor, "B N n H"], k: Float[Tensor, "B K m H"], v: Float[Tensor, "B K m H"], causal: bool = False
+) -> tuple[Float[Tensor, "B N n H"], Float[Tensor, "B N n"]]:
+    """The same by PyTorch's flash kernel, which tells the logarithm of each row's sum of exponentials, too."""
     ops = torch.ops.aten
     fused = ops._scaled_dot_product_flash_attention if q.is_cuda else ops._scaled_dot_product_flash_attention_for_cpu
-    before, log_before, *_ = fused(q, k[:, :, :held], v[:, :, :held], 0.0, False)
-    own, log_own, *_ = fused(q, k[:, :, held:], v[:, :, held:], 0.0, True)
-    return own + (before - own) * (log_before - log_own).sigmoid()[..., None].to(own.dtype)
+    mixed, log_sums, *_ = fused(q, k, v, 0.0, causal)
+    return mixed, log_sums
 
 
 def attend_short(
