@@ -10,11 +10,11 @@ from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from .attention import attend
-from .config import VisionConfig
+from .config import PIXEL_MEAN, PIXEL_STD, VisionConfig
 
 PRETRAINED_GRID = 14  # UMT's position table is made for 14 x 14 patches; other grids interpolate it
 PRETRAINED_FRAMES = 4
@@ -68,6 +68,13 @@ def internvideo2_positions(frames: int, grid: int, width: int) -> Float[Tensor, 
     return torch.cat([torch.zeros(1, width, dtype=torch.float64), table]).float()
 
 
+def normalise(pixels: UInt8[Tensor, "n h w 3"]) -> Float[Tensor, "n 3 h w"]:
+    """What the towers see, x / 255 less the mean over the standard deviation: looked up, where the pixels are."""
+    levels = torch.arange(256, dtype=torch.float32)[:, None] / 255
+    table = ((levels - torch.tensor(PIXEL_MEAN)) / torch.tensor(PIXEL_STD)).to(pixels.device)  # "256 3"
+    return torch.stack([table[:, channel][pixels[..., channel].int()] for channel in range(3)], dim=1)
+
+
 class PatchEmbed(nn.Module):
     """Pixels of each patch of each frame -> one token: "C F 3 h w" -> "C F*P D"."""
 
@@ -117,8 +124,9 @@ class UmtAttention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: Float[Tensor, "C p D"]) -> Float[Tensor, "C p D"]:
-        q, k, v = self.qkv(x).chunk(3, dim=-1)
-        return self.proj(attend_heads(q + self.q_bias, k, v + self.v_bias, self.heads))
+        bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
+        q, k, v = F.linear(x, self.qkv.weight, bias).chunk(3, dim=-1)
+        return self.proj(attend_heads(q, k, v, self.heads))
 
 
 class UmtBlock(nn.Module):
