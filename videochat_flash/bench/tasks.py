@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from .. import show
-from ..chat import VideoChatFlash, check_device
+from ..chat import CLIP_BATCH, VideoChatFlash, check_device
 from ..config import Config, Plan, check_plan
 from ..cost import GPUS
 from ..facts import plan_text
@@ -140,8 +140,9 @@ def compute(asked: Asked, share: float) -> Found:
     dtype = asked.dtype or (torch.float32 if asked.device == "cpu" else torch.bfloat16)
     machine = measured(torch.device(asked.device), dtype) if here else by_data_sheet(asked.device, dtype)
     keep = config.keep if asked.keep is None else asked.keep
+    batch = CLIP_BATCH[torch.device(asked.device).type if here else "cuda"]
     made: list[Forecast] = [
-        forecast(config, frames, keep, dtype.itemsize, machine, share) for frames in asked.frames or FEW
+        forecast(config, frames, keep, dtype.itemsize, machine, share, batch) for frames in asked.frames or FEW
     ]
     rows, limit = max(one.rows for one in made), config.llm.max_positions
     if rows > limit:
