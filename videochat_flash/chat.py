@@ -171,8 +171,8 @@ class VideoChatFlash:
     @torch.inference_mode()
     def encode(self, pixels: np.ndarray, clip_frames: int) -> torch.Tensor:
         """Tokens "C M E" of a few whole clips, uint8 "n h w 3" of the tower's size, back on the CPU."""
-        values = normalise(torch.tensor(pixels, device=self.model.device))
-        return self.model.see(values.unflatten(0, (-1, clip_frames))).cpu()
+        clips = torch.from_numpy(pixels).to(self.model.device).unflatten(0, (-1, clip_frames))
+        return self.model.see(normalise(clips).to(self.model.dtype)).cpu()
 
     # -- answering -----------------------------------------------------------------------------------------------------
 

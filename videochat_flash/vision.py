@@ -68,11 +68,12 @@ def internvideo2_positions(frames: int, grid: int, width: int) -> Float[Tensor, 
     return torch.cat([torch.zeros(1, width, dtype=torch.float64), table]).float()
 
 
-def normalise(pixels: UInt8[Tensor, "n h w 3"]) -> Float[Tensor, "n 3 h w"]:
-    """What the towers see, x / 255 less the mean over the standard deviation: looked up, where the pixels are."""
-    levels = torch.arange(256, dtype=torch.float32)[:, None] / 255
-    table = ((levels - torch.tensor(PIXEL_MEAN)) / torch.tensor(PIXEL_STD)).to(pixels.device)  # "256 3"
-    return torch.stack([table[:, channel][pixels[..., channel].int()] for channel in range(3)], dim=1)
+def normalise(pixels: UInt8[Tensor, "... h w 3"]) -> Float[Tensor, "... 3 h w"]:
+    """RGB levels, on any device, as the towers see them: x / 255, less the mean, over the standard deviation."""
+    width, whole = pixels.shape[-2], torch.tensor(255.0, device=pixels.device)  # no number: a GPU would multiply
+    mean, std = (torch.tensor(one, device=pixels.device).repeat(width) for one in (PIXEL_MEAN, PIXEL_STD))
+    rows = pixels.flatten(-2).float().div_(whole).sub_(mean).div_(std)
+    return rows.unflatten(-1, (width, 3)).movedim(-1, -3)
 
 
 class PatchEmbed(nn.Module):

@@ -172,7 +172,9 @@ def run(vc: VideoChatFlash, setting: Setting, told: Told) -> Run:
     told(rounds, rounds)
     sample = sample_of(config, setting.frames, text)
     batch = CLIP_BATCH[vc.model.device.type]
-    done = works(config, sample, keep, vc.model.dtype.itemsize, footage.size, batch)
+    widths = vc.model.dtype.itemsize, next(vc.model.vision.parameters()).dtype.itemsize
+    done, seen = (works(config, sample, keep, width, footage.size, batch) for width in widths)
+    done |= {name: seen[name] for name in (NORMALISE, TOWER)}
     done[WHOLE] = Work(setting.frames, sum(done[name].flops or 0 for name in (TOWER, CONNECTOR, PREFILL)), None)
     stages = {name: Stage(work) for name, work in done.items() if name in found}
     for name, stage in stages.items():
@@ -200,8 +202,8 @@ def see(vc: VideoChatFlash, footage: Footage, gauge: Gauge) -> Tensor:
         step = CLIP_BATCH[vc.model.device.type] * clip
         for at in range(0, len(small), step):
             with gauge.stage(NORMALISE):
-                pixels = torch.tensor(small[at : at + step], device=vc.model.device)
-                clips = normalise(pixels).unflatten(0, (-1, clip))
+                levels = torch.from_numpy(small[at : at + step]).to(vc.model.device)
+                clips = normalise(levels.unflatten(0, (-1, clip))).to(vc.model.dtype)
             with gauge.stage(TOWER):
                 patches = vc.model.vision(clips)
             with gauge.stage(CONNECTOR):
