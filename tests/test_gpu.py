@@ -13,10 +13,11 @@ from torch import Tensor
 
 from videochat_flash.attention import attend
 from videochat_flash.config import Plan, parse_plan
-from videochat_flash.generate import Decoding, Prefilled, Steady, _next_logits, decode, prefill
+from videochat_flash.generate import Decoding, Prefilled, decode, next_logits, prefill
 from videochat_flash.merge import merge_tokens
 from videochat_flash.model import VideoChatFlashModel
 from videochat_flash.prompt import IGNORE, Prompt
+from videochat_flash.steady import Steady, steps
 from videochat_flash.vision import normalise
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -35,7 +36,7 @@ def told(net: VideoChatFlashModel, plan: Plan, tokens: Sequence[int], steady: bo
     """Scores behind each of some tokens."""
     start = begun(net, plan)
     if not steady:
-        return torch.cat([_next_logits(net, [token], start.caches) for token in tokens]).cpu()
+        return torch.cat([next_logits(net, [token], start.caches) for token in tokens]).cpu()
     step = Steady(net, start.caches, len(tokens))
     return torch.cat([step(token).clone() for token in tokens]).cpu()
 
@@ -55,7 +56,7 @@ def test_answers_come_from_replayed_steps(monkeypatch: pytest.MonkeyPatch) -> No
     recorded: list[int] = []
     record = Steady._record
     monkeypatch.setattr(Steady, "_record", lambda self: recorded.append(1) or record(self))
-    tokens = [step[0] for step in decode(net, begun(net), Decoding(max_new_tokens=20))]
+    tokens = [step[0] for step in decode(net, begun(net), Decoding(max_new_tokens=20), steps)]
     assert recorded == [1] and len(tokens) == 20
     scores = told(net, (), [token for token in tokens if token is not None], steady=False)
     best = scores[:-1].max(dim=-1).values  # what was taken is the plain path's best, or as good within rounding

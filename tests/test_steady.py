@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from videochat_flash.attention import attend, attend_recent
 from videochat_flash.config import Plan, parse_plan
-from videochat_flash.generate import Prefilled, Steady, _next_logits, prefill
+from videochat_flash.generate import Decoding, Prefilled, decode, next_logits, prefill
+from videochat_flash.llm import LayerCache
 from videochat_flash.model import VideoChatFlashModel
 from videochat_flash.prompt import IGNORE, Prompt
+from videochat_flash.steady import Steady, Window, steps
 
 NET = tiny.model()
 TOKENS = [7, 3, 250, 9, 9, 31, 4, 100, 5, 77, 1]
@@ -32,7 +33,7 @@ def told(net: VideoChatFlashModel, plan: Plan, tokens: Sequence[int], window: in
     """Scores behind each of some tokens: plainly, or in windows."""
     start = begun(net, plan, 20)
     if window is None:
-        return torch.cat([_next_logits(net, [token], start.caches) for token in tokens])
+        return torch.cat([next_logits(net, [token], start.caches) for token in tokens])
     steady = Steady(net, start.caches, window)
     return torch.cat([steady(token).clone() for token in tokens])
 
@@ -41,14 +42,15 @@ def told(net: VideoChatFlashModel, plan: Plan, tokens: Sequence[int], window: in
 @given(st.integers(1, 9), st.integers(1, 12), st.sampled_from([(1, 1), (6, 2), (4, 4)]), st.integers(0, 99))
 def test_a_window_behind_rows_is_one_row_of_rows(held: int, size: int, heads: tuple[int, int], seed: int) -> None:
     many, few = heads
-    q = tiny.draw(many, 1, 8, seed=seed)
-    before, recent = tiny.draw(2, few, held, 8, seed=seed + 1), tiny.draw(2, few, size, 8, seed=seed + 2)
-    for place in range(size):
-        hidden = torch.zeros(size)
-        hidden[place + 1 :] = -torch.inf
-        keys, values = torch.cat([before, recent[:, :, : place + 1]], dim=2)
-        plain = attend(q[None], keys[None], values[None], causal=True)[0]
-        torch.testing.assert_close(attend_recent(q, before, recent, hidden), plain, rtol=1e-5, atol=1e-6)
+    cache, place, hidden = LayerCache(), torch.zeros(1, dtype=torch.long), torch.zeros(size)
+    before = tiny.draw(few, held, 8, seed=seed), tiny.draw(few, held, 8, seed=seed + 1)
+    cache.extend(*before)
+    window = Window(before, (torch.zeros(few, size, 8), torch.zeros(few, size, 8)), place, hidden)
+    for at in range(size):
+        q, k, v = (tiny.draw(n, 1, 8, seed=seed + i + 3 * at) for i, n in enumerate((many, few, few)))
+        place.fill_(at)
+        hidden.fill_(-torch.inf)[: at + 1] = 0
+        torch.testing.assert_close(window.attend(q, k, v), cache.attend(q, k, v), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("plan", PLANS)
@@ -69,5 +71,11 @@ def test_what_is_not_filled_yet_counts_for_nothing() -> None:
     assert first.isfinite().all()
 
 
-def test_one_conversation_on_a_gpu_in_half_precision_is_served() -> None:
-    assert not Steady.serves(NET, begun(NET, ()))
+def test_only_a_gpu_in_half_precision_is_served() -> None:
+    assert steps(NET, begun(NET, ()), 8) is None
+
+
+def test_an_answer_is_the_same_however_tokens_are_fed() -> None:
+    how, start = Decoding(max_new_tokens=9), begun(NET, ())
+    plain = list(decode(NET, begun(NET, ()), how))
+    assert list(decode(NET, start, how, lambda net, one, tokens: Steady(net, one.caches, tokens))) == plain

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-MASKED = 256  # rows that one mask serves, or the last ones that are masked at all where a kernel tells its sums
+MASKED = 256  # rows that one mask serves, or on a CPU the last ones that are masked at all
 SHORT = 400  # rows up to which plain products learn faster on a CPU than the fused kernel (docs/decisions.md)
 
 
@@ -26,7 +26,7 @@ def attend(
     if half and rows == 1:  # what PyTorch may prefer, cuDNN, makes a plan for each number of rows held
         return attend_flash(q, k, v)[0]
     if causal and 1 < rows < held:  # PyTorch's flag would take the rows for the first ones
-        if rows > MASKED and (half or q.device.type == "cpu"):
+        if half or (rows > MASKED and q.device.type == "cpu"):
             return attend_after(q, k, v)
         last = torch.arange(held - rows, held, device=q.device)[:, None]
         parts = zip(q.split(MASKED, 2), last.split(MASKED), strict=True)
@@ -47,24 +47,6 @@ def attend_after(
     before, log_before = attend_flash(q, k[:, :, :held], v[:, :, :held])
     own, log_own = attend_flash(q, k[:, :, held:], v[:, :, held:], causal=True)
     return own + (before - own) * (log_before - log_own).sigmoid()[..., None].to(own.dtype)
-
-
-def attend_recent(
-    q: Float[Tensor, "N 1 H"],
-    before: Float[Tensor, "2 K m H"],
-    recent: Float[Tensor, "2 K w H"],
-    hidden: Float[Tensor, " w"],
-) -> Float[Tensor, "N 1 H"]:
-    """The same for one row against m rows and a window behind them, of which ``hidden`` holds back some (-inf, else 0).
-
-    Shapes stay as they are while a window fills up.
-    """
-    mixed, log_sum = attend_flash(q[None], *before[:, None])
-    query, (keys, values) = q.float().view(before.shape[1], -1, q.shape[2]), recent.float()
-    scores = torch.baddbmm(hidden, query, keys.transpose(1, 2), alpha=1 / math.sqrt(q.shape[2]))
-    share = torch.cat([scores, log_sum.view(*query.shape[:2], 1)], dim=-1).softmax(dim=-1)  # all before is one more
-    summed = share[..., :-1] @ values + share[..., -1:] * mixed.view(query.shape)
-    return summed.view(q.shape).to(q.dtype)
 
 
 def attend_flash(

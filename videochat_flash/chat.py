@@ -21,7 +21,7 @@ from torch import Tensor
 
 from . import weights
 from .config import Plan, check_plan
-from .generate import Begun, Decoding, Prefilled, decode, prefill
+from .generate import Begun, Decoding, Prefilled, Steps, decode, prefill
 from .model import VideoChatFlashModel
 from .prompt import Turn, render
 from .sight import Sight
@@ -72,8 +72,10 @@ class Reply:
 class VideoChatFlash:
     """A model with its tokenizer. It remembers no video and no conversation: those are values that you hold."""
 
-    def __init__(self, model: VideoChatFlashModel, tokenizer: Tokenizer, decoding: Decoding) -> None:
-        self.model = model
+    def __init__(
+        self, model: VideoChatFlashModel, tokenizer: Tokenizer, decoding: Decoding, steps: Steps | None = None
+    ) -> None:
+        self.model, self.steps = model, steps
         self.tokenizer = tokenizer
         self.decoding = decoding
         self.made_by = model.fingerprint()
@@ -85,6 +87,7 @@ class VideoChatFlash:
         revision: str | None = None,
         dtype: torch.dtype | None = None,
         device: str = "cpu",
+        steps: Steps | None = None,
     ) -> VideoChatFlash:
         """Load a model: ``flash-tiny`` (built in), a released name, or a folder in the released layout.
 
@@ -93,6 +96,7 @@ class VideoChatFlash:
             revision: of a released name, a branch, tag or commit.
             dtype: of the weights; None is the stored one or, on a CPU, what suits it (``suit_cpu``).
             device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+            steps: how tokens are fed: plainly, or as ``steady.steps`` does it on a GPU.
 
         Raises:
             FileNotFoundError: no such model, or a part of it is missing.
@@ -104,7 +108,7 @@ class VideoChatFlash:
         model = weights.load_model(folder, config, dtype, device)
         if dtype is None and device == "cpu":
             model.suit_cpu()
-        return VideoChatFlash(model, weights.read_tokenizer(folder), weights.read_decoding(folder))
+        return VideoChatFlash(model, weights.read_tokenizer(folder), weights.read_decoding(folder), steps)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the released layout: what this writes the authors' hosted code can read, and so can we."""
@@ -281,10 +285,10 @@ class VideoChatFlash:
             begun = begin()
         made: list[int] = []
         told = ""
-        steps = decode(self.model, begun, how)
+        tokens = decode(self.model, begun, how, self.steps)
         while True:
             with watch.stage("decode tokens"):
-                step = next(steps, None)
+                step = next(tokens, None)
             if step is None or step[0] is None:
                 break
             made.append(step[0])

@@ -12,11 +12,9 @@ from torch import Tensor
 
 from .config import Plan
 from .dropout import Segment
-from .llm import Caches, LayerCache, rotary_tables
+from .llm import Caches, LayerCache
 from .model import VideoChatFlashModel
 from .prompt import Prompt
-
-UNRECORDED = 3  # first steps that are run: a short answer needs no recording
 
 
 @dataclass(frozen=True)
@@ -105,15 +103,21 @@ def prefill(
     return Prefilled(model.logits(hidden.rows[last]), caches, hidden.visual)
 
 
-def decode(model: VideoChatFlashModel, begun: Prefilled, how: Decoding) -> Iterator[list[int | None]]:
+Step = Callable[[int], Float[Tensor, "1 V"]]  # feeds a token to the only conversation: scores of the next one
+Steps = Callable[[VideoChatFlashModel, Prefilled, int], Step | None]  # for so many tokens; None: feed them plainly
+
+
+def decode(
+    model: VideoChatFlashModel, begun: Prefilled, how: Decoding, steps: Steps | None = None
+) -> Iterator[list[int | None]]:
     """Yield the next token of every conversation, None for those that have ended, until all have.
 
-    The token that ends a conversation is not yielded.
+    The token that ends a conversation is not yielded. ``steps``: a quicker way to feed tokens (``steady.steps``).
     """
     draws = [torch.Generator().manual_seed(how.seed) for _ in begun.logits]
     made: list[list[int]] = [[] for _ in draws]
     alive = list(range(len(draws)))
-    steady = Steady(model, begun.caches, how.max_new_tokens) if Steady.serves(model, begun) else None
+    step = None if steps is None else steps(model, begun, how.max_new_tokens)
     logits = begun.logits
     for _ in range(how.max_new_tokens):
         picked = {i: pick(row.cpu(), made[i], how, draws[i]) for i, row in zip(alive, logits, strict=True)}
@@ -127,71 +131,14 @@ def decode(model: VideoChatFlashModel, begun: Prefilled, how: Decoding) -> Itera
             return
         caches = [[layer[i] for i in alive] for layer in begun.caches]
         tokens = [picked[i] for i in alive]
-        logits = _next_logits(model, tokens, caches) if steady is None else steady(tokens[0])
+        logits = next_logits(model, tokens, caches) if step is None else step(tokens[0])
 
 
 @torch.inference_mode()
-def _next_logits(model: VideoChatFlashModel, tokens: Sequence[int], caches: Caches) -> Float[Tensor, "n V"]:
+def next_logits(model: VideoChatFlashModel, tokens: Sequence[int], caches: Caches) -> Float[Tensor, "n V"]:
     """Feed one token to each conversation. No part of ``decode``: a generator that is wrapped leaves inference mode."""
     rows = model.decoder.embed_tokens(torch.tensor(tokens, device=model.device))
     return model.logits(model.decoder(rows, [Segment(1)] * len(tokens), (), caches).rows)
-
-
-class Steady:
-    """Decoding of one conversation where nothing moves: each step reads and writes the same tensors.
-
-    A GPU records it once and replays it: one launch instead of some 1,400.
-    """
-
-    @torch.inference_mode()
-    def __init__(self, model: VideoChatFlashModel, caches: Caches, tokens: int) -> None:
-        self._model, self._done = model, 0
-        self._token, self._place = (torch.zeros(1, dtype=torch.long, device=model.device) for _ in range(2))
-        self._places = torch.arange(tokens, device=model.device)
-        self._hidden = torch.zeros(tokens, device=model.device)
-        self._starts = [len(layer[0]) for layer in caches]
-        self._tables = {n: rotary_tables(model.config.llm, n + self._places) for n in set(self._starts)}
-        self._windows = [layer[0].window(self._place, self._hidden) for layer in caches]
-        self._graph: torch.cuda.CUDAGraph | None = None
-
-    @staticmethod
-    def serves(model: VideoChatFlashModel, begun: Prefilled) -> bool:
-        """Where it is worth it: for one conversation on a GPU, in half precision, which its flash kernel wants."""
-        return len(begun.logits) == 1 and model.device.type == "cuda" and model.dtype != torch.float32
-
-    @torch.inference_mode()
-    def __call__(self, token: int) -> Float[Tensor, "1 V"]:
-        """Feed the next token."""
-        self._token.fill_(token)
-        self._place.fill_(self._done)
-        self._done += 1
-        if self._model.device.type != "cuda" or self._done <= UNRECORDED:
-            return self._step()
-        if self._graph is None:
-            self._graph, self._logits = self._record()
-        self._graph.replay()
-        return self._logits
-
-    def _step(self) -> Float[Tensor, "1 V"]:
-        decoder = self._model.decoder
-        self._hidden.zero_().masked_fill_(self._places > self._place, -torch.inf)
-        turns = {n: (cos[self._place], sin[self._place]) for n, (cos, sin) in self._tables.items()}
-        rows = decoder.embed_tokens(self._token)
-        for block, n, window in zip(decoder.layers, self._starts, self._windows, strict=True):
-            rows = block(rows, [1], turns[n], [window])
-        return self._model.logits(decoder.norm(rows))
-
-    def _record(self) -> tuple[torch.cuda.CUDAGraph, Float[Tensor, "1 V"]]:
-        """On a stream of its own, as PyTorch wants it, after a step there that wakes the libraries."""
-        here, aside, graph = torch.cuda.current_stream(), torch.cuda.Stream(), torch.cuda.CUDAGraph()
-        aside.wait_stream(here)
-        with torch.cuda.stream(aside):
-            self._step()
-            graph.capture_begin(capture_error_mode="thread_local")  # other threads may use the device meanwhile
-            logits = self._step()
-            graph.capture_end()
-        here.wait_stream(aside)
-        return graph, logits
 
 
 def pick(logits: Float[Tensor, " V"], made: Sequence[int], how: Decoding, draw: torch.Generator) -> int:

@@ -11,14 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Protocol, cast, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from .attention import attend, attend_recent
+from .attention import attend
 from .config import LLMConfig, Plan
 from .dropout import Segment, choose
 
@@ -74,39 +74,17 @@ class LayerCache:
             copy.extend(*self._held[:, :, :end])
         return copy
 
-    def window(self, place: Int[Tensor, " 1"], hidden: Float[Tensor, " w"]) -> Window:
-        """Go on behind the rows held, where there is room for ``hidden``, which counts as held from now on."""
-        assert self._held is not None, "a window stands behind rows"
-        start, (_, heads, _, width) = self._length, self._held.shape
-        self.extend(*self._held.new_zeros(2, heads, len(hidden), width))
-        return Window(self._held[:, :, :start], self._held[:, :, start : self._length], place, hidden)
-
-
-@dataclass(frozen=True)
-class Window:
-    """A cache that goes on a row at a time by tensors alone, so that a GPU can replay a step.
-
-    Attributes:
-        before: keys and values that stay.
-        recent: those of the window, which fills up.
-        place: of the next row in it.
-        hidden: 0 up to there, -inf behind.
-    """
-
-    before: Float[Tensor, "2 K m H"]
-    recent: Float[Tensor, "2 K w H"]
-    place: Int[Tensor, " 1"]
-    hidden: Float[Tensor, " w"]
-
-    def attend(
-        self, q: Float[Tensor, "N 1 H"], keys: Float[Tensor, "K 1 H"], values: Float[Tensor, "K 1 H"]
-    ) -> Float[Tensor, "N 1 H"]:
-        """As ``LayerCache.attend``."""
-        self.recent.index_copy_(2, self.place, torch.stack([keys, values]))
-        return attend_recent(q, self.before, self.recent, self.hidden)
-
 
 Caches = Sequence[Sequence[LayerCache]]  # [layer][conversation]
+
+
+@runtime_checkable  # for the shape checks of the tests
+class Cache(Protocol):
+    """What attention needs of a cache: LayerCache, or one that a step can be replayed with (``steady.py``)."""
+
+    def attend(
+        self, q: Float[Tensor, "N n H"], keys: Float[Tensor, "K n H"], values: Float[Tensor, "K n H"]
+    ) -> Float[Tensor, "N n H"]: ...
 
 
 def rotary_frequencies(config: LLMConfig) -> tuple[Float[Tensor, " half"], float]:
@@ -190,7 +168,7 @@ class Attention(nn.Module):
         x: Float[Tensor, "T E"],
         lengths: Sequence[int],
         tables: Tables,
-        caches: Sequence[LayerCache | Window] | None,
+        caches: Sequence[Cache] | None,
     ) -> Float[Tensor, "T E"]:
         """Each conversation attends to itself: ``lengths`` rows of it are new, ``caches`` hold the rows before."""
         q = rotate_(self._split(self.q_proj(x)), tables)
@@ -253,7 +231,7 @@ class Block(nn.Module):
         rows: Float[Tensor, "T E"],
         lengths: Sequence[int],
         tables: Tables,
-        caches: Sequence[LayerCache | Window] | None,
+        caches: Sequence[Cache] | None,
         row_chunk: int = ROW_CHUNK,
     ) -> Float[Tensor, "T E"]:
         rows = rows + self.self_attn(self.input_layernorm(rows), lengths, tables, caches)

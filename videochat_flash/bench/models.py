@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .. import weights
+from .. import steady, weights
 from ..chat import VideoChatFlash
 from ..config import FLASH_TINY, RELEASE_OWNER, RELEASES, Config, LLMConfig, VisionConfig, parse_plan
 from ..generate import Decoding
@@ -69,7 +69,7 @@ def load(
         folder = weights.find(name if Path(name).is_dir() else weights.EMBEDDED)
     if dtype is None and device == "cpu":
         model.suit_cpu()
-    return VideoChatFlash(model, weights.read_tokenizer(folder), decoding)
+    return VideoChatFlash(model, weights.read_tokenizer(folder), decoding, steady.steps)
 
 
 def random_model(config: Config, dtype: torch.dtype, device: str) -> VideoChatFlashModel:

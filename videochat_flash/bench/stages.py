@@ -228,7 +228,8 @@ def _prefill(vc: VideoChatFlash, tokens: Tensor, setting: Setting, keep: Plan, g
 
 def _speak(vc: VideoChatFlash, begun: Prefilled, count: int) -> Iterator[tuple[str, Reading]]:
     """Greedy tokens, a reading for each; none of them ends the answer."""
-    steps = decode(vc.model, begun, replace(vc.decoding, max_new_tokens=count, temperature=0.0, eos=()))
+    greedy = replace(vc.decoding, max_new_tokens=count, temperature=0.0, eos=())
+    steps = decode(vc.model, begun, greedy, vc.steps)
     for number in range(count):
         gauge, name = Gauge(vc.model.device), FIRST if number == 0 else TOKEN
         with gauge.stage(name):
