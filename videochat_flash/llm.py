@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, cast, runtime_checkable
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -76,15 +76,6 @@ class LayerCache:
 
 
 Caches = Sequence[Sequence[LayerCache]]  # [layer][conversation]
-
-
-@runtime_checkable  # for the shape checks of the tests
-class Cache(Protocol):
-    """What attention needs of a cache: LayerCache, or one that a step can be replayed with (``steady.py``)."""
-
-    def attend(
-        self, q: Float[Tensor, "N n H"], keys: Float[Tensor, "K n H"], values: Float[Tensor, "K n H"]
-    ) -> Float[Tensor, "N n H"]: ...
 
 
 def rotary_frequencies(config: LLMConfig) -> tuple[Float[Tensor, " half"], float]:
@@ -164,11 +155,7 @@ class Attention(nn.Module):
         self.o_proj = nn.Linear(inner, config.width, bias=False)
 
     def forward(
-        self,
-        x: Float[Tensor, "T E"],
-        lengths: Sequence[int],
-        tables: Tables,
-        caches: Sequence[Cache] | None,
+        self, x: Float[Tensor, "T E"], lengths: Sequence[int], tables: Tables, caches: Sequence[LayerCache] | None
     ) -> Float[Tensor, "T E"]:
         """Each conversation attends to itself: ``lengths`` rows of it are new, ``caches`` hold the rows before."""
         q = rotate_(self._split(self.q_proj(x)), tables)
@@ -231,7 +218,7 @@ class Block(nn.Module):
         rows: Float[Tensor, "T E"],
         lengths: Sequence[int],
         tables: Tables,
-        caches: Sequence[Cache] | None,
+        caches: Sequence[LayerCache] | None,
         row_chunk: int = ROW_CHUNK,
     ) -> Float[Tensor, "T E"]:
         rows = rows + self.self_attn(self.input_layernorm(rows), lengths, tables, caches)

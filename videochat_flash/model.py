@@ -98,10 +98,9 @@ class VideoChatFlashModel(nn.Module):
 
     def suit_cpu(self) -> None:
         """Compute in float32, but in bfloat16 in a tower that is stored so, where the processor has units for it."""
-        units = torch.cpu._is_amx_tile_supported()
         for name, weight in self.named_parameters():
-            if not (units and name.startswith("vision.") and weight.dtype == torch.bfloat16):
-                weight.data = weight.data.float()
+            stored = name.startswith("vision.") and weight.dtype == torch.bfloat16
+            weight.data = weight.data if stored and torch.cpu._is_amx_tile_supported() else weight.data.float()
 
     def fingerprint(self) -> str:
         """What made a Sight: sizes of tower and connector, and a sample of their weights."""

@@ -8,7 +8,6 @@ by their sums of exponentials. Scores are those of plain steps.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from .attention import attend_flash
 from .generate import Prefilled, Step
-from .llm import Caches, rotary_tables
+from .llm import Caches, LayerCache, rotary_tables
 from .model import VideoChatFlashModel
 
 UNRECORDED = 3  # first steps that are run: a short answer needs no recording
@@ -30,21 +29,25 @@ def steps(model: VideoChatFlashModel, begun: Prefilled, tokens: int) -> Step | N
     return Steady(model, begun.caches, tokens) if serves else None
 
 
-@dataclass(frozen=True)
-class Window:
+class Window(LayerCache):
     """A cache that goes on a row at a time by tensors alone.
 
-    Attributes:
+    Args:
         before: keys and values that stay.
         recent: those of the window, which fills up.
         place: of the next row in it.
         hidden: 0 up to there, -inf behind.
     """
 
-    before: tuple[Float[Tensor, "K m H"], Float[Tensor, "K m H"]]
-    recent: tuple[Float[Tensor, "K w H"], Float[Tensor, "K w H"]]
-    place: Int[Tensor, " 1"]
-    hidden: Float[Tensor, " w"]
+    def __init__(
+        self,
+        before: tuple[Float[Tensor, "K m H"], Float[Tensor, "K m H"]],
+        recent: tuple[Float[Tensor, "K w H"], Float[Tensor, "K w H"]],
+        place: Int[Tensor, " 1"],
+        hidden: Float[Tensor, " w"],
+    ) -> None:
+        super().__init__()
+        self.before, self.recent, self.place, self.hidden = before, recent, place, hidden
 
     def attend(
         self, q: Float[Tensor, "N 1 H"], keys: Float[Tensor, "K 1 H"], values: Float[Tensor, "K 1 H"]
