@@ -153,11 +153,12 @@ def test_packed_conversations_equal_each_one_alone(plan: Plan) -> None:
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 7, 29, 30, 10_000])
-def test_any_row_chunk_gives_the_same_rows(chunk: int) -> None:
+def test_any_row_chunk_gives_the_same_rows(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
     rows, one = draw(30, 48), segment(4, 20, 6)
     with torch.no_grad():
-        whole = NET(rows, [one], PLANS["attention"], row_chunk=10_000)
-        parts = NET(rows, [one], PLANS["attention"], row_chunk=chunk)
+        whole = NET(rows, [one], PLANS["attention"])
+        monkeypatch.setattr(llm, "ROW_CHUNK", chunk)
+        parts = NET(rows, [one], PLANS["attention"])
     assert torch.equal(whole.kept, parts.kept)
     torch.testing.assert_close(whole.rows, parts.rows, rtol=0, atol=1e-5)
 
@@ -184,11 +185,12 @@ def test_a_wrong_shape_is_caught() -> None:
         LayerCache().extend(draw(2, 3, 8), draw(2, 4, 8))
 
 
-def test_where_nothing_learns_rows_are_made_in_place_and_are_the_same() -> None:
+def test_where_nothing_learns_rows_are_made_in_place_and_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     rows, one = draw(30, 48), segment(4, 20, 6)
     before = rows.clone()
     for chunk in (8, 64):
-        learning = NET(rows, [one], PLANS["attention"], row_chunk=chunk)  # attention by plain products
+        monkeypatch.setattr(llm, "ROW_CHUNK", chunk)
+        learning = NET(rows, [one], PLANS["attention"])  # attention by plain products
         ours = forward(rows, [one], PLANS["attention"])
         torch.testing.assert_close(ours.rows, learning.rows, rtol=0, atol=2e-5)
         assert learning.rows.requires_grad and torch.equal(rows, before)

@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-MASKED = 256  # rows that one mask serves, or on a CPU the last ones that are masked at all
 SHORT = 400  # rows up to which plain products learn faster on a CPU than the fused kernel (docs/decisions.md)
 
 
@@ -26,13 +25,10 @@ def attend(
     if half and rows == 1:  # what PyTorch may prefer, cuDNN, makes a plan for each number of rows held
         return attend_flash(q, k, v)[0]
     if causal and 1 < rows < held:  # PyTorch's flag would take the rows for the first ones
-        if half or (rows > MASKED and q.device.type == "cpu"):
+        if half or q.device.type == "cpu":
             return attend_after(q, k, v)
-        last = torch.arange(held - rows, held, device=q.device)[:, None]
-        parts = zip(q.split(MASKED, 2), last.split(MASKED), strict=True)
-        seen = ((part, torch.arange(held, device=q.device) <= end) for part, end in parts)
-        mixed = [F.scaled_dot_product_attention(part, k, v, mask, enable_gqa=grouped) for part, mask in seen]
-        return torch.cat(mixed, dim=2)
+        seen = torch.arange(held, device=q.device) <= torch.arange(held - rows, held, device=q.device)[:, None]
+        return F.scaled_dot_product_attention(q, k, v, seen, enable_gqa=grouped)
     if q.requires_grad and q.device.type == "cpu" and rows <= SHORT:
         return attend_short(q, k, v, causal and rows > 1)
     return F.scaled_dot_product_attention(q, k, v, is_causal=causal and rows > 1, enable_gqa=grouped)
@@ -41,8 +37,7 @@ def attend(
 def attend_after(
     q: Float[Tensor, "B N n H"], k: Float[Tensor, "B K m H"], v: Float[Tensor, "B K m H"]
 ) -> Float[Tensor, "B N n H"]:
-    """The same for the last of the rows, without a mask: attention over those before them and among themselves, each
-    weighed by its sum of exponentials."""
+    """The same for the last rows: over those before them and among themselves, weighed by their sums of exponentials."""
     held = k.shape[2] - q.shape[2]
     before, log_before = attend_flash(q, k[:, :, :held], v[:, :, :held])
     own, log_own = attend_flash(q, k[:, :, held:], v[:, :, held:], causal=True)

@@ -32,7 +32,6 @@ from .vision import normalise
 
 CLIP_BATCH = {"cpu": 4, "mps": 4, "cuda": 16}  # clips that pass the tower at once
 MAX_QUESTION = 50_000  # characters
-MOST_ROOM = 2048  # rows that caches are made with for an answer; they grow beyond it
 Seen = Sight | Sequence[Sight] | None
 
 
@@ -256,7 +255,7 @@ class VideoChatFlash:
         if rows > limit:
             warnings.warn(f"{rows} rows are beyond the {limit} positions that the model was made for", stacklevel=2)
         how = decoding or self.decoding
-        room = min(how.max_new_tokens, MOST_ROOM)
+        room = min(how.max_new_tokens, 2048)
         begin = partial(prefill, self.model, [prompt], [videos], plan, room, on_layer)
         if prefix is not None:
             prefix.check(prompt, videos)

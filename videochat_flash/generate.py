@@ -130,8 +130,7 @@ def decode(
         if all(len(tokens) >= how.max_new_tokens for tokens in made):
             return
         caches = [[layer[i] for i in alive] for layer in begun.caches]
-        tokens = [picked[i] for i in alive]
-        logits = next_logits(model, tokens, caches) if step is None else step(tokens[0])
+        logits = next_logits(model, [picked[i] for i in alive], caches) if step is None else step(picked[0])
 
 
 @torch.inference_mode()

@@ -9,7 +9,7 @@ module: caches belong to the caller.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -112,8 +112,7 @@ def rotary_tables(config: LLMConfig, positions: Int[Tensor, " T"]) -> Tables:
 
 def rotate(x: Float[Tensor, "n T H"], tables: Tables) -> Float[Tensor, "n T H"]:
     """Rotary position embedding in float32: each channel of the first half turns with one of the second."""
-    wide = x.float()
-    first, second = wide.chunk(2, dim=-1)
+    first, second = (wide := x.float()).chunk(2, dim=-1)
     return (wide * tables[0] + torch.cat([-second, first], dim=-1) * tables[1]).to(x.dtype)
 
 
@@ -129,11 +128,7 @@ def rotate_(x: Float[Tensor, "n T H"], tables: Tables) -> Float[Tensor, "n T H"]
 def attend_padded(
     q: Float[Tensor, "N T H"], k: Float[Tensor, "K T H"], v: Float[Tensor, "K T H"], lengths: Sequence[int]
 ) -> Float[Tensor, "N T H"]:
-    """Causal attention of many conversations at once, each filled up behind its end to the length of the longest.
-
-    What stands behind a row cannot reach it, so the result is that of each alone. One launch for many serves a GPU, and
-    a CPU that learns.
-    """
+    """Causal attention of many conversations in one launch, each filled up behind its end, which no row of it sees."""
     sizes, place = torch.tensor(lengths), torch.arange(max(lengths))
     spread = ((sizes.cumsum(0) - sizes)[:, None] + place).clamp(max=q.shape[1] - 1).to(q.device)
     back = (torch.arange(len(lengths))[:, None] * len(place) + place)[place < sizes[:, None]].to(q.device)
@@ -214,18 +209,13 @@ class Block(nn.Module):
         self.mlp = GatedMlp(config)
 
     def forward(
-        self,
-        rows: Float[Tensor, "T E"],
-        lengths: Sequence[int],
-        tables: Tables,
-        caches: Sequence[LayerCache] | None,
-        row_chunk: int = ROW_CHUNK,
+        self, rows: Float[Tensor, "T E"], lengths: Sequence[int], tables: Tables, caches: Sequence[LayerCache] | None
     ) -> Float[Tensor, "T E"]:
         rows = rows + self.self_attn(self.input_layernorm(rows), lengths, tables, caches)
         if torch.is_grad_enabled():
-            chunks = [part + self.mlp(self.post_attention_layernorm(part)) for part in rows.split(row_chunk)]
+            chunks = [part + self.mlp(self.post_attention_layernorm(part)) for part in rows.split(ROW_CHUNK)]
             return chunks[0] if len(chunks) == 1 else torch.cat(chunks)
-        for part in rows.split(row_chunk):
+        for part in rows.split(ROW_CHUNK):
             part += self.mlp(self.post_attention_layernorm(part))
         return rows
 
@@ -235,15 +225,10 @@ class Block(nn.Module):
     ) -> list[Float[Tensor, " _"] | None]:
         """For each conversation a score for each row, as this layer's attention would pay it; None without a query."""
         scores: list[Tensor | None] = []
-        start = 0
-        for segment in segments:
-            part = slice(start, start + segment.length)
-            start += segment.length
-            if not segment.runs or not segment.queries:
-                scores.append(None)
-                continue
-            own = (tables[0][part], tables[1][part])
-            scores.append(self.self_attn.scores(self.input_layernorm(rows[part]), segment.queries, own))
+        parts = zip(*(t.split([s.length for s in segments]) for t in (rows, *tables)), strict=True)
+        for segment, (own, cos, sin) in zip(segments, parts, strict=True):
+            asked = segment.queries if segment.runs else ()
+            scores.append(self.self_attn.scores(self.input_layernorm(own), asked, (cos, sin)) if asked else None)
         return scores
 
 
@@ -273,7 +258,6 @@ class Decoder(nn.Module):
         segments: Sequence[Segment],
         plan: Plan = (),
         caches: Caches | None = None,
-        row_chunk: int = ROW_CHUNK,
         on_layer: Callable[[int], None] | None = None,
         layers: range | None = None,
     ) -> Hidden:
@@ -284,7 +268,6 @@ class Decoder(nn.Module):
             segments: how long each one is, where its visual rows lie, which rows rank them.
             plan: the drops; they apply to segments that have runs.
             caches: one LayerCache per layer and conversation, extended in place; None keeps nothing.
-            row_chunk: rows that pass an MLP at once; any number gives the same rows.
             on_layer: told the number of layers done, after each.
             layers: which to run; rows come back without the final norm unless the last layer is among them.
 
@@ -298,10 +281,9 @@ class Decoder(nn.Module):
         kept = torch.arange(rows.shape[0], device=rows.device)
         spans: list[tuple[int, int]] = []
         visual = []
-        blocks = list(cast("Iterable[Block]", self.layers))
-        layers = range(len(blocks)) if layers is None else layers
+        layers = range(len(self.layers)) if layers is None else layers
         for index in layers:
-            block = blocks[index]
+            block = cast("Block", self.layers[index])
             held = [len(cache) for cache in caches[index]] if caches is not None else [0] * len(segments)
             if index in drops and any(s.runs for s in segments):
                 drop = drops[index]
@@ -313,10 +295,10 @@ class Decoder(nn.Module):
             if spans != (spans := [(n, s.length) for n, s in zip(held, segments, strict=True)]):
                 tables = self._tables(spans, rows.device)
             visual.append(sum(run.length for s in segments for run in s.runs))
-            rows = block(rows, [s.length for s in segments], tables, caches[index] if caches else None, row_chunk)
+            rows = block(rows, [s.length for s in segments], tables, caches[index] if caches else None)
             if on_layer is not None:
                 on_layer(index + 1)
-        return Hidden(self.norm(rows) if layers.stop == len(blocks) else rows, segments, kept, tuple(visual))
+        return Hidden(self.norm(rows) if layers.stop == len(self.layers) else rows, segments, kept, tuple(visual))
 
     def _tables(self, spans: Sequence[tuple[int, int]], device: torch.device) -> Tables:
         """Rotary tables for rows that follow ``held`` earlier ones in each conversation."""
