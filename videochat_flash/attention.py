@@ -37,7 +37,7 @@ def attend(
 def attend_after(
     q: Float[Tensor, "B N n H"], k: Float[Tensor, "B K m H"], v: Float[Tensor, "B K m H"]
 ) -> Float[Tensor, "B N n H"]:
-    """The same for the last rows: over those before them and among themselves, weighed by their sums of exponentials."""
+    """The same for the last rows: over those before them and among themselves, weighed by sums of exponentials."""
     held = k.shape[2] - q.shape[2]
     before, log_before = attend_flash(q, k[:, :, :held], v[:, :, :held])
     own, log_own = attend_flash(q, k[:, :, held:], v[:, :, held:], causal=True)
