@@ -21,7 +21,8 @@ def attend(
         causal: the n rows are the last of the m, and each sees itself and those before it alone.
     """
     rows, held, grouped = q.shape[2], k.shape[2], q.shape[1] != k.shape[1]
-    half = q.is_cuda and q.dtype != torch.float32 and q.shape[3] % 8 == 0
+    half = q.is_cuda and q.dtype != torch.float32 and q.shape[3] % 8 == 0  # what the flash kernel takes, since Ampere
+    half = half and torch.cuda.get_device_capability(q.device) >= (8, 0)
     if half and rows == 1:  # what PyTorch may prefer, cuDNN, makes a plan for each number of rows held
         return attend_flash(q, k, v)[0]
     if causal and 1 < rows < held:  # PyTorch's flag would take the rows for the first ones
@@ -50,8 +51,7 @@ def attend_flash(
     """The same by PyTorch's flash kernel, which tells the logarithm of each row's sum of exponentials, too."""
     ops = torch.ops.aten
     fused = ops._scaled_dot_product_flash_attention if q.is_cuda else ops._scaled_dot_product_flash_attention_for_cpu
-    mixed, log_sums, *_ = fused(q, k, v, 0.0, causal)
-    return mixed, log_sums
+    return fused(q, k, v, 0.0, causal)[:2]
 
 
 def attend_short(

@@ -164,8 +164,7 @@ class Attention(nn.Module):
             mixed = [attend(q[None], k[None], v[None], causal=True)[0] for q, k, v in parts]
         else:
             mixed = [cache.attend(*part) for cache, part in zip(caches, parts, strict=True)]
-        joined = mixed[0] if len(mixed) == 1 else torch.cat(mixed, dim=1)
-        return self.o_proj(joined.transpose(0, 1).flatten(1))
+        return self.o_proj((torch.cat(mixed, dim=1) if mixed[1:] else mixed[0]).transpose(0, 1).flatten(1))
 
     def _split(self, x: Float[Tensor, "T inner"]) -> Float[Tensor, "n T H"]:
         return x.unflatten(-1, (-1, self.head_width)).transpose(0, 1)

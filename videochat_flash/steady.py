@@ -24,9 +24,11 @@ LONGEST = 4096  # tokens of an answer up to which a window is worth it
 
 def steps(model: VideoChatFlashModel, begun: Prefilled, tokens: int) -> Step | None:
     """For ``generate.decode``: one conversation on a GPU, in half precision, which its flash kernel wants."""
-    alone, half = len(begun.logits) == 1, model.dtype in (torch.bfloat16, torch.float16)
-    serves = alone and half and model.device.type == "cuda" and tokens <= LONGEST
-    return Steady(model, begun.caches, tokens) if serves else None
+    serves = len(begun.logits) == 1 and tokens <= LONGEST and model.device.type == "cuda"
+    serves = serves and model.dtype != torch.float32 and model.config.llm.head_width % 8 == 0
+    if not serves or torch.cuda.get_device_capability(model.device) < (8, 0):
+        return None
+    return Steady(model, begun.caches, tokens)
 
 
 class Window(LayerCache):
