@@ -16,9 +16,19 @@ from oracle import whole_attention as brute_force
 from tiny import LLM, caches, decoder, draw, remembered, segment
 from torch import Tensor
 
+from videochat_flash import llm
 from videochat_flash.config import Drop, LLMConfig, Plan, Yarn, drop_plan
 from videochat_flash.dropout import Run, Segment
-from videochat_flash.llm import Decoder, Hidden, LayerCache, attend_padded, rotary_frequencies, rotary_tables, rotate
+from videochat_flash.llm import (
+    Decoder,
+    Hidden,
+    LayerCache,
+    attend_padded,
+    rotary_frequencies,
+    rotary_tables,
+    rotate,
+    rotate_,
+)
 
 NET = decoder()
 PLANS: dict[str, Plan] = {
@@ -143,11 +153,12 @@ def test_packed_conversations_equal_each_one_alone(plan: Plan) -> None:
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 7, 29, 30, 10_000])
-def test_any_row_chunk_gives_the_same_rows(chunk: int) -> None:
+def test_any_row_chunk_gives_the_same_rows(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
     rows, one = draw(30, 48), segment(4, 20, 6)
     with torch.no_grad():
-        whole = NET(rows, [one], PLANS["attention"], row_chunk=10_000)
-        parts = NET(rows, [one], PLANS["attention"], row_chunk=chunk)
+        whole = NET(rows, [one], PLANS["attention"])
+        monkeypatch.setattr(llm, "ROW_CHUNK", chunk)
+        parts = NET(rows, [one], PLANS["attention"])
     assert torch.equal(whole.kept, parts.kept)
     torch.testing.assert_close(whole.rows, parts.rows, rtol=0, atol=1e-5)
 
@@ -172,6 +183,17 @@ def test_a_wrong_shape_is_caught() -> None:
             NET(wrong, [segment(4, 20, 6)])
     with pytest.raises(TypeCheckError):
         LayerCache().extend(draw(2, 3, 8), draw(2, 4, 8))
+
+
+def test_where_nothing_learns_rows_are_made_in_place_and_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, one = draw(30, 48), segment(4, 20, 6)
+    before = rows.clone()
+    for chunk in (8, 64):
+        monkeypatch.setattr(llm, "ROW_CHUNK", chunk)
+        learning = NET(rows, [one], PLANS["attention"])  # attention by plain products
+        ours = forward(rows, [one], PLANS["attention"])
+        torch.testing.assert_close(ours.rows, learning.rows, rtol=0, atol=2e-5)
+        assert learning.rows.requires_grad and torch.equal(rows, before)
 
 
 # Further.
@@ -247,6 +269,18 @@ def test_rotating_is_multiplication_of_complex_numbers_and_depends_on_distance_o
     )
     turned = rotate(q, rotary_tables(LLM, torch.tensor([5])))[0, 0]
     torch.testing.assert_close(turned, torch.cat([z.real, z.imag]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_turning_in_place_is_turning(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
+    """Bit by bit, in chunks that do not divide the rows, in the layout that projections have."""
+    monkeypatch.setattr(llm, "ROTATED", 7)
+    x, tables = draw(20, 3, 8).to(dtype).transpose(0, 1), rotary_tables(LLM, torch.arange(5, 25))
+    with torch.no_grad():
+        wanted, ours = rotate(x, tables), x.clone(memory_format=torch.preserve_format)
+        assert rotate_(ours, tables) is ours
+    assert torch.equal(ours, wanted)
+    assert not torch.equal(x, wanted) and rotate_(x, tables) is not x
 
 
 def test_decoding_behind_160_000_rows_attends_at_their_true_positions() -> None:

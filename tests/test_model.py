@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -59,6 +60,26 @@ def test_seeing_is_the_tower_and_then_the_connector_clip_by_clip(config: Config)
         for i in range(3):
             torch.testing.assert_close(tokens[i : i + 1], net.see(clips[i : i + 1]), rtol=0, atol=1e-5)
         assert net.see(draw(2, 1, 3, 32, 32)).shape == (2, config.image_tokens, LLM.width)
+
+
+@pytest.mark.parametrize("units", [True, False])
+@pytest.mark.parametrize("stored", [torch.bfloat16, torch.float16, torch.float32])
+def test_on_a_cpu_a_tower_keeps_bfloat16_where_there_are_units_for_it(
+    monkeypatch: pytest.MonkeyPatch, units: bool, stored: torch.dtype
+) -> None:
+    monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: units)
+    net, clips = model(NEWLINE).to(stored), draw(3, 4, 3, 32, 32)
+    wide, mark = copy.deepcopy(net).float(), net.fingerprint()
+    net.suit_cpu()
+    kept = units and stored == torch.bfloat16
+    for name, weight in net.named_parameters():
+        assert weight.dtype == (stored if kept and name.startswith("vision.") else torch.float32)
+        assert torch.equal(weight.float(), wide.get_parameter(name))  # nothing is rounded
+    with torch.no_grad():
+        exact, ours = wide.vision(clips), net.vision(clips).float()
+        tokens = net.see(clips)
+    assert (ours - exact).std() < (0.02 * exact.std() if kept else 1e-6)
+    assert tokens.dtype == net.dtype == torch.float32 and net.fingerprint() == mark
 
 
 def test_the_fingerprint_is_that_of_tower_and_connector_in_any_dtype() -> None:

@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-MASKED = 256  # rows that one mask serves, or the last ones that are masked at all where a kernel tells its sums
 SHORT = 400  # rows up to which plain products learn faster on a CPU than the fused kernel (docs/decisions.md)
 
 
@@ -22,14 +21,15 @@ def attend(
         causal: the n rows are the last of the m, and each sees itself and those before it alone.
     """
     rows, held, grouped = q.shape[2], k.shape[2], q.shape[1] != k.shape[1]
+    half = q.is_cuda and q.dtype != torch.float32 and q.shape[3] % 8 == 0  # what the flash kernel takes, since Ampere
+    half = half and torch.cuda.get_device_capability(q.device) >= (8, 0)
+    if half and rows == 1:  # what PyTorch may prefer, cuDNN, makes a plan for each number of rows held
+        return attend_flash(q, k, v)[0]
     if causal and 1 < rows < held:  # PyTorch's flag would take the rows for the first ones
-        if rows > MASKED and (q.device.type == "cpu" or (q.is_cuda and q.dtype != torch.float32)):
+        if half or q.device.type == "cpu":
             return attend_after(q, k, v)
-        last = torch.arange(held - rows, held, device=q.device)[:, None]
-        parts = zip(q.split(MASKED, 2), last.split(MASKED), strict=True)
-        seen = ((part, torch.arange(held, device=q.device) <= end) for part, end in parts)
-        mixed = [F.scaled_dot_product_attention(part, k, v, mask, enable_gqa=grouped) for part, mask in seen]
-        return torch.cat(mixed, dim=2)
+        seen = torch.arange(held, device=q.device) <= torch.arange(held - rows, held, device=q.device)[:, None]
+        return F.scaled_dot_product_attention(q, k, v, seen, enable_gqa=grouped)
     if q.requires_grad and q.device.type == "cpu" and rows <= SHORT:
         return attend_short(q, k, v, causal and rows > 1)
     return F.scaled_dot_product_attention(q, k, v, is_causal=causal and rows > 1, enable_gqa=grouped)
@@ -38,15 +38,20 @@ def attend(
 def attend_after(
     q: Float[Tensor, "B N n H"], k: Float[Tensor, "B K m H"], v: Float[Tensor, "B K m H"]
 ) -> Float[Tensor, "B N n H"]:
-    """The same for the last of the rows, without a mask: attention over those before them and among themselves, each
-    weighed by its sum of exponentials."""
+    """The same for the last rows: over those before them and among themselves, weighed by sums of exponentials."""
     held = k.shape[2] - q.shape[2]
-    k, v = (t.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for t in (k, v))
+    before, log_before = attend_flash(q, k[:, :, :held], v[:, :, :held])
+    own, log_own = attend_flash(q, k[:, :, held:], v[:, :, held:], causal=True)
+    return own + (before - own) * (log_before - log_own).sigmoid()[..., None].to(own.dtype)
+
+
+def attend_flash(
+    q: Float[Tensor, "B N n H"], k: Float[Tensor, "B K m H"], v: Float[Tensor, "B K m H"], causal: bool = False
+) -> tuple[Float[Tensor, "B N n H"], Float[Tensor, "B N n"]]:
+    """The same by PyTorch's flash kernel, which tells the logarithm of each row's sum of exponentials, too."""
     ops = torch.ops.aten
     fused = ops._scaled_dot_product_flash_attention if q.is_cuda else ops._scaled_dot_product_flash_attention_for_cpu
-    before, log_before, *_ = fused(q, k[:, :, :held], v[:, :, :held], 0.0, False)
-    own, log_own, *_ = fused(q, k[:, :, held:], v[:, :, held:], 0.0, True)
-    return own + (before - own) * (log_before - log_own).sigmoid()[..., None].to(own.dtype)
+    return fused(q, k, v, 0.0, causal)[:2]
 
 
 def attend_short(

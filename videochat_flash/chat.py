@@ -21,15 +21,16 @@ from torch import Tensor
 
 from . import weights
 from .config import Plan, check_plan
-from .generate import Begun, Decoding, Prefilled, decode, prefill
+from .generate import Begun, Decoding, Prefilled, Steps, decode, prefill
 from .model import VideoChatFlashModel
 from .prompt import Turn, render
 from .sight import Sight
-from .video import Frames, Sampling, VideoInfo, normalise, probe
+from .video import Frames, Sampling, VideoInfo, probe
 from .video import decode as decode_video
 from .video import plan as plan_frames
+from .vision import normalise
 
-CLIP_BATCH = 4  # clips that pass the tower at once
+CLIP_BATCH = {"cpu": 4, "mps": 4, "cuda": 16}  # clips that pass the tower at once
 MAX_QUESTION = 50_000  # characters
 Seen = Sight | Sequence[Sight] | None
 
@@ -70,8 +71,10 @@ class Reply:
 class VideoChatFlash:
     """A model with its tokenizer. It remembers no video and no conversation: those are values that you hold."""
 
-    def __init__(self, model: VideoChatFlashModel, tokenizer: Tokenizer, decoding: Decoding) -> None:
-        self.model = model
+    def __init__(
+        self, model: VideoChatFlashModel, tokenizer: Tokenizer, decoding: Decoding, steps: Steps | None = None
+    ) -> None:
+        self.model, self.steps = model, steps
         self.tokenizer = tokenizer
         self.decoding = decoding
         self.made_by = model.fingerprint()
@@ -83,14 +86,16 @@ class VideoChatFlash:
         revision: str | None = None,
         dtype: torch.dtype | None = None,
         device: str = "cpu",
+        steps: Steps | None = None,
     ) -> VideoChatFlash:
         """Load a model: ``flash-tiny`` (built in), a released name, or a folder in the released layout.
 
         Args:
             name_or_path: which model.
             revision: of a released name, a branch, tag or commit.
-            dtype: of the weights; None takes float32 on a CPU and the stored one elsewhere.
+            dtype: of the weights; None is the stored one or, on a CPU, what suits it (``suit_cpu``).
             device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+            steps: how tokens are fed: plainly, or as ``steady.steps`` does it on a GPU.
 
         Raises:
             FileNotFoundError: no such model, or a part of it is missing.
@@ -99,10 +104,10 @@ class VideoChatFlash:
         check_device(device)
         folder = weights.find(name_or_path, revision)
         config = weights.read_config(folder)
-        if dtype is None and device == "cpu":
-            dtype = torch.float32
         model = weights.load_model(folder, config, dtype, device)
-        return VideoChatFlash(model, weights.read_tokenizer(folder), weights.read_decoding(folder))
+        if dtype is None and device == "cpu":
+            model.suit_cpu()
+        return VideoChatFlash(model, weights.read_tokenizer(folder), weights.read_decoding(folder), steps)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the released layout: what this writes the authors' hosted code can read, and so can we."""
@@ -151,7 +156,7 @@ class VideoChatFlash:
             if chunk is None:
                 break
             with watch.stage("encode"):
-                for part in _clips(chunk, clip_frames):
+                for part in _clips(chunk, CLIP_BATCH[self.model.device.type] * clip_frames):
                     tokens.append(self.encode(part.pixels, clip_frames))
                     seconds.append(part.seconds.reshape(-1, clip_frames)[:, [0, -1]])
             done += len(chunk.seconds)
@@ -169,8 +174,8 @@ class VideoChatFlash:
     @torch.inference_mode()
     def encode(self, pixels: np.ndarray, clip_frames: int) -> torch.Tensor:
         """Tokens "C M E" of a few whole clips, uint8 "n h w 3" of the tower's size, back on the CPU."""
-        values = torch.from_numpy(normalise(pixels)).unflatten(0, (-1, clip_frames))
-        return self.model.see(values.to(self.model.device, self.model.dtype)).cpu()
+        clips = torch.from_numpy(pixels).to(self.model.device).unflatten(0, (-1, clip_frames))
+        return self.model.see(normalise(clips).to(self.model.dtype)).cpu()
 
     # -- answering -----------------------------------------------------------------------------------------------------
 
@@ -250,7 +255,7 @@ class VideoChatFlash:
         if rows > limit:
             warnings.warn(f"{rows} rows are beyond the {limit} positions that the model was made for", stacklevel=2)
         how = decoding or self.decoding
-        room = min(how.max_new_tokens, 256)
+        room = min(how.max_new_tokens, 2048)
         begin = partial(prefill, self.model, [prompt], [videos], plan, room, on_layer)
         if prefix is not None:
             prefix.check(prompt, videos)
@@ -279,10 +284,10 @@ class VideoChatFlash:
             begun = begin()
         made: list[int] = []
         told = ""
-        steps = decode(self.model, begun, how)
+        tokens = decode(self.model, begun, how, self.steps)
         while True:
             with watch.stage("decode tokens"):
-                step = next(steps, None)
+                step = next(tokens, None)
             if step is None or step[0] is None:
                 break
             made.append(step[0])
@@ -346,8 +351,7 @@ def _squashed(frames: Frames, size: int, clip_frames: int) -> Frames:
     return replace(frames, pixels=np.stack([np.asarray(image) for image in images]))
 
 
-def _clips(frames: Frames, clip_frames: int) -> Iterator[Frames]:
+def _clips(frames: Frames, step: int) -> Iterator[Frames]:
     """Cut into batches of a few whole clips."""
-    step = CLIP_BATCH * clip_frames
     for at in range(0, len(frames.seconds), step):
         yield replace(frames, pixels=frames.pixels[at : at + step], seconds=frames.seconds[at : at + step])

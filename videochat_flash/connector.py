@@ -30,4 +30,4 @@ class Connector(nn.Module):
 
     def forward(self, x: Float[Tensor, "C p D"], frames: int) -> Float[Tensor, "C M E"]:
         """Patch tokens of C clips -> the tokens that the language model reads."""
-        return self.mlp(self.merge(x, frames))
+        return self.mlp(self.merge(x, frames).to(next(self.mlp.parameters()).dtype))

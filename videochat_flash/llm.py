@@ -9,7 +9,7 @@ module: caches belong to the caller.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -23,6 +23,7 @@ from .config import LLMConfig, Plan
 from .dropout import Segment, choose
 
 ROW_CHUNK = 8192  # rows that pass the MLP at once: its intermediate is the largest tensor of a long prefill
+ROTATED = 4096  # rows that turn at once: in float32 all of them would be a prefill's largest tensors
 PADDED = 1.5  # times the rows that a padded batch of conversations may hold
 Tables = tuple[Tensor, Tensor]
 
@@ -36,8 +37,7 @@ class LayerCache:
 
     def __init__(self, room: int = 0) -> None:
         self._room, self._length = room, 0
-        self._keys: Tensor | None = None
-        self._values: Tensor | None = None
+        self._held: Float[Tensor, "2 K capacity H"] | None = None
 
     def __len__(self) -> int:
         return self._length
@@ -45,35 +45,34 @@ class LayerCache:
     @property
     def bytes(self) -> int:
         """What it takes, reserved room included."""
-        return sum(held.nbytes for held in (self._keys, self._values) if held is not None)
+        return 0 if self._held is None else self._held.nbytes
 
     def extend(
         self, keys: Float[Tensor, "K n H"], values: Float[Tensor, "K n H"]
     ) -> tuple[Float[Tensor, "K m H"], Float[Tensor, "K m H"]]:
         """Append rows and return all that are held."""
-        end = self._length + keys.shape[1]
-        if self._keys is None or self._values is None or end > self._keys.shape[1]:
-            self._keys, self._values = (
-                self._grow(old, new) for old, new in ((self._keys, keys), (self._values, values))
-            )
-        self._keys[:, self._length : end] = keys
-        self._values[:, self._length : end] = values
-        self._length = end
-        return self._keys[:, :end], self._values[:, :end]
+        start, end = self._length, self._length + keys.shape[1]
+        if self._held is None or end > self._held.shape[2]:
+            grown = keys.new_empty(2, keys.shape[0], end + max(self._room, start // 2), keys.shape[2])
+            if self._held is not None:
+                grown[:, :, :start] = self._held[:, :, :start]
+            self._held = grown
+        self._held[0, :, start:end], self._held[1, :, start:end], self._length = keys, values, end
+        return self._held[0, :, :end], self._held[1, :, :end]
+
+    def attend(
+        self, q: Float[Tensor, "N n H"], keys: Float[Tensor, "K n H"], values: Float[Tensor, "K n H"]
+    ) -> Float[Tensor, "N n H"]:
+        """Append rows, and attend from them to all that are held."""
+        keys, values = self.extend(keys, values)
+        return attend(q[None], keys[None], values[None], causal=True)[0]
 
     def fork(self, room: int = 0, length: int | None = None) -> LayerCache:
         """A copy, of all rows or the first ``length``, that goes on by itself, with ``room`` for rows to come."""
         copy, end = LayerCache(room), self._length if length is None else length
-        if self._keys is not None and self._values is not None:
-            copy.extend(self._keys[:, :end], self._values[:, :end])
+        if self._held is not None:
+            copy.extend(*self._held[:, :, :end])
         return copy
-
-    def _grow(self, held: Tensor | None, new: Tensor) -> Tensor:
-        capacity = self._length + new.shape[1] + max(self._room, self._length // 2)
-        grown = new.new_empty(new.shape[0], capacity, new.shape[2])
-        if held is not None:
-            grown[:, : self._length] = held[:, : self._length]
-        return grown
 
 
 Caches = Sequence[Sequence[LayerCache]]  # [layer][conversation]
@@ -113,19 +112,23 @@ def rotary_tables(config: LLMConfig, positions: Int[Tensor, " T"]) -> Tables:
 
 def rotate(x: Float[Tensor, "n T H"], tables: Tables) -> Float[Tensor, "n T H"]:
     """Rotary position embedding in float32: each channel of the first half turns with one of the second."""
-    first, second = x.float().chunk(2, dim=-1)
-    turned = torch.cat([-second, first], dim=-1)
-    return (x.float() * tables[0] + turned * tables[1]).to(x.dtype)
+    first, second = (wide := x.float()).chunk(2, dim=-1)
+    return (wide * tables[0] + torch.cat([-second, first], dim=-1) * tables[1]).to(x.dtype)
+
+
+def rotate_(x: Float[Tensor, "n T H"], tables: Tables) -> Float[Tensor, "n T H"]:
+    """The same in place, some rows at a time, where nothing learns."""
+    if torch.is_grad_enabled():
+        return rotate(x, tables)
+    for part, *own in zip(x.split(ROTATED, 1), *(table.split(ROTATED) for table in tables), strict=True):
+        part.copy_(rotate(part, (own[0], own[1])))
+    return x
 
 
 def attend_padded(
     q: Float[Tensor, "N T H"], k: Float[Tensor, "K T H"], v: Float[Tensor, "K T H"], lengths: Sequence[int]
 ) -> Float[Tensor, "N T H"]:
-    """Causal attention of many conversations at once, each filled up behind its end to the length of the longest.
-
-    What stands behind a row cannot reach it, so the result is that of each alone. One launch for many serves a GPU, and
-    a CPU that learns.
-    """
+    """Causal attention of many conversations in one launch, each filled up behind its end, which no row of it sees."""
     sizes, place = torch.tensor(lengths), torch.arange(max(lengths))
     spread = ((sizes.cumsum(0) - sizes)[:, None] + place).clamp(max=q.shape[1] - 1).to(q.device)
     back = (torch.arange(len(lengths))[:, None] * len(place) + place)[place < sizes[:, None]].to(q.device)
@@ -150,19 +153,18 @@ class Attention(nn.Module):
         self, x: Float[Tensor, "T E"], lengths: Sequence[int], tables: Tables, caches: Sequence[LayerCache] | None
     ) -> Float[Tensor, "T E"]:
         """Each conversation attends to itself: ``lengths`` rows of it are new, ``caches`` hold the rows before."""
-        q = rotate(self._split(self.q_proj(x)), tables)
-        k = rotate(self._split(self.k_proj(x)), tables)
+        q = rotate_(self._split(self.q_proj(x)), tables)
+        k = rotate_(self._split(self.k_proj(x)), tables)
         v = self._split(self.v_proj(x))
         alike = len(lengths) > 1 and len(lengths) * max(lengths) < PADDED * x.shape[0]
         if caches is None and alike and (x.is_cuda or x.requires_grad):
             return self.o_proj(attend_padded(q, k, v, lengths).transpose(0, 1).flatten(1))
-        mixed = []
-        parts = zip(q.split(list(lengths), 1), k.split(list(lengths), 1), v.split(list(lengths), 1), strict=True)
-        for i, (query, key, value) in enumerate(parts):
-            if caches is not None:
-                key, value = caches[i].extend(key, value)
-            mixed.append(attend(query[None], key[None], value[None], causal=True)[0])
-        return self.o_proj(torch.cat(mixed, dim=1).transpose(0, 1).flatten(1))
+        parts = zip(*(t.split(list(lengths), 1) for t in (q, k, v)), strict=True)
+        if caches is None:
+            mixed = [attend(q[None], k[None], v[None], causal=True)[0] for q, k, v in parts]
+        else:
+            mixed = [cache.attend(*part) for cache, part in zip(caches, parts, strict=True)]
+        return self.o_proj((torch.cat(mixed, dim=1) if mixed[1:] else mixed[0]).transpose(0, 1).flatten(1))
 
     def _split(self, x: Float[Tensor, "T inner"]) -> Float[Tensor, "n T H"]:
         return x.unflatten(-1, (-1, self.head_width)).transpose(0, 1)
@@ -173,7 +175,7 @@ class Attention(nn.Module):
         Only those rows are scored, in float32: memory grows with n, never n * n.
         """
         rows = torch.tensor(queries, device=x.device)
-        keys = rotate(self._split(self.k_proj(x)), tables).float()
+        keys = rotate_(self._split(self.k_proj(x)), tables).float()
         q = rotate(self._split(self.q_proj(x[rows])), (tables[0][rows], tables[1][rows])).float()
         groups = q.unflatten(0, (self.kv_heads, -1)).flatten(1, 2)  # "K (heads per key head * queries) H"
         logits = (groups @ keys.transpose(1, 2)) / math.sqrt(self.head_width)
@@ -206,16 +208,15 @@ class Block(nn.Module):
         self.mlp = GatedMlp(config)
 
     def forward(
-        self,
-        rows: Float[Tensor, "T E"],
-        lengths: Sequence[int],
-        tables: Tables,
-        caches: Sequence[LayerCache] | None,
-        row_chunk: int,
+        self, rows: Float[Tensor, "T E"], lengths: Sequence[int], tables: Tables, caches: Sequence[LayerCache] | None
     ) -> Float[Tensor, "T E"]:
         rows = rows + self.self_attn(self.input_layernorm(rows), lengths, tables, caches)
-        chunks = [part + self.mlp(self.post_attention_layernorm(part)) for part in rows.split(row_chunk)]
-        return chunks[0] if len(chunks) == 1 else torch.cat(chunks)
+        if torch.is_grad_enabled():
+            chunks = [part + self.mlp(self.post_attention_layernorm(part)) for part in rows.split(ROW_CHUNK)]
+            return chunks[0] if len(chunks) == 1 else torch.cat(chunks)
+        for part in rows.split(ROW_CHUNK):
+            part += self.mlp(self.post_attention_layernorm(part))
+        return rows
 
     @torch.no_grad()
     def rank(
@@ -223,15 +224,10 @@ class Block(nn.Module):
     ) -> list[Float[Tensor, " _"] | None]:
         """For each conversation a score for each row, as this layer's attention would pay it; None without a query."""
         scores: list[Tensor | None] = []
-        start = 0
-        for segment in segments:
-            part = slice(start, start + segment.length)
-            start += segment.length
-            if not segment.runs or not segment.queries:
-                scores.append(None)
-                continue
-            own = (tables[0][part], tables[1][part])
-            scores.append(self.self_attn.scores(self.input_layernorm(rows[part]), segment.queries, own))
+        parts = zip(*(t.split([s.length for s in segments]) for t in (rows, *tables)), strict=True)
+        for segment, (own, cos, sin) in zip(segments, parts, strict=True):
+            asked = segment.queries if segment.runs else ()
+            scores.append(self.self_attn.scores(self.input_layernorm(own), asked, (cos, sin)) if asked else None)
         return scores
 
 
@@ -261,7 +257,6 @@ class Decoder(nn.Module):
         segments: Sequence[Segment],
         plan: Plan = (),
         caches: Caches | None = None,
-        row_chunk: int = ROW_CHUNK,
         on_layer: Callable[[int], None] | None = None,
         layers: range | None = None,
     ) -> Hidden:
@@ -272,7 +267,6 @@ class Decoder(nn.Module):
             segments: how long each one is, where its visual rows lie, which rows rank them.
             plan: the drops; they apply to segments that have runs.
             caches: one LayerCache per layer and conversation, extended in place; None keeps nothing.
-            row_chunk: rows that pass an MLP at once; any number gives the same rows.
             on_layer: told the number of layers done, after each.
             layers: which to run; rows come back without the final norm unless the last layer is among them.
 
@@ -286,10 +280,9 @@ class Decoder(nn.Module):
         kept = torch.arange(rows.shape[0], device=rows.device)
         spans: list[tuple[int, int]] = []
         visual = []
-        blocks = list(cast("Iterable[Block]", self.layers))
-        layers = range(len(blocks)) if layers is None else layers
+        layers = range(len(self.layers)) if layers is None else layers
         for index in layers:
-            block = blocks[index]
+            block = cast("Block", self.layers[index])
             held = [len(cache) for cache in caches[index]] if caches is not None else [0] * len(segments)
             if index in drops and any(s.runs for s in segments):
                 drop = drops[index]
@@ -301,10 +294,10 @@ class Decoder(nn.Module):
             if spans != (spans := [(n, s.length) for n, s in zip(held, segments, strict=True)]):
                 tables = self._tables(spans, rows.device)
             visual.append(sum(run.length for s in segments for run in s.runs))
-            rows = block(rows, [s.length for s in segments], tables, caches[index] if caches else None, row_chunk)
+            rows = block(rows, [s.length for s in segments], tables, caches[index] if caches else None)
             if on_layer is not None:
                 on_layer(index + 1)
-        return Hidden(self.norm(rows) if layers.stop == len(blocks) else rows, segments, kept, tuple(visual))
+        return Hidden(self.norm(rows) if layers.stop == len(self.layers) else rows, segments, kept, tuple(visual))
 
     def _tables(self, spans: Sequence[tuple[int, int]], device: torch.device) -> Tables:
         """Rotary tables for rows that follow ``held`` earlier ones in each conversation."""

@@ -96,6 +96,12 @@ class VideoChatFlashModel(nn.Module):
     def dtype(self) -> torch.dtype:
         return self.decoder.embed_tokens.weight.dtype
 
+    def suit_cpu(self) -> None:
+        """Compute in float32, but in bfloat16 in a tower that is stored so, where the processor has units for it."""
+        for name, weight in self.named_parameters():
+            stored = name.startswith("vision.") and weight.dtype == torch.bfloat16
+            weight.data = weight.data if stored and torch.cpu._is_amx_tile_supported() else weight.data.float()
+
     def fingerprint(self) -> str:
         """What made a Sight: sizes of tower and connector, and a sample of their weights."""
         digest = hashlib.sha256(

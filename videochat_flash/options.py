@@ -17,7 +17,9 @@ Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a r
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.", rich_help_panel=_LOAD)]
 Dtype = Annotated[
     Literal["auto", "float32", "bfloat16", "float16"],
-    typer.Option(help="Of the weights; auto: float32 on a CPU, else as stored.", rich_help_panel=_LOAD),
+    typer.Option(
+        help="Of the weights; auto: as stored, on a CPU float32 but for towers that suit it.", rich_help_panel=_LOAD
+    ),
 ]
 MaxFrames = Annotated[int, typer.Option(help="Frames at most, in whole clips of 4.", rich_help_panel=_LOOK)]
 Fps = Annotated[float | None, typer.Option(help="Take so many frames a second.", rich_help_panel=_LOOK)]

@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from PIL import Image
 
-from . import show
+from . import show, steady
 from .chat import Reply, Stopwatch, VideoChatFlash
 from .config import Plan, check_plan, parse_plan
 from .evidence import Evidence, look
@@ -130,7 +130,8 @@ def open_source(path: Path, sampling: Sampling, watch: Stopwatch) -> Source:
 def load(model: str, revision: str | None, device: str, dtype: str, watch: Stopwatch) -> VideoChatFlash:
     """The model."""
     with watch.stage("load"):
-        return VideoChatFlash.from_pretrained(model, revision=revision, dtype=DTYPES[dtype], device=device)
+        kind = DTYPES[dtype]
+        return VideoChatFlash.from_pretrained(model, revision=revision, dtype=kind, device=device, steps=steady.steps)
 
 
 def decoder_mark(vc: VideoChatFlash) -> str:

@@ -54,7 +54,7 @@ def question() -> Prompt:
 
 def seen(model: VideoChatFlashModel, config: Config, clips: int) -> torch.Tensor:
     """A few clips at a time, as the pipeline does it."""
-    pixels = tiny.clips(config, clips, 4).to(model.dtype).split(CLIP_BATCH)
+    pixels = tiny.clips(config, clips, 4).to(model.dtype).split(CLIP_BATCH["cpu"])
     return torch.cat([model.see(part) for part in pixels])
 
 

@@ -38,6 +38,7 @@ def bench(
     tokens: options.Tokens = 16,
     repeats: options.Repeats = 3,
     warmup: options.Warmup = 1,
+    whole: options.Whole = True,
     plan: options.Plan = False,
     share: options.Share = 0.5,
     compare: options.Compare = None,
@@ -59,7 +60,7 @@ def bench(
         compared = tasks.comparisons(compare) if compare is not None else ()
         asked = tasks.Asked(model, random, image_size, device, DTYPES[dtype], plan_of(keep, keep_by), counts, bars)
         settings = [
-            Setting(n, video, parse_size(size), asked.keep, tokens, repeats, warmup) for n in counts or tasks.FEW
+            Setting(n, video, parse_size(size), asked.keep, tokens, repeats, warmup, whole) for n in counts or tasks.FEW
         ]
         asked.check(share, compared)
     _check_targets(out, write, drawn=not compared)
@@ -105,8 +106,8 @@ def _command(context: typer.Context) -> str:
             continue
         value = context.params[str(option.name)]
         for one in value if isinstance(value, list | tuple) else [value]:
-            words.append(option.opts[0])
-            words += [] if one is True else [Path(str(one)).name if Path(str(one)).exists() else str(one)]
+            words.append(option.secondary_opts[0] if one is False else option.opts[0])
+            words += [] if isinstance(one, bool) else [Path(str(one)).name if Path(str(one)).exists() else str(one)]
     return shlex.join(words)
 
 

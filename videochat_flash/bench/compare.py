@@ -21,7 +21,8 @@ from ..prefix import prepare
 from ..prompt import Turn, render
 from ..show import Told
 from ..sight import Sight
-from ..video import Sampling, decode, normalise, plan, probe
+from ..video import Sampling, decode, plan, probe
+from ..vision import normalise
 from .gauge import Gauge, Reading, Spread
 from .models import CARD_PLAN
 from .readers import Reader, readers
@@ -133,19 +134,20 @@ def _seeing(vc: VideoChatFlash, count: int, setting: Setting, told: Told) -> Com
     side, clip = vc.model.config.vision.image_size, vc.model.config.vision.clip_frames
     chunks = list(Footage.open(Setting(count, size=(side, side))).chunks())
     plain = copy.deepcopy(vc.model.vision).float(), copy.deepcopy(vc.model.connector).float()
+    tower = next(vc.model.vision.parameters()).dtype
 
     @torch.inference_mode()
     def straightforward() -> None:
         for chunk in chunks:
             for at in range(0, len(chunk.seconds), clip):
-                pixels = torch.from_numpy(normalise(chunk.pixels[at : at + clip]))[None].to(vc.model.device)
-                plain[1](plain[0](pixels), clip).cpu()
+                pixels = torch.from_numpy(chunk.pixels[at : at + clip])[None].to(vc.model.device)
+                plain[1](plain[0](normalise(pixels)), clip).cpu()
 
     def ours() -> list[Sight]:
         return [vc.see(chunk) for chunk in chunks]
 
     base = "float32, a clip at a time"
-    about = f"{count} frames of {side} pixels in memory to visual tokens; {OURS}: {_dtype(vc)}"
+    about = f"{count} frames of {side} pixels in memory to visual tokens; {OURS}: {str(tower).removeprefix('torch.')}"
     return _taken_in_turn("seeing", about, base, {base: straightforward, OURS: ours}, vc.model.device, setting, told)
 
 

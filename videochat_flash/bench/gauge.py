@@ -8,9 +8,9 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -201,8 +201,10 @@ def _processor() -> str:
 
 def circumstances() -> dict[str, object]:
     """Machine and versions, without what would name its owner."""
-    versions = {name: version(name) for name in ("torch", "numpy", "pillow", "av")}
-    versions = {"videochat-flash": __version__, "python": platform.python_version(), **versions}
+    versions = {"videochat-flash": __version__, "python": platform.python_version()}
+    for name in ("torch", "numpy", "pillow", "av"):
+        with suppress(PackageNotFoundError):  # drawn frames need no library that reads video
+            versions[name] = version(name)
     if torch.version.cuda:
         versions["cuda"] = torch.version.cuda
     return {

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .. import weights
+from .. import steady, weights
 from ..chat import VideoChatFlash
 from ..config import FLASH_TINY, RELEASE_OWNER, RELEASES, Config, LLMConfig, VisionConfig, parse_plan
 from ..generate import Decoding
@@ -50,7 +50,7 @@ def load(
     Args:
         name: a preset or a folder; of checkpoints also whatever ``from_pretrained`` takes.
         random: draw the weights. The tokenizer is then the folder's own or, of a preset, the embedded model's.
-        dtype: of the weights; None is float32 on a CPU, elsewhere the stored one, or bfloat16 where weights are drawn.
+        dtype: of the weights; None is the stored one, bfloat16 where they are drawn, or on a CPU what suits it.
         device: where.
         image_size: pixels of a side; None is the model's own.
 
@@ -58,18 +58,18 @@ def load(
         FileNotFoundError: no such model.
         ValueError: weights that do not fit, or the stand-in without ``random``: it has none.
     """
-    if dtype is None and device == "cpu":
-        dtype = torch.float32
     if not random:
         if name == STAND_IN:
             raise ValueError(f"{STAND_IN} has no trained weights: add --random-weights")
         folder = weights.find(name)
         config = config_of(str(folder), image_size)
-        model = weights.load_model(folder, config, dtype, device)
-        return VideoChatFlash(model, weights.read_tokenizer(folder), weights.read_decoding(folder))
-    model = random_model(config_of(name, image_size), dtype or torch.bfloat16, device)
-    folder = weights.find(name if Path(name).is_dir() else weights.EMBEDDED)
-    return VideoChatFlash(model, weights.read_tokenizer(folder), Decoding())
+        model, decoding = weights.load_model(folder, config, dtype, device), weights.read_decoding(folder)
+    else:
+        model, decoding = random_model(config_of(name, image_size), dtype or torch.bfloat16, device), Decoding()
+        folder = weights.find(name if Path(name).is_dir() else weights.EMBEDDED)
+    if dtype is None and device == "cpu":
+        model.suit_cpu()
+    return VideoChatFlash(model, weights.read_tokenizer(folder), decoding, steady.steps)
 
 
 def random_model(config: Config, dtype: torch.dtype, device: str) -> VideoChatFlashModel:

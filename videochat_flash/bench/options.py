@@ -29,6 +29,10 @@ ImageSize = Annotated[
 Tokens = Annotated[int, typer.Option("--max-new-tokens", help="Generated after a prompt.", rich_help_panel=_HOW)]
 Repeats = Annotated[int, typer.Option(help="Rounds that count.", rich_help_panel=_HOW)]
 Warmup = Annotated[int, typer.Option(help="Rounds before them that do not.", rich_help_panel=_HOW)]
+Whole = Annotated[
+    bool,
+    typer.Option("--whole/--no-whole", help="After the stages all of it in one call, too.", rich_help_panel=_HOW),
+]
 Device = Annotated[
     str,
     typer.Option(

@@ -6,6 +6,7 @@ from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ..chat import CLIP_BATCH
 from ..config import Config, Plan
 from .gauge import Machine
 from .work import FIRST, NORMALISE, STAGES, TOKEN, Work, memory, sample_of, works
@@ -60,12 +61,21 @@ class Forecast:
         return None if self.machine.memory is None else self.needed + RESERVED <= self.machine.memory
 
 
-def forecast(config: Config, frames: int, keep: Plan, width: int, machine: Machine, share: float) -> Forecast:
+def forecast(
+    config: Config,
+    frames: int,
+    keep: Plan,
+    width: int,
+    machine: Machine,
+    share: float,
+    batch: int = CLIP_BATCH["cuda"],
+) -> Forecast:
     """Work over speed: operations over the matrix product's peak, or bytes over the memory's, whichever takes longer.
 
     Args:
         width: bytes of a number.
         share: of the peaks that is reached, above 0 and at most 1.
+        batch: clips that pass the tower at once.
 
     Raises:
         ValueError: frames that are not whole clips, or a share that nothing reaches.
@@ -73,23 +83,23 @@ def forecast(config: Config, frames: int, keep: Plan, width: int, machine: Machi
     if not 0 < share <= 1:
         raise ValueError(f"--share must be above 0 and at most 1, not {share:g}")
     sample = sample_of(config, frames)
-    done, held = works(config, sample, keep, width), memory(config, sample, keep, width)
+    done, held = works(config, sample, keep, width, batch=batch), memory(config, sample, keep, width, batch)
     stages = {}
     for name in ON_DEVICE:
         work = done[name]
         floor = max((work.flops or 0) / machine.flops, (work.bytes or 0) / machine.bandwidth)
         stages[name] = Planned(work, floor, floor / share, held.get(name))
     room = None if machine.memory is None else machine.memory - RESERVED
-    most = None if room is None else most_frames(config, keep, width, room)
+    most = None if room is None else most_frames(config, keep, width, room, batch)
     return Forecast(frames, sample.rows, machine, share, stages, max(held.values()), most)
 
 
-def most_frames(config: Config, keep: Plan, width: int, room: float) -> int:
+def most_frames(config: Config, keep: Plan, width: int, room: float, batch: int = CLIP_BATCH["cuda"]) -> int:
     """Frames, in whole clips, with which no stage holds more bytes than ``room``."""
     clip = config.vision.clip_frames
     clips = range(1, MOST_FRAMES // clip + 1)
 
     def needed(count: int) -> float:
-        return max(memory(config, sample_of(config, count * clip), keep, width).values())
+        return max(memory(config, sample_of(config, count * clip), keep, width, batch).values())
 
     return bisect_right(clips, room, key=needed) * clip

@@ -20,9 +20,9 @@ HEAD = """# Benchmarks
 Written by `vcflash bench`: a section for each command line, with the machine and the versions that it ran on. Seconds
 are medians, with quartiles beside them. FLOP are those of matrix products, two for each multiply-add, in causal
 attention only those that are needed; bytes are the fewest that a stage must read and write. *Of peak* is held against a
-matrix product, *of copy* against a copy, both measured in the same run and in the same type. Memory is the peak while
-the stage ran: of the whole program on the host, of PyTorch on a device; *added* is what a comparison's arm held beyond
-what was there before.
+matrix product, *of copy* against a copy, both measured in the same run and in the type that the tower computes in.
+Memory is the peak while the stage ran: of the whole program on the host, of PyTorch on a device; *added* is what a
+comparison's arm held beyond what was there before.
 """
 STAGED = ("stage", "median", "quartiles", "per second", "FLOP", "FLOP/s", "of peak", "bytes", "of copy")
 
@@ -121,7 +121,7 @@ def run_facts(run: Run, machine: Machine) -> Facts:
         "visual_rows_per_layer": list(run.visual),
         "stages": stages,
         "sum_of_stages": _sum(run),
-        "to_first_token": stage_facts(run.whole, machine),
+        "to_first_token": None if run.whole is None else stage_facts(run.whole, machine),
     }
 
 
@@ -132,13 +132,11 @@ def _sum(run: Run) -> float:
 
 def run_table(run: Run, machine: Machine) -> Table:
     """One number of frames."""
-    staged = {**run.stages, WHOLE: run.whole}
+    staged = dict(run.stages) if run.whole is None else {**run.stages, WHOLE: run.whole}
     on_device = any(stage.device is not None for stage in staged.values())
     rows = [_run_row(name, stage, machine, on_device) for name, stage in staged.items()]
-    note = (
-        f"The last row is `see` and `answer` as users call them; the stages before it, one after the other, "
-        f"take {seconds(_sum(run))}."
-    )
+    last = "The last row is `see` and `answer` as users call them; the stages before it"
+    note = f"{'The stages' if run.whole is None else last}, one after the other, take {seconds(_sum(run))}."
     left = f"{run.visual[0]:,} visual in the first layer, {run.visual[-1]:,} in the last"
     title = f"{run.frames:,} frames, {run.rows:,} rows: {left}"
     return Table(title, (*STAGED, "host", *(["device"] if on_device else [])), tuple(rows), (note,))

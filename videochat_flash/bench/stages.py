@@ -20,8 +20,9 @@ from ..prompt import Turn, render
 from ..show import Told
 from ..sight import Sight
 from ..synth import procedural
-from ..video import Frames, Sampling, VideoInfo, normalise, plan, probe
+from ..video import Frames, Sampling, VideoInfo, plan, probe
 from ..video import decode as decode_video
+from ..vision import normalise
 from .gauge import Gauge, Reading
 from .work import CONNECTOR, DECODE, FIRST, NORMALISE, PREFILL, RESIZE, TOKEN, TOWER, Work, sample_of, works
 
@@ -42,6 +43,7 @@ class Setting:
         tokens: generated after the prompt, the first included.
         repeats: that count.
         warmup: that do not.
+        whole: whether all of it is done in one call, too.
     """
 
     frames: int
@@ -51,6 +53,7 @@ class Setting:
     tokens: int = 16
     repeats: int = 3
     warmup: int = 1
+    whole: bool = True
 
     def __post_init__(self) -> None:
         for wrong, text in (
@@ -138,7 +141,7 @@ class Run:
     rows: int  # text and visual rows of the prompt
     visual: tuple[int, ...]  # visual rows that entered each layer
     stages: Mapping[str, Stage]
-    whole: Stage
+    whole: Stage | None
 
 
 def run(vc: VideoChatFlash, setting: Setting, told: Told) -> Run:
@@ -161,19 +164,23 @@ def run(vc: VideoChatFlash, setting: Setting, told: Told) -> Run:
         begun, text = _prefill(vc, tokens, setting, keep, gauge)
         visual, after = begun.visual, list(_speak(vc, begun, setting.tokens))
         del tokens, begun
-        after.append(_whole(vc, footage, keep))
+        if setting.whole:
+            after.append(_whole(vc, footage, keep))
         if number >= setting.warmup:
             for name, reading in [*gauge.readings.items(), *after]:
                 found[name].append(reading)
     told(rounds, rounds)
     sample = sample_of(config, setting.frames, text)
-    done = works(config, sample, keep, vc.model.dtype.itemsize, footage.size)
+    batch = CLIP_BATCH[vc.model.device.type]
+    widths = vc.model.dtype.itemsize, next(vc.model.vision.parameters()).dtype.itemsize
+    done, seen = (works(config, sample, keep, width, footage.size, batch) for width in widths)
+    done |= {name: seen[name] for name in (NORMALISE, TOWER)}
     done[WHOLE] = Work(setting.frames, sum(done[name].flops or 0 for name in (TOWER, CONNECTOR, PREFILL)), None)
     stages = {name: Stage(work) for name, work in done.items() if name in found}
     for name, stage in stages.items():
         for reading in found[name]:
             stage.add(reading)
-    return Run(setting.frames, sample.rows, visual, stages, stages.pop(WHOLE))
+    return Run(setting.frames, sample.rows, visual, stages, stages.pop(WHOLE, None))
 
 
 @torch.inference_mode()
@@ -192,10 +199,11 @@ def see(vc: VideoChatFlash, footage: Footage, gauge: Gauge) -> Tensor:
             return torch.cat(tokens)
         with gauge.stage(RESIZE):
             small = np.stack([_squashed(pixels, side) for pixels in chunk.pixels])
-        for at in range(0, len(small), CLIP_BATCH * clip):
+        step = CLIP_BATCH[vc.model.device.type] * clip
+        for at in range(0, len(small), step):
             with gauge.stage(NORMALISE):
-                values = torch.from_numpy(normalise(small[at : at + CLIP_BATCH * clip])).unflatten(0, (-1, clip))
-                clips = values.to(vc.model.device, vc.model.dtype)
+                levels = torch.from_numpy(small[at : at + step]).to(vc.model.device)
+                clips = normalise(levels.unflatten(0, (-1, clip))).to(vc.model.dtype)
             with gauge.stage(TOWER):
                 patches = vc.model.vision(clips)
             with gauge.stage(CONNECTOR):
@@ -220,7 +228,8 @@ def _prefill(vc: VideoChatFlash, tokens: Tensor, setting: Setting, keep: Plan, g
 
 def _speak(vc: VideoChatFlash, begun: Prefilled, count: int) -> Iterator[tuple[str, Reading]]:
     """Greedy tokens, a reading for each; none of them ends the answer."""
-    steps = decode(vc.model, begun, replace(vc.decoding, max_new_tokens=count, temperature=0.0, eos=()))
+    greedy = replace(vc.decoding, max_new_tokens=count, temperature=0.0, eos=())
+    steps = decode(vc.model, begun, greedy, vc.steps)
     for number in range(count):
         gauge, name = Gauge(vc.model.device), FIRST if number == 0 else TOKEN
         with gauge.stage(name):

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from .. import show
-from ..chat import VideoChatFlash, check_device
+from ..chat import CLIP_BATCH, VideoChatFlash, check_device
 from ..config import Config, Plan, check_plan
 from ..cost import GPUS
 from ..facts import plan_text
@@ -100,7 +100,8 @@ def measure(asked: Asked, settings: Sequence[Setting]) -> Found:
         Footage.open(setting)
     with _room():
         vc = asked.load()
-        machine = measured(vc.model.device, vc.model.dtype)
+        tower = next(vc.model.vision.parameters()).dtype
+        machine = measured(vc.model.device, tower)
     runs: list[Run] = []
     for setting in settings:
         try:
@@ -111,7 +112,10 @@ def measure(asked: Asked, settings: Sequence[Setting]) -> Found:
                 raise
             warnings.warn(f"{setting.frames} frames: {error}", stacklevel=2)
     bars = [(one.frames, {name: Spread.of(s.seconds).median for name, s in one.stages.items()}) for one in runs]
-    facts: Facts = {**_about(asked, vc.model.config, vc.model.dtype), "runs": [run_facts(one, machine) for one in runs]}
+    facts: Facts = {
+        **_about(asked, vc.model.config, vc.model.dtype, tower),
+        "runs": [run_facts(one, machine) for one in runs],
+    }
     return Found(machine, facts, [run_table(one, machine) for one in runs], bars)
 
 
@@ -140,14 +144,15 @@ def compute(asked: Asked, share: float) -> Found:
     dtype = asked.dtype or (torch.float32 if asked.device == "cpu" else torch.bfloat16)
     machine = measured(torch.device(asked.device), dtype) if here else by_data_sheet(asked.device, dtype)
     keep = config.keep if asked.keep is None else asked.keep
+    batch = CLIP_BATCH[torch.device(asked.device).type if here else "cuda"]
     made: list[Forecast] = [
-        forecast(config, frames, keep, dtype.itemsize, machine, share) for frames in asked.frames or FEW
+        forecast(config, frames, keep, dtype.itemsize, machine, share, batch) for frames in asked.frames or FEW
     ]
     rows, limit = max(one.rows for one in made), config.llm.max_positions
     if rows > limit:
         warnings.warn(f"{rows} rows are beyond the {limit} positions that the model was made for", stacklevel=2)
     bars = [(one.frames, {name: stage.seconds for name, stage in one.stages.items()}) for one in made]
-    facts: Facts = {**_about(asked, config, dtype), "forecasts": [forecast_facts(one) for one in made]}
+    facts: Facts = {**_about(asked, config, dtype, dtype), "forecasts": [forecast_facts(one) for one in made]}
     return Found(machine, facts, [forecast_table(one) for one in made], bars)
 
 
@@ -170,21 +175,23 @@ def hold(asked: Asked, names: Sequence[str], setting: Setting) -> Found:
     check(asked.config(), wanted, setting.video)
     with _room():
         vc = asked.load()
-        machine = measured(vc.model.device, vc.model.dtype)
+        tower = next(vc.model.vision.parameters()).dtype
+        machine = measured(vc.model.device, tower)
         with show.progress("comparing", asked.bars) as told:
             made = list(compare(vc, wanted, setting, told))
     facts: Facts = {
-        **_about(asked, vc.model.config, vc.model.dtype),
+        **_about(asked, vc.model.config, vc.model.dtype, tower),
         "comparisons": [comparison_facts(one) for one in made],
     }
     return Found(machine, facts, [comparison_table(one) for one in made])
 
 
-def _about(asked: Asked, config: Config, dtype: torch.dtype) -> Facts:
+def _about(asked: Asked, config: Config, dtype: torch.dtype, tower: torch.dtype) -> Facts:
+    types = [str(one).removeprefix("torch.") for one in (dtype, tower)]
     return {
         "model": Path(asked.model).name if Path(asked.model).is_dir() else asked.model,
         "random_weights": asked.random,
-        "dtype": str(dtype).removeprefix("torch."),
+        "dtype": types[0] if dtype == tower else f"{types[0]}, tower {types[1]}",
         "image_size": config.vision.image_size,
         "dropout": plan_text(config.keep if asked.keep is None else asked.keep),
     }

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..chat import CLIP_BATCH
 from ..config import Config, Plan
 from ..cost import Sample, cache_bytes, connector_flops, decoder_flops, rows_left, token_flops, tower_flops
-from ..llm import ROW_CHUNK
+from ..llm import ROTATED, ROW_CHUNK
 from ..weights import skeleton
 
 DECODE, RESIZE, NORMALISE, TOWER, CONNECTOR, PREFILL, FIRST, TOKEN = STAGES = (
@@ -59,19 +59,25 @@ def sample_of(config: Config, frames: int, text: int = LEAST_TEXT) -> Sample:
 
 
 def works(
-    config: Config, sample: Sample, plan: Plan, width: int, source: tuple[int, int] | None = None
+    config: Config,
+    sample: Sample,
+    plan: Plan,
+    width: int,
+    source: tuple[int, int] | None = None,
+    batch: int = CLIP_BATCH["cpu"],
 ) -> dict[str, Work]:
     """The work of every stage.
 
     Args:
         width: bytes of a number.
         source: pixels of a frame as it comes, (width, height); None where no pixels come.
+        batch: clips that pass the tower at once.
     """
     frames, vision, llm = sample.clips * sample.frames, config.vision, config.llm
     pixels = 3 * vision.image_size**2 * frames
     patches = frames * vision.patches * vision.width * width
     tokens = sample.clips * config.clip_tokens * llm.width * width
-    batches = math.ceil(sample.clips / CLIP_BATCH)
+    batches = math.ceil(sample.clips / batch)
     tower, connector, decoder, embeddings = parameters(config)
     cache = cache_bytes(llm, sample, plan, width)
     read = decoder if llm.tied else decoder - embeddings  # of the table only the rows of the text
@@ -116,7 +122,7 @@ def _count(tensors: Iterable[Tensor]) -> int:
 # -- memory ------------------------------------------------------------------------------------------------------------
 
 
-def memory(config: Config, sample: Sample, plan: Plan, width: int) -> dict[str, float]:
+def memory(config: Config, sample: Sample, plan: Plan, width: int, batch: int = CLIP_BATCH["cpu"]) -> dict[str, float]:
     """Bytes on the device while each stage runs, at their most: weights and what the code keeps and makes.
 
     Tests hold it against the tensors that are alive in a real run. Workspaces of kernels are not in it.
@@ -124,7 +130,8 @@ def memory(config: Config, sample: Sample, plan: Plan, width: int) -> dict[str, 
     tower, connector, decoder, _ = parameters(config)
     weights = (tower + connector + decoder) * width
     tokens = sample.clips * config.clip_tokens * config.llm.width * width
-    seeing = _tower_bytes(config, sample, width), _merging_bytes(config, sample, width)
+    frames = min(batch, sample.clips) * sample.frames
+    seeing = _tower_bytes(config, frames, width), _merging_bytes(config, frames, width)
     cache = cache_bytes(config.llm, sample, plan, width)
     return {
         TOWER: weights + seeing[0],
@@ -134,37 +141,37 @@ def memory(config: Config, sample: Sample, plan: Plan, width: int) -> dict[str, 
     }
 
 
-def _tower_bytes(config: Config, sample: Sample, width: int) -> float:
-    """A batch of clips in a block: pixels, then of each patch its row, norm, three products, two biased ones, and
-    attention before and after its heads are joined, or both layers of the MLP."""
+def _tower_bytes(config: Config, frames: int, width: int) -> float:
+    """A batch of clips in a block: pixels, then of each patch its row, norm, three products, and attention before and
+    after its heads are joined, or both layers of the MLP."""
     vision = config.vision
-    frames = min(CLIP_BATCH, sample.clips) * sample.frames
-    row = max(10 * vision.width, 3 * vision.width + 2 * vision.mlp_width)
+    row = max(8 * vision.width, 3 * vision.width + 2 * vision.mlp_width)
     return frames * (3 * vision.image_size**2 + vision.patches * row) * width
 
 
-def _merging_bytes(config: Config, sample: Sample, width: int) -> float:
+def _merging_bytes(config: Config, frames: int, width: int) -> float:
     """A batch of clips being merged: what the tower gave, and in float32 that, joined with its size, the half that
     joins, the half that is joined, and the result."""
     vision = config.vision
-    patches = min(CLIP_BATCH, sample.clips) * sample.frames * vision.patches
+    patches = frames * vision.patches
     return patches * vision.width * (width + 12 + (4 if width < 4 else 0))
 
 
 def _prefill_bytes(config: Config, sample: Sample, plan: Plan, width: int) -> float:
-    """At the layer that needs most: the embeddings, the rows that enter it, its norm, and either rotary positions (all
-    in float32), or attention with its result three times, or a chunk in the MLP; and the caches up to there."""
+    """At the layer that needs most: the embeddings, the rows that enter it and the caches up to there; beside them the
+    norm and the queries with a chunk that turns in float32, or attention with its result, or a chunk in the MLP."""
     llm = config.llm
     inner, kv = llm.heads * llm.head_width, llm.kv_heads * llm.head_width
     most, cache = 0.0, 0.0
     for layer, visual in enumerate(rows_left(llm, sample.visual, plan)):
         rows = visual + sample.text
         cache += 2 * rows * kv * width
-        rotated = rows * (llm.width * width + inner * (16 + width + (4 if width < 4 else 0)))
-        attended = rows * width * (llm.width + 4 * inner + 2 * kv)
+        turning = min(rows, ROTATED) * inner * (16 if width < 4 else 12)
+        turned = rows * width * (llm.width + inner) + turning
+        attended = rows * width * (2 * llm.width + 2 * inner + 2 * kv)
         chunk = min(rows, ROW_CHUNK)
-        mixed = width * (2 * rows * llm.width + max(rows * llm.width, chunk * (llm.width + 3 * llm.ffn)))
+        mixed = width * (rows * llm.width + max(rows * llm.width, chunk * (llm.width + 3 * llm.ffn)))
         entering = 0 if layer == 0 else rows * llm.width * width
-        tables = 8 * rows * llm.head_width
-        most = max(most, cache + entering + tables + max(rotated, attended, mixed))
+        tables = 8 * rows * (llm.head_width + 1)  # and where each row came from
+        most = max(most, cache + entering + tables + max(turned, attended, mixed))
     return sample.rows * llm.width * width + most

@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 
-from .. import weights
+from .. import steady, weights
 from ..chat import VideoChatFlash, check_device
 from ..config import Plan, Yarn
 from ..generate import Decoding, prefill
@@ -70,15 +70,18 @@ def load(how: Loading) -> VideoChatFlash:
         ValueError: weights that do not fit, or a device that is not there.
     """
     if how.yarn is None:
-        return VideoChatFlash.from_pretrained(how.name, revision=how.revision, dtype=how.dtype, device=how.device)
+        return VideoChatFlash.from_pretrained(
+            how.name, revision=how.revision, dtype=how.dtype, device=how.device, steps=steady.steps
+        )
     check_device(how.device)
     folder = weights.find(how.name, how.revision)
     config = weights.read_config(folder)
     before = config.llm.yarn.original_max_positions if config.llm.yarn else config.llm.max_positions
     config = replace(config, llm=replace(config.llm, yarn=Yarn(how.yarn, before)))
-    dtype = torch.float32 if how.dtype is None and how.device == "cpu" else how.dtype
-    model = weights.load_model(folder, config, dtype, how.device)
-    return VideoChatFlash(model, weights.read_tokenizer(folder), weights.read_decoding(folder))
+    model = weights.load_model(folder, config, how.dtype, how.device)
+    if how.dtype is None and how.device == "cpu":
+        model.suit_cpu()
+    return VideoChatFlash(model, weights.read_tokenizer(folder), weights.read_decoding(folder), steady.steps)
 
 
 class Ours:

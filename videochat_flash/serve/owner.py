@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from .. import steady
 from ..chat import VideoChatFlash
 from .limits import Limits
 from .shelf import Shelf
@@ -58,5 +59,6 @@ def load(settings: dict[str, Any]) -> VideoChatFlash:
     Raises:
         ValueError, OSError: it cannot be loaded.
     """
-    dtype, device = DTYPES[settings["dtype"]], settings["device"]
-    return VideoChatFlash.from_pretrained(settings["model"], revision=settings["revision"], dtype=dtype, device=device)
+    name, dtype, device = settings["model"], DTYPES[settings["dtype"]], settings["device"]
+    revision = settings["revision"]
+    return VideoChatFlash.from_pretrained(name, revision=revision, dtype=dtype, device=device, steps=steady.steps)
