@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import start
 from command import run as vcflash
+from command import start
 from serving import KEY, PATIENCE, Served, alive, children, serving
 from videos import make
 

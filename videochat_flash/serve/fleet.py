@@ -52,11 +52,6 @@ class Replica:
             return {"failed": str(error)}
         return self.line.facts
 
-    def check_health(self) -> None:
-        """Asked by Ray every few seconds, which replaces a replica that raises."""
-        if self.keeping.done():
-            raise RuntimeError("the line is kept no more")
-
     async def answer(self, name: str, ask: Mapping[str, object], seconds: float) -> AsyncGenerator[Event, None]:
         """As the line tells it; a refusal is told, too."""
         deadline = asyncio.get_running_loop().time() + seconds
@@ -94,6 +89,7 @@ class Fleet(Places):
         super().__init__(limits, metrics, limits.active * replicas)
         self.settings, self.loud, self.replicas, self.cpus, self.gpus = settings, loud, replicas, cpus, gpus
         self._handle: Any = None  # Ray's handles have no type
+        logging.getLogger("ray.serve").setLevel(logging.DEBUG if loud else logging.ERROR)
         self._stopping = asyncio.Event()
 
     async def run(self, name: str, ask: Mapping[str, object], deadline: float) -> AsyncGenerator[Event, None]:
@@ -127,7 +123,12 @@ class Fleet(Places):
 
     async def keep(self) -> None:
         """Ray starts those that die again; here it is only looked how many run."""
-        self._handle = await asyncio.to_thread(self._deploy)
+        try:
+            self._handle = await asyncio.to_thread(self._deploy)
+        except (RuntimeError, exceptions.RayError, RayServeException) as error:
+            if self._stopping.is_set():
+                return
+            raise ValueError(f"the replicas cannot be started: {str(error).splitlines()[0]}") from None
         facts = await self._handle.about.remote()
         if "failed" in facts:
             raise ValueError(facts["failed"])

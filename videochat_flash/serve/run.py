@@ -189,11 +189,7 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
 def _log(debug: bool) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(Short(debug))
-    for name, level in (
-        ("vcflash.serve", logging.INFO),
-        ("uvicorn", logging.WARNING),
-        ("ray.serve", logging.ERROR),
-    ):
+    for name, level in (("vcflash.serve", logging.INFO), ("uvicorn", logging.WARNING)):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(logging.DEBUG if debug else level)
