@@ -319,7 +319,10 @@ async function begin() {
   if (!running) state(video?.id ? here() : "Choose a video.");
 }
 
-$("file").addEventListener("change", (event) => choose(event.target.files[0]));
+$("file").addEventListener("change", (event) => {
+  choose(event.target.files[0]);
+  event.target.value = "";  // so that the same file can be chosen again
+});
 for (const name of ["dragover", "dragleave", "drop"]) {
   document.addEventListener(name, (event) => {
     event.preventDefault();
