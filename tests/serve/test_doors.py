@@ -77,6 +77,7 @@ def test_who_comes_with_another_key_sees_nothing_of_the_first(locked: Served, fi
     again = other.ask(about(own.id)).json
     assert again["usage"]["sights_reused"] == 0  # not even the time that it takes tells of the first's videos
     assert again["choices"][0]["message"]["content"] == first["choices"][0]["message"]["content"]
+    other.client.close()
 
 
 def test_the_key_is_in_no_process_but_the_server_s(locked: Served) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import signal
+import subprocess
 import sys
 import time
 import urllib.request
@@ -99,6 +101,23 @@ def test_keys_limits_and_refusals_are_those_of_a_single_worker(fleet: Served) ->
     assert len(token) > 64
     for pid in (*workers(fleet), *named(fleet, b"serve.decoder")):
         assert token not in _told(pid, "environ")
+
+
+def test_ray_lets_in_nobody_who_has_not_its_token(fleet: Served) -> None:
+    told = [_told(pid, "cmdline") for pid in children(fleet.process.pid)]
+    address = next(re.findall(rb"--gcs-address=([\d.:]+)", one)[0] for one in told if b"--gcs-address=" in one).decode()
+    program = f"import ray; ray.init({address!r}, logging_level='ERROR'); print('in')"
+    bare = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    for environment in (bare, bare | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}):
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATIENCE,
+        )
+        assert done.returncode != 0 and "in" not in done.stdout.split() and "Unauthenticated" in done.stderr
 
 
 def test_who_goes_makes_room_and_who_is_too_many_is_told(fleet: Served) -> None:
