@@ -69,10 +69,10 @@ class Fleet(Places):
         settings: what their workers load.
         limits: ``active`` is of each, ``queue`` of all.
         metrics: where requests and running replicas are counted.
+        loud: whether what they write to stderr is shown.
         replicas: how many there are.
         cpus: of each.
         gpus: of each.
-        loud: whether what they write to stderr is shown.
     """
 
     def __init__(
@@ -95,29 +95,31 @@ class Fleet(Places):
     async def run(self, name: str, ask: Mapping[str, object], deadline: float) -> AsyncGenerator[Event, None]:
         """By one of the replicas that have least to do."""
         await self.enter(deadline)
-        seconds = deadline - asyncio.get_running_loop().time()
-        events = self._handle.answer.options(stream=True).remote(name, dict(ask), seconds)
         try:
-            ended = False
-            while not ended:
-                event = await self._next(events, deadline)
-                ended = "done" in event
-                if "refused" in event:
-                    raise Refused(event["refused"], event["field"], event["detail"])
-                yield event
+            seconds = deadline - asyncio.get_running_loop().time()
+            events = self._handle.answer.options(stream=True).remote(name, dict(ask), seconds)
+            try:
+                ended = False
+                while not ended:
+                    event = await self._next(events, deadline)
+                    ended = "done" in event
+                    yield event
+            finally:
+                events.cancel()
         finally:
-            events.cancel()
             self.leave()
 
     async def _next(self, events: Any, deadline: float) -> Event:
         try:
             async with asyncio.timeout_at(deadline):
                 event: Event = await anext(events)
-                return event
         except TimeoutError:
             raise Refused("too_slow") from None
         except (StopAsyncIteration, exceptions.RayError, RayServeException) as error:
             raise Refused("worker_lost", detail=f"{type(error).__name__}: {error}") from None
+        if "refused" in event:
+            raise Refused(event["refused"], event["field"], event["detail"])
+        return event
 
     # -- the replicas --------------------------------------------------------------------------------------------------
 
@@ -150,7 +152,8 @@ class Fleet(Places):
     async def stop(self) -> None:
         """All replicas end, after what they answer."""
         self._stopping.set()
-        await asyncio.to_thread(serve.delete, NAME)
+        with suppress(exceptions.RayError, RayServeException):  # there may be no cluster any more
+            await asyncio.to_thread(serve.delete, NAME)
 
     def _deploy(self) -> Any:
         quiet = {"enable_access_log": False, "log_level": "DEBUG" if self.loud else "WARNING"}
@@ -167,6 +170,9 @@ class Fleet(Places):
 
 
 def _running() -> int:
-    """Replicas that run."""
-    app = serve.status().applications.get(NAME)
+    """Replicas that run; none while nobody can be asked."""
+    try:
+        app = serve.status().applications.get(NAME)
+    except (exceptions.RayError, RayServeException):
+        return 0
     return sum(int(one.replica_states.get("RUNNING", 0)) for one in app.deployments.values()) if app else 0
