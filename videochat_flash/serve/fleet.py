@@ -158,13 +158,13 @@ class Fleet(Places):
     def _deploy(self) -> Any:
         quiet = {"enable_access_log": False, "log_level": "DEBUG" if self.loud else "WARNING"}
         serve.start(proxy_location="Disabled", logging_config=quiet)  # no client talks to Ray
-        replica = serve.deployment(Replica).options(
+        replica = serve.deployment(
             num_replicas=self.replicas,
             max_ongoing_requests=self.limits.active + 1,  # one more asks about the model
             ray_actor_options={"num_cpus": self.cpus, "num_gpus": self.gpus},
             graceful_shutdown_timeout_s=PATIENCE,
             logging_config=quiet,
-        )
+        )(Replica)
         app = replica.bind(dict(self.settings), self.limits, self.loud)
         return serve.run(app, name=NAME, route_prefix=None, logging_config=quiet)
 
@@ -175,4 +175,5 @@ def _running() -> int:
         app = serve.status().applications.get(NAME)
     except (exceptions.RayError, RayServeException):
         return 0
-    return sum(int(one.replica_states.get("RUNNING", 0)) for one in app.deployments.values()) if app else 0
+    states = [pair for one in app.deployments.values() for pair in one.replica_states.items()] if app else []
+    return sum(count for state, count in states if state == "RUNNING")
