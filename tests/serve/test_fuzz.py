@@ -20,7 +20,7 @@ from serving import Served, children, serving
 from videos import make, numbered
 
 pytestmark = [pytest.mark.long]
-SHARED = Path(__file__).parents[2] / "shared" / "videos"
+FILMS = Path(os.environ.get("VCF_VIDEOS") or Path(__file__).resolve().parents[3] / "shared" / "videos")  # real ones
 FILES, REQUESTS, SEED = 500, 200, 6
 REAL = 4 << 20  # bytes of a real video that is mutated: more would be slow, and no other
 FRAMES = 16
@@ -49,8 +49,9 @@ def whole_files(folder: Path) -> list[bytes]:
     for kind in ("png", "jpeg", "webp"):
         Image.fromarray(numbered(77, 4)).save(folder / f"e.{kind}")
         made.append(folder / f"e.{kind}")
-    real = sorted(file for file in SHARED.glob("*") if file.is_file()) if SHARED.is_dir() else []
-    return [file.read_bytes() for file in made] + [file.open("rb").read(REAL) for file in real[:4]]
+    real = sorted(file for file in FILMS.glob("*") if file.suffix in (".mp4", ".mkv", ".webm", ".avi", ".gif"))[:6]
+    print(f"mutations of {len(made)} made files and {len(real)} real ones{'' if real else ' (set VCF_VIDEOS)'}")
+    return [file.read_bytes()[:REAL] for file in [*made, *real]]
 
 
 def mutated(data: bytes, rng: np.random.Generator) -> bytes:
