@@ -26,7 +26,7 @@ test: install check  ## lint, types and all tests; skipped ones are listed with 
 	HF_HUB_OFFLINE=1 $(BIN)/pytest -n 2 -rs -m 'not long'
 
 long: install  ## the tests that take minutes each: fuzzing and load of the server
-	HF_HUB_OFFLINE=1 $(BIN)/pytest -m long
+	HF_HUB_OFFLINE=1 $(BIN)/pytest -s -m long
 
 check: install  ## lint, format and types alone
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -12,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +60,9 @@ class Served:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/v1"
 
-    @property
+    @cached_property
     def client(self) -> OpenAI:
+        """Closed when the server ends."""
         return OpenAI(base_url=self.url, api_key=self.key or "none", max_retries=0, timeout=PATIENCE)
 
     def request(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Reply:
@@ -145,8 +148,9 @@ def serving(model: Path, store: Path, *options: object, key: str = "") -> Iterat
         assert line.startswith("http"), log.read_text()
         port = int(line.split("/v1")[0].rpartition(":")[2])
         served = Served(process, port, str(model), store, log, key)
-        served.ready()
-        yield served
+        with contextlib.closing(served.client):
+            served.ready()
+            yield served
     finally:
         if process.poll() is None:
             process.terminate()

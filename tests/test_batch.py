@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from command import run, small_model, start
+from command import ROOT, run, small_model, start
 from videos import make
 
-from videochat_flash import batch
+from videochat_flash import batch, batch_cluster
 from videochat_flash.chat import VideoChatFlash
 from videochat_flash.video import Sampling
 
@@ -87,9 +89,8 @@ def test_rows_about_one_video_are_seen_once(films: Path, vc: VideoChatFlash, tmp
 
     counting = Counting(vc.model, vc.tokenizer, vc.decoding)
     rows = batch.read_rows(written(tmp_path / "in.jsonl", ROWS))
-    with batch.results(tmp_path / "out.jsonl", retry=False) as (out, done):
-        assert not done
-        batch.answer_all(counting, rows, out, films, Sampling(max_frames=16), batch.Manner(), lambda *_: None)
+    how = batch.How(films, Sampling(max_frames=16), batch.Manner())
+    assert [len(list(batch.answers(counting, group, how))) for group in batch.grouped(rows)] == [2, 2, 1, 1, 1, 1]
     assert seen.count(str(films / "a.mp4")) == 2 and seen.count(str(films / "b.mp4")) == 2  # whole, and one stretch
 
 
@@ -153,3 +154,116 @@ def test_a_file_that_holds_something_else_is_left_alone(tmp_path: Path, capsys: 
     out.write_text("my notes\nand more")
     done = run(capsys, "batch", asked, out)
     assert done.code == 1 and "something else" in done.err and out.read_text() == "my notes\nand more"
+
+
+# On Ray.
+
+
+@pytest.fixture
+def ray() -> None:
+    pytest.importorskip("ray")
+
+
+def plain(path: Path) -> dict[Any, dict[str, Any]]:
+    """What stands in a file, without how long it took."""
+    return {row: {name: one[name] for name in one if name != "seconds"} for row, one in read(path).items()}
+
+
+def ray_processes(pid: int) -> list[int]:
+    """Processes of Ray's that a process has started, and theirs."""
+    own = [int(one) for file in Path(f"/proc/{pid}/task").glob("*/children") for one in file.read_text().split()]
+    return [one for child in own for one in (child, *ray_processes(child))]
+
+
+@pytest.mark.slow
+def test_two_workers_of_a_ray_cluster_write_what_one_process_writes(
+    ray: None, films: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked, here, there = written(tmp_path / "in.jsonl", ROWS), tmp_path / "here.jsonl", tmp_path / "there.jsonl"
+    common = ("--model", model, "--root", films, "--max-frames", 16)
+    assert run(capsys, "batch", asked, here, *common).code == 1
+    process = start("batch", asked, there, *common, "--ray-address", "local", "--workers", 2)
+    out, err = process.communicate(timeout=600)
+    assert (process.returncode, out) == (1, f"{there}: 4 answered, 4 failed, 0 were there\n"), err
+    assert plain(there) == plain(here) and there.read_text().count("\n") == len(ROWS)
+
+
+@pytest.mark.slow
+def test_a_run_on_ray_that_is_killed_goes_on_and_leaves_no_process(
+    ray: None, films: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"id": i, "video": f"{'ab'[i % 2]}.mp4", "question": f"Question {i}?"} for i in range(600)]
+    asked, out = written(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
+    common = ("--model", model, "--root", films, "--max-frames", 16)
+    process = start("batch", asked, out, *common, "--ray-address", "local", "--workers", 2)
+    end = time.monotonic() + 600
+    while not out.exists() or out.read_text().count("\n") < 5:
+        assert process.poll() is None and time.monotonic() < end, process.communicate()
+        time.sleep(0.02)
+    left = ray_processes(process.pid)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    there = out.read_text().count("\n")
+    assert 5 <= there < len(rows) and left
+    few = written(tmp_path / "few.jsonl", rows[: there + 20])
+    again = start("batch", few, out, *common, "--ray-address", "local", "--workers", 2)
+    told, err = again.communicate(timeout=600)
+    assert again.returncode == 0, err
+    assert {row["id"] for row in rows[: there + 20]} <= set(read(out)) and len(read(out)) == out.read_text().count("\n")
+    alone = tmp_path / "alone.jsonl"
+    assert run(capsys, "batch", few, alone, *common).code == 0
+    assert {row: plain(out)[row] for row in plain(alone)} == plain(alone)
+    while any(Path(f"/proc/{pid}").exists() for pid in left):  # Ray takes a minute to see that it is alone
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_a_row_that_ends_its_workers_is_a_failure_and_the_others_are_answered(
+    ray: None, films: Path, model: Path, tmp_path: Path
+) -> None:
+    """A worker is really killed, by the row that it answers."""
+    program = f"""
+import contextlib, os, sys
+from pathlib import Path
+from videochat_flash import batch, batch_cluster, cluster
+from videochat_flash.video import Sampling
+
+class Fragile(batch_cluster.Worker):
+    def answers(self, group):
+        for line, row in zip(super().answers(group), group):
+            if row.question == "Die?" or (row.question == "Once?" and not Path({str(tmp_path / "once")!r}).exists()):
+                Path({str(tmp_path / "once")!r}).touch()
+                os._exit(9)
+            yield line
+
+batch_cluster.Worker = Fragile
+if __name__ == "__main__":
+    rows = [batch.Row(i, "a.mp4", words) for i, words in enumerate(("One?", "Once?", "Three?", "Die?", "Five?"))]
+    how = batch.How(Path({str(films)!r}), Sampling(max_frames=8), batch.Manner())
+    loading = {{"model": {str(model)!r}, "revision": None, "device": "cpu", "dtype": "auto"}}
+    ray, told = cluster.join("local", 1), []
+    with contextlib.redirect_stdout(sys.stderr):  # Ray tells of dead processes
+        for line in batch_cluster.answered(ray, batch_cluster.start(ray, 1, 1, loading, how), rows):
+            told.append((line["id"], line.get("error", "answered")))
+    print(*(" ".join(map(str, one)) for one in told), sep="\\n")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        timeout=600,
+    )
+    expected = [f"{row} answered" for row in (0, 1, 2)] + [f"3 {batch_cluster.LOST}", "4 answered"]
+    assert done.stdout.splitlines() == expected, done.stderr
+
+
+@pytest.mark.slow
+def test_a_model_that_is_not_there_ends_it_in_one_line_on_ray_too(ray: None, films: Path, tmp_path: Path) -> None:
+    asked, out = written(tmp_path / "in.jsonl", ROWS[:1]), tmp_path / "out.jsonl"
+    process = start("batch", asked, out, "--model", tmp_path / "nothing", "--root", films, "--ray-address", "local")
+    _, err = process.communicate(timeout=600)
+    assert process.returncode == 1 and "nothing" in err and len(err.splitlines()) == 1, err
+    assert not out.read_text()

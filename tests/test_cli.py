@@ -101,9 +101,9 @@ OPTIONS = {
     "longvid exam": "model revision device dtype max-frames most json quiet",
     "longvid simulate": "out records workers seed json quiet",
     "longvid plan": "hours cores tokens-per-frame json",
-    "batch": f"root {COMMON} {SAY} retry quiet",
+    "batch": f"root {COMMON} {SAY} retry ray-address workers quiet",
     "serve": "model revision device dtype host port api-key-file no-auth media-root allow-media-domain limit store "
-    "log-level",
+    "ray replicas ray-address log-level",
     "synth needle": "out haystack frames questions seed truth kinds fps size",
     "synth suite": "out haystack videos frames seed quiet",
     "synth card": "out colour shape character seed size",

@@ -6,23 +6,24 @@ there; a run that is stopped goes on with the rows that have none.
 
 from __future__ import annotations
 
-import fcntl
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import torch
 
 from .chat import Stopwatch, VideoChatFlash, check_question
+from .journal import Log, appending, read_lines
 from .prefix import Prefix, prepare
 from .session import Manner, answer_report, say
 from .sight import Sight
 from .video import Sampling, probe
 
 Told = Callable[[int, int], object]
+Line = Mapping[str, object]
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,21 @@ class Row:
     def shown(self) -> tuple[str, float | None, float | None]:
         """What rows have in common that are about the same frames."""
         return self.video, self.start, self.end
+
+
+@dataclass(frozen=True)
+class How:
+    """What all rows have in common.
+
+    Attributes:
+        root: folder that videos are named from.
+        sampling: which frames, where a row does not say.
+        manner: how to answer.
+    """
+
+    root: Path
+    sampling: Sampling
+    manner: Manner
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -76,54 +92,61 @@ def _row(told: Mapping[str, Any]) -> Row:
 
 
 @contextmanager
-def results(path: Path, retry: bool) -> Iterator[tuple[TextIO, set[str | int]]]:
+def results(path: Path, retry: bool) -> Iterator[tuple[Log, set[str | int]]]:
     """A file to append to, and the ids that have an answer there. A line that was cut off is gone.
 
     Args:
-        retry: whether failures are no answers.
+        path: of the file.
+        retry: whether failures are no answers; then they are gone, too.
 
     Raises:
         OSError: it cannot be written.
         ValueError: another run writes there, or it holds something else.
     """
-    with path.open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"another run writes to {path}") from None
-        file.seek(0)
-        *whole, torn = file.read().split("\n")
-        try:
-            told = [json.loads(line) for line in whole]
-            failed = {one["id"] for one in told if "error" in one}
-            done = {one["id"] for one in told} - (failed if retry else set())
-        except (ValueError, TypeError, KeyError):
-            raise ValueError(f"{path} holds something else than results: choose another file") from None
-        if torn or (retry and failed):
-            kept = [line for line, one in zip(whole, told, strict=True) if one["id"] in done]
-            file.truncate(0)
-            file.writelines(f"{line}\n" for line in kept)
-            file.flush()
-        yield file, done
+    if path.exists():
+        _ids(path)  # before anything is done to what may be no results
+    with appending(path) as log:
+        done, failed = _ids(path)
+        if retry and failed:
+            log.keep(lambda line: "error" not in json.loads(line))
+        yield log, done if retry else done | failed
 
 
-def answer_all(
-    vc: VideoChatFlash, rows: Sequence[Row], out: TextIO, root: Path, sampling: Sampling, manner: Manner, told: Told
-) -> int:
-    """Answer rows, each with a line of its own; returns how many failed."""
+def _ids(path: Path) -> tuple[set[str | int], set[str | int]]:
+    """Of answers, and of failures."""
+    done: set[str | int] = set()
+    failed: set[str | int] = set()
+    try:
+        for _, line in read_lines(path):
+            (failed if "error" in line else done).add(line["id"])
+    except (ValueError, TypeError, KeyError):
+        raise ValueError(f"{path} holds something else than results: choose another file") from None
+    return done, failed
+
+
+def grouped(rows: Iterable[Row]) -> list[list[Row]]:
+    """Rows that are about the same frames, in the order of the first of each."""
     groups: dict[tuple[str, float | None, float | None], list[Row]] = {}
     for row in rows:
         groups.setdefault(row.shown, []).append(row)
-    failed = done = 0
-    for group in groups.values():
-        seen = _seen(vc, group, root, sampling, manner)
-        for row in group:
-            line = _answered(vc, row, seen, manner) if not isinstance(seen, str) else {"id": row.id, "error": seen}
-            out.write(json.dumps(line, ensure_ascii=False) + "\n")
-            out.flush()
-            failed, done = failed + ("error" in line), done + 1
-            told(done, len(rows))
+    return list(groups.values())
+
+
+def write_all(lines: Iterable[Line], log: Log, count: int, told: Told) -> int:
+    """Write lines as they come, ``count`` in all; returns how many are failures."""
+    failed = 0
+    for done, line in enumerate(lines, 1):
+        log.line(json.dumps(line, ensure_ascii=False))
+        failed += "error" in line
+        told(done, count)
     return failed
+
+
+def answers(vc: VideoChatFlash, group: Sequence[Row], how: How) -> Iterator[Line]:
+    """A line for each row of a group: its answer, or why there is none."""
+    seen = _seen(vc, group, how)
+    for row in group:
+        yield _answered(vc, row, seen, how.manner) if isinstance(seen, Seen) else {"id": row.id, "error": seen}
 
 
 @dataclass(frozen=True)
@@ -132,26 +155,24 @@ class Seen:
 
     sight: Sight
     prefix: Prefix | None
-    watch: Stopwatch
 
 
-def _seen(vc: VideoChatFlash, group: Sequence[Row], root: Path, sampling: Sampling, manner: Manner) -> Seen | str:
+def _seen(vc: VideoChatFlash, group: Sequence[Row], how: How) -> Seen | str:
     """Or why it could not be seen."""
-    watch, row = Stopwatch(), group[0]
+    row, common = group[0], how.sampling
     try:
-        sampling = replace(sampling, start=_first(row.start, sampling.start), end=_first(row.end, sampling.end))
-        sight = vc.see(probe(root / row.video), sampling, watch=watch)
-        prefix = prepare(vc, sight, keep=manner.keep) if len(group) > 1 else None
+        sampling = replace(common, start=_first(row.start, common.start), end=_first(row.end, common.end))
+        sight = vc.see(probe(how.root / row.video), sampling)
+        return Seen(sight, prepare(vc, sight, keep=how.manner.keep) if len(group) > 1 else None)
     except (ValueError, OSError, torch.OutOfMemoryError) as error:
         return str(error)
-    return Seen(sight, prefix, watch)
 
 
 def _first(own: float | None, common: float | None) -> float | None:
     return common if own is None else own
 
 
-def _answered(vc: VideoChatFlash, row: Row, seen: Seen, manner: Manner) -> dict[str, object]:
+def _answered(vc: VideoChatFlash, row: Row, seen: Seen, manner: Manner) -> Line:
     watch = Stopwatch()
     try:
         check_question(row.question)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,6 +27,7 @@ from .options import (
     Penalty,
     Policy,
     Quiet,
+    RayAddress,
     Revision,
     Seed,
     Start,
@@ -33,6 +37,9 @@ from .options import (
     TopP,
 )
 
+if TYPE_CHECKING:
+    from .batch import How, Line, Row
+
 In = Annotated[
     Path, typer.Argument(metavar="IN.jsonl", help="Lines with id, video, question; start and end in seconds if wanted.")
 ]
@@ -40,6 +47,7 @@ Out = Annotated[
     Path, typer.Argument(metavar="OUT.jsonl", help="Lines with id and answer, or error; what is there stays.")
 ]
 Root = Annotated[Path, typer.Option(help="Folder that videos are named from.")]
+Workers = Annotated[int, typer.Option(min=1, help="With --ray-address: processes, each with a model.")]
 Retry = Annotated[bool, typer.Option("--retry", help="Ask again what has failed before.")]
 
 
@@ -67,30 +75,62 @@ def batch(
     max_new_tokens: MaxNewTokens = None,
     stop: Stop = None,
     retry: Retry = False,
+    ray_address: RayAddress = None,
+    workers: Workers = 2,
     quiet: Quiet = False,
 ) -> None:
     """Answer many questions about many videos. Stopped at any moment, the same command goes on."""
     from . import batch as room
     from . import session
-    from .chat import Stopwatch
 
-    chosen = {"seed": seed, "temperature": temperature, "top_p": top_p, "top_k": top_k}
-    chosen |= {"repetition_penalty": repetition_penalty, "max_new_tokens": max_new_tokens}
     with errors.usage():
         sampling = session.sampling_of(max_frames, fps, num_frames, start, end, policy)
-        changes = {name: value for name, value in chosen.items() if value is not None}
-        manner = session.Manner(session.plan_of(keep, keep_by), changes, stop or ())
+        manner = session.manner_of(
+            keep, keep_by, seed, temperature, top_p, top_k, repetition_penalty, max_new_tokens, stop
+        )
+        if ray_address is not None and device.startswith("cuda:"):
+            raise ValueError("on Ray each worker has a GPU of its own: say --device cuda")
+    how = room.How(root.absolute(), sampling, manner)
+    loading = {"model": model, "revision": revision, "device": device, "dtype": dtype}
     asked = room.read_rows(rows)
     check_target(out)
-    with room.results(out, retry) as (file, done):
+    with room.results(out, retry) as (log, done):
         left = [row for row in asked if row.id not in done]
         failed = 0
         if left:
-            vc = session.load(model, revision, device, dtype, Stopwatch())
-            with errors.usage():
-                manner.check(vc)
-            with show.progress("answering", not quiet) as told:
-                failed = room.answer_all(vc, left, file, root, sampling, manner, told)
+            with (
+                _answering(left, how, loading, ray_address, workers) as lines,
+                show.progress("answering", not quiet) as told,
+            ):
+                failed = room.write_all(lines, log, len(left), told)
     typer.echo(f"{out}: {len(left) - failed} answered, {failed} failed, {len(asked) - len(left)} were there")
     if failed:
         raise typer.Exit(1)
+
+
+@contextmanager
+def _answering(
+    rows: Sequence[Row], how: How, loading: Mapping[str, str | None], address: str | None, workers: int
+) -> Iterator[Iterator[Line]]:
+    """Lines of rows, made in this process or on a cluster."""
+    from . import session
+    from .batch import answers, grouped
+    from .chat import Stopwatch
+
+    if address is None:
+        vc = session.load(**loading, watch=Stopwatch())  # type: ignore[arg-type]
+        with errors.usage():
+            how.manner.check(vc)
+        yield (line for group in grouped(rows) for line in answers(vc, group, how))
+        return
+    from .batch_cluster import answered, start
+    from .cluster import join, share
+
+    workers = min(workers, len(grouped(rows)))
+    cpus = share(address, workers)
+    ray = join(address, workers * cpus, workers if loading["device"] == "cuda" else 0)
+    with redirect_stdout(sys.stderr):  # where Ray tells of processes that died
+        try:
+            yield answered(ray, start(ray, workers, cpus, loading, how), rows)
+        finally:
+            ray.shutdown()

@@ -113,8 +113,9 @@ def ask(
     watch = chat.Stopwatch({"load": time.perf_counter() - began})
     with errors.usage():
         sampling = session.sampling_of(max_frames, fps, num_frames, start, end, policy)
-        changes = _given(seed, temperature, top_p, top_k, repetition_penalty, max_new_tokens)
-        manner = session.Manner(session.plan_of(keep, keep_by), changes, stop or ())
+        manner = session.manner_of(
+            keep, keep_by, seed, temperature, top_p, top_k, repetition_penalty, max_new_tokens, stop
+        )
         if evidence is not None and evidence.suffix != ".png":
             raise ValueError(f"{evidence} is not named .png: --evidence draws a PNG")
     chat.check_question(question)
@@ -171,8 +172,9 @@ def chat(
     watch = Stopwatch()
     with errors.usage():
         sampling = session.sampling_of(max_frames, fps, num_frames, start, end, policy)
-        changes = _given(seed, temperature, top_p, top_k, repetition_penalty, max_new_tokens)
-        manner = session.Manner(session.plan_of(keep, keep_by), changes, stop or ())
+        manner = session.manner_of(
+            keep, keep_by, seed, temperature, top_p, top_k, repetition_penalty, max_new_tokens, stop
+        )
     source = session.open_source(video, sampling, watch)
     vc = session.load(model, revision, device, dtype, watch)
     with errors.usage():
@@ -319,18 +321,6 @@ app.command()(rows)
 app.command()(ground)
 
 # -- helpers -----------------------------------------------------------------------------------------------------------
-
-
-def _given(
-    seed: int | None,
-    temperature: float | None,
-    top_p: float | None,
-    top_k: int | None,
-    repetition_penalty: float | None,
-    max_new_tokens: int | None,
-) -> dict[str, float | int]:
-    """The fields of Decoding that were named."""
-    return {name: value for name, value in locals().items() if value is not None}
 
 
 def _questions() -> Iterator[str]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 from .files import beside
 
@@ -27,10 +28,10 @@ def digest(value: object) -> str:
 
 
 class Log:
-    """A results file that is open to be added to."""
+    """A results file that is open to be added to, and locked."""
 
-    def __init__(self, file: TextIO) -> None:
-        self.file = file
+    def __init__(self, path: Path, file: TextIO) -> None:
+        self.path, self.file = path, file
 
     def add(self, record: Mapping[str, object]) -> None:
         """Append a record; it is there once this returns."""
@@ -41,10 +42,22 @@ class Log:
         self.file.write(text + "\n")
         self.file.flush()
 
+    def keep(self, wanted: Callable[[str], bool]) -> None:
+        """Leave only some of the lines: a file beside, locked before it takes the old one's place."""
+        with beside(self.path) as part, ExitStack() as stack:
+            file = stack.enter_context(part.open("a+", encoding="utf-8"))
+            fcntl.flock(file, fcntl.LOCK_EX)
+            self.file.seek(0)
+            file.writelines(line for line in self.file if wanted(line))
+            file.flush()
+            stack.pop_all()
+        self.file.close()
+        self.file = file
+
 
 @contextmanager
 def appending(path: Path, otherwise: str = "wait for it") -> Iterator[Log]:
-    """A results file for one process alone; the lock goes with the process, however it ends.
+    """A results file for one process alone; the lock is on the file itself, and goes with the process, however it ends.
 
     Args:
         path: of the file.
@@ -55,31 +68,32 @@ def appending(path: Path, otherwise: str = "wait for it") -> Iterator[Log]:
         OSError: it cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_suffix(".lock").open("w") as lock:
+    log = Log(path, path.open("a+", encoding="utf-8"))
+    try:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(log.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ValueError(f"{path} is being written by another run: {otherwise}") from None
-        _mend(path)
-        with path.open("a", encoding="utf-8") as file:
-            yield Log(file)
+        if not path.exists() or not os.path.samestat(os.fstat(log.file.fileno()), path.stat()):
+            raise ValueError(f"{path} was written by another run just now: start again")  # ``keep`` took its place
+        _mend(log.file.buffer)
+        yield log
+    finally:
+        log.file.close()
 
 
-def _mend(path: Path) -> None:
+def _mend(file: BinaryIO) -> None:
     """Cut off the half line that a killed run may have left; what was not finished is run again."""
-    if not path.is_file():
-        return
-    with path.open("r+b") as file:
-        size = whole = file.seek(0, 2)
-        while whole:  # from the end on: a journal may be large
-            begin = max(0, whole - MENDED)
-            file.seek(begin)
-            found = file.read(whole - begin).rfind(b"\n")
-            whole = begin + found + 1
-            if found >= 0:
-                break
-        if whole < size:
-            file.truncate(whole)
+    size = whole = file.seek(0, 2)
+    while whole:  # from the end on: a journal may be large
+        begin = max(0, whole - MENDED)
+        file.seek(begin)
+        found = file.read(whole - begin).rfind(b"\n")
+        whole = begin + found + 1
+        if found >= 0:
+            break
+    if whole < size:
+        file.truncate(whole)
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

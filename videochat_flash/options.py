@@ -58,4 +58,7 @@ Evidence = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.", rich_help_panel=_TELL)]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Nothing on stderr but errors.", rich_help_panel=_TELL)]
+RayAddress = Annotated[
+    str | None, typer.Option(help="Work on a Ray cluster: its address, or: local. Paths must be the same everywhere.")
+]
 SynthSeed = Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")]

@@ -99,6 +99,28 @@ class Manner:
         return Decoding(**values)
 
 
+def manner_of(
+    keep: str | None,
+    keep_by: str | None,
+    seed: int | None,
+    temperature: float | None,
+    top_p: float | None,
+    top_k: int | None,
+    repetition_penalty: float | None,
+    max_new_tokens: int | None,
+    stop: Sequence[str] | None,
+) -> Manner:
+    """A manner out of the options of ask, chat and batch, None where one was not given.
+
+    Raises:
+        ValueError: not a plan, or a value that no decoding can have.
+    """
+    changes = {"seed": seed, "temperature": temperature, "top_p": top_p, "top_k": top_k}
+    changes |= {"repetition_penalty": repetition_penalty, "max_new_tokens": max_new_tokens}
+    given = {name: value for name, value in changes.items() if value is not None}
+    return Manner(plan_of(keep, keep_by), given, stop or ())
+
+
 @dataclass(frozen=True)
 class Source:
     """What is to be seen: a video that was looked into, or a Sight of one. ``seconds`` are those of its frames."""
@@ -178,7 +200,7 @@ def say(
             watch=watch,
             on_layer=lambda done: told(done, layers),
         )
-        return _to_the_end(pieces, write)
+        return to_the_end(pieces, write)
 
 
 def ready(vc: VideoChatFlash, sight: Sight, manner: Manner, bars: bool = True) -> Prefix:
@@ -217,7 +239,8 @@ def _thumbnails(source: Source, sampling: Sampling) -> Image.Image | None:
     return contact_sheet(frames, THUMBNAILS, 160, info.width / info.height)
 
 
-def _to_the_end(pieces: Generator[str, None, Reply], write: Write | None) -> Reply:
+def to_the_end(pieces: Generator[str, None, Reply], write: Write | None = None) -> Reply:
+    """Run an answer to its end; pieces are written as they come."""
     while True:
         try:
             piece = next(pieces)

@@ -34,7 +34,7 @@ def test_from_a_file_to_a_report(file: Path, model: Path, tmp_path: Path, capsys
     done = run(capsys, *asked)
     assert (done.code, done.err) == (0, "") and "right" in done.out and "mIoU" in done.out
     assert sorted(path.name for path in out.iterdir()) == [
-        *("report.md", "report.png", "results.jsonl", "results.lock", "run.json", "summary.json")
+        *("report.md", "report.png", "results.jsonl", "run.json", "summary.json")
     ]
     before = (out / "results.jsonl").read_bytes()
     told = json.loads(run(capsys, *asked, "--json").out)

@@ -45,8 +45,8 @@ def whole(pieces: Generator[str, None, Reply]) -> Reply:
 
 
 def test_a_plain_answer_is_the_model_s(served: Served, vc: VideoChatFlash, films: Path) -> None:
-    said = asked(served, about("a.mp4", "What is it?"))
-    sight = vc.see(films / "a.mp4", Sampling(max_frames=64))
+    said = asked(served, about("a.mp4", "What is it?", nframes=20))  # as no other test does: it is seen anew
+    sight = vc.see(films / "a.mp4", Sampling("count", num_frames=20))
     assert said.choices[0].message.content == vc.answer(sight, "What is it?") != ""
     assert said.choices[0].finish_reason in ("stop", "length")
     assert said.usage.total_tokens == said.usage.prompt_tokens + said.usage.completion_tokens
@@ -100,7 +100,7 @@ def test_an_upload_is_known_by_its_id(served: Served, films: Path) -> None:
     with (films / "a.mp4").open("rb") as file:
         made = client.files.create(file=file, purpose="user_data")
     assert (made.filename, made.bytes) == ("a.mp4", (films / "a.mp4").stat().st_size)
-    assert [one.id for one in client.files.list()] == [made.id] and client.files.retrieve(made.id) == made
+    assert made.id in [one.id for one in client.files.list()] and client.files.retrieve(made.id) == made
     assert asked(served, about(made.id, "What?")).choices[0].message.content == (
         asked(served, about("a.mp4", "What?")).choices[0].message.content
     )
@@ -110,7 +110,7 @@ def test_an_upload_is_known_by_its_id(served: Served, films: Path) -> None:
     with pytest.raises(openai.BadRequestError) as told:
         asked(served, about(made.id, "What?"))
     assert told.value.code == "unknown_file"
-    assert list((served.store / "uploads").rglob("file-*")) == []
+    assert list((served.store / "uploads").rglob(f"{made.id}*")) == []
 
 
 def test_a_uuid_stands_for_what_was_sent_with_it(served: Served, films: Path) -> None:
@@ -129,7 +129,23 @@ def test_what_is_served_is_listed(served: Served) -> None:
     (model,) = served.client.models.list()
     assert model.id == served.model and served.client.models.retrieve(model.id).id == model.id
     assert served.request("GET", "/health").json == {"status": "ok"}
-    assert "vcflash_ready 1.0" in served.request("GET", "/metrics").body.decode()
+
+
+def test_what_was_done_is_counted(served: Served) -> None:
+    for _ in range(2):
+        asked(served, about("b.mp4", "How many?", nframes=12))
+    served.ask(about("nothing.mp4", "What?"))
+    told = served.told()
+    assert (told["vcflash_ready"], told["vcflash_waiting"], told["vcflash_active"]) == (1, 0, 0)
+    route = 'route="/v1/chat/completions"'
+    counted = [f'vcflash_requests_total{{{route},status="{status}"}}' for status in (200, 400)]
+    counted += ['vcflash_refused_total{code="path_refused"}']
+    stages = ("decode", "encode", "prefill", "decode_tokens")
+    counted += [f'vcflash_stage_seconds_{what}{{stage="{stage}"}}' for stage in stages for what in ("sum", "count")]
+    counted += [f'vcflash_frames_total{{how="{how}"}}' for how in ("asked", "seen")]
+    counted += [f'vcflash_tokens_total{{kind="{kind}"}}' for kind in ("prompt", "visual", "generated")]
+    counted += [f'vcflash_cache_total{{found="yes",what="{what}"}}' for what in ("sight", "prefix")]
+    assert [name for name in counted if told.get(name, 0) <= 0] == []
 
 
 def test_sampling_and_the_answer_s_length_can_be_chosen(served: Served) -> None:

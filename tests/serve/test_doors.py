@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import json
 import os
@@ -16,9 +17,11 @@ from typing import Any
 import pytest
 from command import finished, start
 from command import run as vcflash
+from hostile import GOOD, HOSTILE
 from serving import KEY, PATIENCE, Served, serving
 
-from videochat_flash.serve.guard import Measured
+from videochat_flash.serve import guard
+from videochat_flash.serve.guard import Keys, Measured, read_keys
 from videochat_flash.serve.refuse import REASONS, Refused
 
 OTHER = "f" * 32
@@ -31,7 +34,8 @@ def locked(model: Path, films: Path, tmp_path_factory: pytest.TempPathFactory) -
     """A server with two keys."""
     folder = tmp_path_factory.mktemp("locked")
     (folder / "keys").write_text(f"{OTHER}\n")
-    with serving(model, folder / "store", "--api-key-file", folder / "keys", "--media-root", films, key=KEY) as server:
+    options = ("--api-key-file", folder / "keys", "--media-root", films, "--allow-media-domain", GOOD)
+    with serving(model, folder / "store", *options, key=KEY) as server:
         yield server
 
 
@@ -73,11 +77,37 @@ def test_who_comes_with_another_key_sees_nothing_of_the_first(locked: Served, fi
     again = other.ask(about(own.id)).json
     assert again["usage"]["sights_reused"] == 0  # not even the time that it takes tells of the first's videos
     assert again["choices"][0]["message"]["content"] == first["choices"][0]["message"]["content"]
+    other.client.close()
 
 
 def test_the_key_is_in_no_process_but_the_server_s(locked: Served) -> None:
     worker = int(Path(f"/proc/{locked.process.pid}/task/{locked.process.pid}/children").read_text().split()[0])
     assert KEY.encode() not in Path(f"/proc/{worker}/environ").read_bytes()
+
+
+def test_every_key_is_compared_whichever_it_is_and_in_constant_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "keys").write_text("".join(f"{letter * 20}\n" for letter in "abc"))
+    keys: Keys = read_keys(KEY, tmp_path / "keys")
+    compared: list[tuple[bytes, bytes]] = []
+
+    def constant(one: bytes, other: bytes) -> bool:
+        compared.append((one, other))
+        return one == other
+
+    monkeypatch.setattr(guard.hmac, "compare_digest", constant)
+    for said in ("a" * 20, "b" * 20, "c" * 20, KEY, "d" * 20, "", "a"):
+        compared.clear()
+        with contextlib.suppress(Refused):
+            keys.tenant(f"Bearer {said}")
+        assert len(compared) == len(keys.digests) == 4
+        assert {len(one) for pair in compared for one in pair} == {32}  # digests: not even lengths tell anything
+
+
+def test_off_loopback_without_a_key_only_for_those_who_say_so(model: Path, tmp_path: Path) -> None:
+    with serving(model, tmp_path / "store", "--host", "0.0.0.0", "--no-auth") as server:
+        assert server.request("GET", "/v1/models", Host="a.name.of.this.machine").status == 200
 
 
 @pytest.mark.parametrize(
@@ -268,6 +298,20 @@ def test_only_files_below_the_root_are_there(served: Served, films: Path, path: 
 )
 def test_no_address_is_fetched_unless_the_operator_says_so(served: Served, url: str) -> None:
     assert served.ask(about(url)).code == "url_refused"
+
+
+@pytest.mark.parametrize("kind", ["video_url", "image_url"])
+def test_hostile_addresses_are_refused_where_one_host_is_allowed(locked: Served, kind: str) -> None:
+    for url in HOSTILE:
+        reply = locked.ask([{"type": kind, kind: {"url": url}}, {"type": "text", "text": "What?"}])
+        assert reply.status == 400 and reply.code in ("url_refused", "path_refused"), url
+
+
+def test_what_is_kept_is_for_the_server_s_user_alone(served: Served) -> None:
+    served.ask(about("a.mp4"))
+    folders = [served.store, *(one for one in served.store.rglob("*") if one.is_dir())]
+    assert {one.name for one in folders} >= {"scratch", "sights", "uploads", "data", "notes", "uuids"}
+    assert [one for one in folders if one.stat().st_mode & 0o077] == []
 
 
 def test_the_log_tells_what_happened_and_nothing_of_what_was_said(served: Served, films: Path) -> None:

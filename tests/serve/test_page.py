@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 import re
 import shutil
@@ -15,7 +16,7 @@ from serving import KEY, Served, children, serving
 from videos import make
 
 pytest.importorskip("playwright", reason="no playwright here to drive a browser with")
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 PATIENCE = 300_000.0  # milliseconds: machines that test are busy
@@ -51,6 +52,30 @@ def page(browser: Browser, served: Served) -> Iterator[Page]:
     assert not wrong and [url for url in elsewhere if not url.startswith(own)] == []
 
 
+COUNT_PIECES = """() => {
+    window.pieces = new Set();
+    const seen = () => window.pieces.add(document.querySelector("#talk .assistant")?.textContent);
+    new MutationObserver(seen).observe(document.getElementById("talk"), {subtree: true, childList: true});
+}"""
+DROP = """(data) => {
+    const bytes = Uint8Array.from(atob(data), (one) => one.charCodeAt(0)), held = new DataTransfer();
+    held.items.add(new File([bytes], "dropped.mp4", {type: "video/mp4"}));
+    document.dispatchEvent(new DragEvent("drop", {dataTransfer: held, bubbles: true, cancelable: true}));
+}"""
+
+CONTRAST = """(place) => {
+    const light = (colour) => {
+        const [r, g, b] = colour.match(/[\\d.]+/g).slice(0, 3)
+            .map((one) => one / 255).map((one) => one <= .04045 ? one / 12.92 : ((one + .055) / 1.055) ** 2.4);
+        return .2126 * r + .7152 * g + .0722 * b;
+    };
+    let at = document.querySelector(place), ground = at;
+    while (/, 0\\)$/.test(getComputedStyle(ground).backgroundColor)) ground = ground.parentElement;
+    const two = [getComputedStyle(at).color, getComputedStyle(ground).backgroundColor].map(light).sort((a, b) => b - a);
+    return (two[0] + .05) / (two[1] + .05);
+}"""
+
+
 def bring(page: Page, path: Path) -> None:
     page.set_input_files("#file", path)
     expect(page.locator("#words")).to_contain_text("is here")
@@ -70,16 +95,63 @@ def answered(page: Page, count: int) -> str:
 def test_a_video_is_brought_asked_about_and_asked_about_again(page: Page, served: Served, tmp_path: Path) -> None:
     film = make(tmp_path / "film.webm", 48, 8, codec="libvpx")
     bring(page, film)
+    page.evaluate(COUNT_PIECES)
     ask(page, "What is it?")
     first = answered(page, 1)
+    assert page.evaluate("window.pieces.size") > 2  # it was there piece by piece
     assert page.locator("#talk .user").all_inner_texts() == ["What is it?"] and first
     expect(page.locator("#bars button")).to_have_count(12)
     expect(page.locator("#thumbs canvas")).to_have_count(12)
     expect(page.locator(".stage")).to_have_count(2)
-    assert re.search(r"Frames\s+48", page.locator("#cost").inner_text())
+    cost = page.locator("#cost")
+    assert re.search(r"48 frames\s+768 visual tokens\s+192 kept", cost.inner_text())
+    assert [name for name in ("Decode video", "Encode clips", "Read prompt") if name not in cost.inner_text()] == []
     ask(page, "And when?")
     answered(page, 2)
-    assert "encode" not in page.locator("#cost").inner_text()  # seen once
+    assert "Encode" not in cost.inner_text() and "Read prompt" in cost.inner_text()  # seen once
+
+
+def test_a_video_is_dropped_on_the_page(page: Page, films: Path) -> None:
+    data = base64.b64encode((films / "b.mp4").read_bytes()).decode()
+    page.evaluate(DROP, data)
+    expect(page.locator("#words")).to_contain_text("dropped.mp4 is here")
+    ask(page, "What is it?")
+    assert answered(page, 1)
+
+
+def test_an_upload_shows_that_it_goes_on_and_can_be_cancelled(page: Page, films: Path) -> None:
+    held: list[Route] = []
+    page.route("**/v1/files", lambda route: held.append(route))
+    page.set_input_files("#file", films / "b.mp4")
+    expect(page.locator("#words")).to_have_text("Uploading …")
+    expect(page.locator("#bar")).to_be_visible()
+    page.click("#cancel")
+    expect(page.locator("#words")).to_have_text("The upload was cancelled.")
+    page.unroute("**/v1/files")
+    bring(page, films / "b.mp4")
+
+
+def test_a_server_that_is_gone_is_told_in_a_sentence(page: Page, films: Path) -> None:
+    bring(page, films / "b.mp4")
+    page.route("**/v1/chat/completions", lambda route: route.abort())
+    ask(page, "What is it?")
+    expect(page.locator("#talk .wrong")).to_have_text("The server cannot be reached.")
+    expect(page.locator("#send")).to_be_enabled()
+
+
+def test_the_keyboard_is_enough(page: Page, films: Path) -> None:
+    places = []
+    for _ in range(6):
+        page.keyboard.press("Tab")
+        places.append(page.evaluate("document.activeElement.id || document.activeElement.tagName"))
+    assert [one for one in places if one in ("file", "sample", "question", "send")] == [
+        *("file", "sample", "question", "send")
+    ]
+    bring(page, films / "b.mp4")
+    expect(page.locator("#question")).to_be_focused()  # ready to be asked
+    page.keyboard.type("What is it?")
+    page.keyboard.press("Enter")
+    assert answered(page, 1)
 
 
 def test_who_has_no_video_takes_a_made_up_one(page: Page) -> None:
@@ -87,9 +159,11 @@ def test_who_has_no_video_takes_a_made_up_one(page: Page) -> None:
     expect(page.locator("#words")).to_contain_text("is here")
     hints = page.locator("#hints button")
     expect(hints).to_have_count(4)
+    words = hints.first.inner_text()
     hints.first.click()
     answered(page, 1)
-    assert page.locator("#talk .user").inner_text() == hints.first.inner_text()
+    assert page.locator("#talk .user").inner_text() == words
+    expect(hints).to_have_count(3)  # what was asked is offered no more
 
 
 def test_a_bar_seeks_by_click_and_by_key(page: Page, tmp_path: Path) -> None:
@@ -168,17 +242,27 @@ def test_a_browser_is_asked_for_the_key(browser: Browser, model: Path, films: Pa
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_can_be_read_on_a_phone_and_by_a_screen_reader(browser: Browser, served: Served, scheme: Any) -> None:
+def test_it_can_be_read_on_a_phone_and_by_a_screen_reader(
+    browser: Browser, served: Served, films: Path, scheme: Any
+) -> None:
     context = browser.new_context(viewport={"width": 360, "height": 740}, color_scheme=scheme)
     page = context.new_page()
+    page.set_default_timeout(PATIENCE)
     page.goto(f"http://127.0.0.1:{served.port}/")
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
-    ground, ink = page.evaluate(
-        "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]"
-    )
-    light = [sum(map(int, re.findall(r"\d+", colour)[:3])) for colour in (ground, ink)]
-    assert (light[0] > light[1]) == (scheme == "light") and abs(light[0] - light[1]) > 400
+    bring(page, films / "b.mp4")
+    ask(page, "What is it? " + "x" * 100)
+    answered(page, 1)
+    expect(page.locator("#bars button").first).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360  # with all that an answer brings, too
+    read = {"body": 7, "h2": 7, "#talk .user": 7, ".quiet": 4.5, "#send": 4.5, "header a": 4.5}  # WCAG: AAA, AA
+    for place, least in read.items():
+        assert page.evaluate(CONTRAST, place) >= least, place
+    ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (sum(map(int, re.findall(r"\d+", ground)[:3])) > 382) == (scheme == "light")
     for role, name in (("textbox", "Question"), ("button", "Ask"), ("heading", "VideoChat-Flash")):
         expect(page.get_by_role(role, name=name)).to_be_visible()  # type: ignore[arg-type]
+    expect(page.get_by_role("heading", name="When it looked")).to_be_visible()
+    expect(page.get_by_role("list", name="Questions and answers")).to_be_visible()
     assert page.get_by_role("status").count() == 1
     context.close()

@@ -21,7 +21,7 @@ from videochat_flash.serve.limits import Limits, with_changes
 from videochat_flash.serve.media import write_data
 from videochat_flash.serve.refuse import REASONS, Refused
 from videochat_flash.serve.run import Short
-from videochat_flash.serve.shelf import Shelf
+from videochat_flash.serve.shelf import Shelf, sweep
 from videochat_flash.serve.uploads import Uploads
 from videochat_flash.serve.wire import Ask, understand
 from videochat_flash.video import Sampling
@@ -237,13 +237,30 @@ def test_what_was_half_written_is_never_there(tmp_path: Path) -> None:
         part.write_bytes(b"half")
         raise RuntimeError
     assert list(shelf) == [] and list((tmp_path / "s").iterdir()) == []
-    (tmp_path / "s" / ".b.1234").write_bytes(b"of a killed server")
-    assert list(Shelf(tmp_path / "s", 100)) == [] and list((tmp_path / "s").iterdir()) == []
+    mine, old = tmp_path / "s" / ".b.1234", tmp_path / "s" / ".c.1234"
+    for part in (mine, old):
+        part.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    assert list(Shelf(tmp_path / "s", 100)) == [] and list((tmp_path / "s").iterdir()) == [mine]  # it may be written to
+    (tmp_path / "scratch" / "x").mkdir(parents=True)
+    sweep(tmp_path)
+    assert list(tmp_path.iterdir()) == [tmp_path / "s"] and list((tmp_path / "s").iterdir()) == []
     filled(shelf, "large", size=101)
     assert "large" not in shelf and not shelf.path("large").exists()
     filled(shelf, "a")
     shelf.path("a").unlink()  # behind its back
     assert shelf.use("a") is None and shelf.bytes == 0
+
+
+def test_a_shelf_is_shared_by_processes(tmp_path: Path) -> None:
+    ours, theirs = Shelf(tmp_path / "s", 100), Shelf(tmp_path / "s", 100)
+    filled(ours, "a")
+    filled(theirs, "b")
+    assert list(ours) == list(theirs) == ["a", "b"] and theirs.use("a")
+    filled(ours, "c")  # who was used elsewhere stays
+    assert list(theirs) == ["a", "c"] and theirs.bytes == 80 and ours.use("b") is None
+    for name in ("../a", "/etc/passwd", "", ".", ".a", "a\0", "ä"):
+        assert name not in ours and ours.use(name) is None
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(0, 60)), max_size=30))

@@ -1,4 +1,4 @@
-"""The records of a step on a Ray cluster, through Ray Data. The only file that knows Ray.
+"""The records of a step on a Ray cluster, through Ray Data.
 
 Lines travel as text, in files of some hundred that are written where every machine can read them; what comes back goes
 into the same journal as anywhere else, so that the step's files are the same bytes.
@@ -15,13 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..cluster import join
 from .steps import JOURNAL, KEY, Step, Work, finished
 from .workers import portable
 
-LOCAL = "local"  # address: a cluster of this machine, for as long as the command runs
 PART = 256  # lines of a file: what one task of Ray reads
 BATCH = 8  # lines that a worker does before what came of them is on its way
-MISSING = "ray is not installed: pip install 'videochat-flash[ray]'"
 
 
 class Cluster:
@@ -38,17 +37,8 @@ class Cluster:
     """
 
     def __init__(self, address: str, workers: int, folder: Path) -> None:
-        try:
-            import ray
-        except ModuleNotFoundError:
-            raise ValueError(MISSING) from None
-        self.ray, self.workers, self.folder = ray, workers, folder.absolute()
-        quiet: dict[str, Any] = {"ignore_reinit_error": True, "log_to_driver": False, "logging_level": "ERROR"}
-        if address == LOCAL:
-            ray.init(num_cpus=workers + 1, include_dashboard=False, **quiet)  # one more reads
-        else:
-            ray.init(address=address, **quiet)
-        ray.data.DataContext.get_current().enable_progress_bars = False
+        self.ray, self.workers, self.folder = join(address, workers + 1), workers, folder.absolute()  # one more reads
+        self.ray.data.DataContext.get_current().enable_progress_bars = False
 
     def __call__(self, step: Step, lines: Iterator[tuple[str, str]]) -> Iterator[str]:
         """Journal lines, as they are finished."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from .. import errors, show
-from ..options import TINY, Device, Dtype, Json, MaxFrames, Model, Quiet, Revision
+from ..options import TINY, Device, Dtype, Json, MaxFrames, Model, Quiet, RayAddress, Revision
 from . import options
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def build(
     license: options.License = None,
     workers: options.Workers = None,
     max_failed: options.MaxFailed = None,
-    ray_address: options.RayAddress = None,
+    ray_address: RayAddress = None,
     no_plots: options.NoPlots = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -67,7 +67,7 @@ def _step(name: str, what: str) -> Callable[..., None]:
         license: options.License = None,
         workers: options.Workers = None,
         max_failed: options.MaxFailed = None,
-        ray_address: options.RayAddress = None,
+        ray_address: RayAddress = None,
         as_json: Json = False,
         quiet: Quiet = False,
     ) -> None:

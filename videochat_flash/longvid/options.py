@@ -16,9 +16,6 @@ MaxFailed = Annotated[
     float | None, typer.Option(min=0, max=1, help="Share that may fail in a step; over the file's own.")
 ]
 NoPlots = Annotated[bool, typer.Option("--no-plots", help="Only report.md, no pictures.")]
-RayAddress = Annotated[
-    str | None, typer.Option(help="Work on a Ray cluster: its address, or: local. Paths must be the same everywhere.")
-]
 ProofOut = Annotated[Path, typer.Option("--out", help="Folder of the videos and of what is built from them.")]
 Count = Annotated[int, typer.Option(min=1, help="Videos that are rendered.")]
 Minutes = Annotated[float, typer.Option(min=0.5, help="That each lasts.")]

@@ -16,7 +16,7 @@ from ..generate import Decoding, prefill
 from ..prefix import Beginning, Prefix, begin, prepare
 from ..prompt import IGNORE, IM_END, IM_START, Prompt, control
 from ..remote import Unanswered
-from ..session import decoder_mark
+from ..session import decoder_mark, to_the_end
 from ..sight import Sight
 from ..video import CLIP
 from . import compat
@@ -159,12 +159,9 @@ class Ours:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "[0-9]+ rows are beyond")  # the command says it once, for all films
             begun = self._begun(trial, sight) if sight is not None else None
-            pieces, text = self.vc.reply(sight, trial.prompt, keep=self.plan, decoding=how, prefix=begun), ""
-        while True:
-            try:
-                text += next(pieces)
-            except StopIteration as end:
-                return Said(text, "length" if end.value.tokens >= how.max_new_tokens else "stop", end.value.rows)
+            pieces = self.vc.reply(sight, trial.prompt, keep=self.plan, decoding=how, prefix=begun)
+        reply = to_the_end(pieces)
+        return Said(reply.text, "length" if reply.tokens >= how.max_new_tokens else "stop", reply.rows)
 
     def _begun(self, trial: Trial, sight: Sight) -> Prefix | None:
         """A film up to its questions, where there are several or where the film begins as others of its haystack."""

@@ -22,7 +22,7 @@ from starlette.types import Receive, Scope, Send
 
 from .guard import refusal
 from .limits import Limits
-from .line import Event, Line
+from .line import Event, Places
 from .media import Finder
 from .metrics import Metrics
 from .page import add_page
@@ -37,7 +37,7 @@ class House:
     """What the routes work with."""
 
     limits: Limits
-    line: Line
+    line: Places
     uploads: Uploads
     finder: Finder
     metrics: Metrics

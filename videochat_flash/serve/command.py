@@ -9,9 +9,10 @@ from typing import Annotated, Literal
 import typer
 
 from .. import errors
-from ..options import TINY, Device, Dtype, Model, Revision
+from ..cluster import LOCAL
+from ..options import TINY, Device, Dtype, Model, RayAddress, Revision
 
-_WHO, _WHAT = "Who may ask", "What may be asked"
+_WHO, _WHAT, _HOW = "Who may ask", "What may be asked", "Who answers"
 KEY = "VCF_API_KEY"
 Host = Annotated[str, typer.Option(help="Address to listen on; other than loopback needs a key.", rich_help_panel=_WHO)]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.", rich_help_panel=_WHO)]
@@ -36,6 +37,12 @@ Caps = Annotated[
 Store = Annotated[
     Path, typer.Option(help="Uploads and Sights; outlives restarts.", rich_help_panel="Where things are kept")
 ]
+OnRay = Annotated[
+    bool, typer.Option("--ray", help="Answer on a Ray cluster; on this machine if not said.", rich_help_panel=_HOW)
+]
+Replicas = Annotated[
+    int, typer.Option(min=1, help="With --ray: workers, each with a model, and a GPU on cuda.", rich_help_panel=_HOW)
+]
 Level = Annotated[
     Literal["info", "debug"],
     typer.Option(help="debug writes paths, errors and stacks to the log.", rich_help_panel="What is told"),
@@ -55,6 +62,9 @@ def serve(
     allow_media_domain: Domains = None,
     limit: Caps = None,
     store: Store = Path("~/.cache/vcflash/serve"),
+    ray: OnRay = False,
+    replicas: Replicas = 1,
+    ray_address: RayAddress = None,
     log_level: Level = "info",
 ) -> None:
     """Answer over HTTP as OpenAI's API does: any of its clients can ask about a video."""
@@ -65,12 +75,16 @@ def serve(
         raise ValueError(f"{error.name} is not installed: pip install 'videochat-flash[serve]'") from None
     with errors.usage():
         limits = with_changes(limit or ())
-        keys = guard.read_keys(os.environ.get(KEY), api_key_file)
+        keys = guard.read_keys(os.environ.pop(KEY, None), api_key_file)  # no process that this one starts has it
         if not (keys.digests or no_auth or guard.is_loopback(host)):
             raise ValueError(f"--host {host} can be reached by others: set {KEY} or --api-key-file, or say --no-auth")
         domains = tuple(fetch.check_domain(name) for name in allow_media_domain or ())
         if media_root is not None and not media_root.is_dir():
             raise ValueError(f"--media-root {media_root} is not a folder")
+        if not ray and (replicas > 1 or ray_address is not None):
+            raise ValueError("--replicas and --ray-address are of --ray: say that, too")
+        if ray and device.startswith("cuda:"):
+            raise ValueError("with --ray each replica has a GPU of its own: say --device cuda")
     run.run(
         run.Settings(
             loading={"model": model, "revision": revision, "device": device, "dtype": dtype},
@@ -82,5 +96,7 @@ def serve(
             media_root=media_root,
             domains=domains,
             debug=log_level == "debug",
+            ray=(ray_address or LOCAL) if ray else None,
+            replicas=replicas,
         )
     )

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -25,13 +26,93 @@ START = (
 )
 MOST_LINE = 1 << 22  # bytes of a message
 PAUSES = (0.2, 1, 5, 30)  # seconds before the worker is started again, the last one over and over
-SECRETS = ("VCF_API_KEY",)  # in the environment, and none of the worker's business
+SECRETS = ("VCF_API_KEY", "RAY_AUTH_TOKEN")  # in the environment, and none of the worker's business
 log = logging.getLogger("vcflash.serve")
 
 Event = dict[str, Any]
 
 
-class Line:
+class Places(ABC):
+    """Who is here, and who is worked on; the others wait. Who works is said by what derives from it.
+
+    Args:
+        limits: how many wait.
+        metrics: where that is counted.
+        most: how many are worked on at once.
+    """
+
+    def __init__(self, limits: Limits, metrics: Metrics, most: int) -> None:
+        self.limits, self.metrics, self.most = limits, metrics, most
+        self.facts: dict[str, Any] = {}  # of the model, once it was loaded
+        self.ready = asyncio.Event()
+        self.admitted = self.active = 0
+        self._slots = asyncio.Semaphore(most)
+
+    @contextmanager
+    def admit(self) -> Iterator[None]:
+        """A place, for as long as a request is here.
+
+        Raises:
+            Refused: there is none.
+        """
+        if self.admitted >= self.most + self.limits.queue:
+            raise Refused("queue_full")
+        self._count(admitted=+1)
+        try:
+            yield
+        finally:
+            self._count(admitted=-1)
+
+    @abstractmethod
+    def run(self, name: str, ask: Mapping[str, object], deadline: float) -> AsyncGenerator[Event, None]:
+        """Have a request answered: ``seen`` of ``total`` frames, pieces, and at last what was done.
+
+        Raises:
+            Refused: it is not answered, or not before the deadline (of the event loop's clock).
+        """
+
+    @abstractmethod
+    async def keep(self) -> None:
+        """Start who works, and again whenever one dies, until ``stop``.
+
+        Raises:
+            ValueError: the model cannot be loaded the first time.
+        """
+
+    @abstractmethod
+    async def stop(self) -> None:
+        """End them."""
+
+    async def enter(self, deadline: float) -> None:
+        """Wait until a request can be worked on.
+
+        Raises:
+            Refused: that was not before the deadline (of the event loop's clock).
+        """
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._slots.acquire()
+                try:
+                    await self.ready.wait()
+                except asyncio.CancelledError:
+                    self._slots.release()
+                    raise
+        except TimeoutError:
+            raise Refused("too_slow" if self.ready.is_set() else "not_ready") from None
+        self._count(active=+1)
+
+    def leave(self) -> None:
+        """It is worked on no more."""
+        self._slots.release()
+        self._count(active=-1)
+
+    def _count(self, admitted: int = 0, active: int = 0) -> None:
+        self.admitted, self.active = self.admitted + admitted, self.active + active
+        self.metrics.active.set(self.active)
+        self.metrics.waiting.set(max(0, self.admitted - self.active))
+
+
+class Line(Places):
     """One worker, restarted when it dies.
 
     Args:
@@ -42,11 +123,8 @@ class Line:
     """
 
     def __init__(self, settings: Mapping[str, object], limits: Limits, metrics: Metrics, loud: bool = False) -> None:
-        self.settings, self.limits, self.metrics, self.loud = settings, limits, metrics, loud
-        self.facts: dict[str, Any] = {}  # of the model, once it was loaded
-        self.ready = asyncio.Event()
-        self.admitted = 0
-        self._slots = asyncio.Semaphore(limits.active)
+        super().__init__(limits, metrics, limits.active)
+        self.settings, self.loud = settings, loud
         self._calls: dict[str, asyncio.Queue[Event]] = {}  # requests that the worker has, and what it tells of each
         self._writer: asyncio.StreamWriter | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -59,33 +137,11 @@ class Line:
 
     # -- requests ------------------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def admit(self) -> Iterator[None]:
-        """A place, for as long as a request is here.
-
-        Raises:
-            Refused: there is none.
-        """
-        if self.admitted >= self.limits.active + self.limits.queue:
-            raise Refused("queue_full")
-        self._count(+1)
-        try:
-            yield
-        finally:
-            self._count(-1)
-
     async def run(self, name: str, ask: Mapping[str, object], deadline: float) -> AsyncGenerator[Event, None]:
-        """Have a request answered: ``seen`` of ``total`` frames, pieces, and at last what was done.
-
-        Raises:
-            Refused: it is not answered, or not before the deadline (of the event loop's clock).
-        """
-        events: asyncio.Queue[Event] = asyncio.Queue()
-        try:
-            async with asyncio.timeout_at(deadline):
-                await self._hand_over(name, ask, events)
-        except TimeoutError:
-            raise Refused("too_slow" if self.ready.is_set() else "not_ready") from None
+        """By the worker."""
+        await self.enter(deadline)
+        events = self._calls[name] = asyncio.Queue()
+        self._say({"do": "answer", "id": name, **ask})
         ended = False
         try:
             while not ended:
@@ -102,22 +158,6 @@ class Line:
             if not ended:  # the place is free when the worker says so
                 self._say({"do": "cancel", "id": name})
 
-    async def _hand_over(self, name: str, ask: Mapping[str, object], events: asyncio.Queue[Event]) -> None:
-        await self._slots.acquire()
-        try:
-            await self.ready.wait()
-        except asyncio.CancelledError:
-            self._slots.release()
-            raise
-        self._calls[name] = events
-        self._count(0)
-        self._say({"do": "answer", "id": name, **ask})
-
-    def _count(self, more: int) -> None:
-        self.admitted += more
-        self.metrics.active.set(len(self._calls))
-        self.metrics.waiting.set(max(0, self.admitted - len(self._calls)))
-
     def _say(self, message: Mapping[str, object]) -> None:
         if self._writer is not None and not self._writer.is_closing():
             self._writer.write(json.dumps(message).encode() + b"\n")
@@ -125,11 +165,7 @@ class Line:
     # -- the worker ----------------------------------------------------------------------------------------------------
 
     async def keep(self) -> None:
-        """Start the worker, and again whenever it dies, until ``stop``.
-
-        Raises:
-            ValueError: the model cannot be loaded the first time.
-        """
+        """The worker, which is loaded once for each of its lives."""
         turn = 0
         while not self._stopping.is_set():
             began = time.monotonic()
@@ -204,8 +240,7 @@ class Line:
 
     def _release(self, name: str) -> None:
         del self._calls[name]
-        self._slots.release()
-        self._count(0)
+        self.leave()
 
     def _lost(self) -> None:
         """The worker is gone: so are all that it had."""

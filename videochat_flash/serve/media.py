@@ -24,7 +24,7 @@ from .wire import Media
 SUFFIX = {"video": ".video", "image": ".png"}  # by which video.probe tells them; what they are is seen in their bytes
 UPLOADED = re.compile(r"file-[0-9a-f]{24}")
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
-UUIDS = 4 << 20  # bytes of the digests that uuids stand for
+UUIDS = 4096 * 64  # bytes of the digests that uuids stand for
 Fetch = Callable[[str, Path, float], Awaitable[str]]  # an address to a file, until when; the digest of what came
 
 

@@ -9,17 +9,12 @@ import threading
 import warnings
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-import torch
-
-from .. import steady
-from ..chat import VideoChatFlash
+from ..chat import Stopwatch
+from ..session import load
 from .limits import Limits
 from .shelf import Shelf
 from .worker import Message, Worker
-
-DTYPES = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def main() -> None:
@@ -33,7 +28,7 @@ def main() -> None:
 
     warnings.simplefilter("ignore")
     try:
-        vc = load(settings)
+        vc = load(**settings["loading"], watch=Stopwatch())
     except (ValueError, OSError) as error:
         send({"failed": str(error)})
         return
@@ -51,14 +46,3 @@ def main() -> None:
     send({"ready": {"made_by": vc.made_by, "layers": llm.layers, "max_positions": llm.max_positions}})
     with suppress(ConnectionError):  # nobody listens any more
         worker.run()
-
-
-def load(settings: dict[str, Any]) -> VideoChatFlash:
-    """The model.
-
-    Raises:
-        ValueError, OSError: it cannot be loaded.
-    """
-    name, dtype, device = settings["model"], DTYPES[settings["dtype"]], settings["device"]
-    revision = settings["revision"]
-    return VideoChatFlash.from_pretrained(name, revision=revision, dtype=dtype, device=device, steps=steady.steps)

@@ -1,4 +1,4 @@
-"""Runs the server: one socket, one store, one worker, and an end that leaves nothing behind."""
+"""Runs the server: one socket, one store, one worker or a fleet, and an end that leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -8,23 +8,25 @@ import logging
 import shutil
 import signal
 import socket
+import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
 import typer
 import uvicorn
 
+from ..cluster import join, share
 from .app import House, make_app
 from .fetch import Fetcher
 from .guard import Guard, Keys, is_loopback
 from .limits import Limits
-from .line import Line
+from .line import Line, Places
 from .media import UUIDS, Finder
 from .metrics import Metrics
 from .samples import Samples
-from .shelf import Shelf
+from .shelf import Shelf, sweep
 from .uploads import Uploads
 
 CONNECTIONS = 512  # at once; more are told to come back
@@ -33,7 +35,7 @@ PATIENCE = 10  # seconds that running requests have when the server is stopped
 
 @dataclass(frozen=True)
 class Settings:
-    """What vcflash serve was told."""
+    """What vcflash serve was told. With ``ray``, the address of a cluster, there are replicas on it."""
 
     loading: Mapping[str, object]
     host: str
@@ -44,6 +46,8 @@ class Settings:
     media_root: Path | None
     domains: tuple[str, ...]
     debug: bool
+    ray: str | None = None
+    replicas: int = 1
 
 
 class Short(logging.Formatter):
@@ -75,22 +79,44 @@ def run(settings: Settings) -> None:
     """Serve until SIGINT or SIGTERM.
 
     Raises:
-        OSError: the address or the store cannot be had.
+        OSError: the address, the store or the cluster cannot be had.
         ValueError: the model cannot be loaded.
     """
     _log(settings.debug)
     settings.store.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with _locked(settings.store), _listening(settings.host, settings.port) as ear:
-        asyncio.run(_run(settings, ear))
+    with ExitStack() as stack:
+        stack.enter_context(_locked(settings.store))
+        ear = stack.enter_context(_listening(settings.host, settings.port))
+        sweep(settings.store)  # what a killed server left
+        host, port = ear.getsockname()[:2]
+        address = f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
+        typer.echo(f"{address} serves {settings.loading['model']}; Ctrl-C ends it")
+        metrics = Metrics()
+        asyncio.run(_run(settings, ear, stack.enter_context(_working(settings, metrics)), metrics))
 
 
-async def _run(settings: Settings, ear: socket.socket) -> None:
-    limits, store, metrics = settings.limits, settings.store, Metrics()
-    scratch = store / "scratch"
-    shutil.rmtree(scratch, ignore_errors=True)  # what a killed server left
-    scratch.mkdir(mode=0o700)
-    sights = store / "sights"
-    line = Line({**settings.loading, "store": str(sights)}, limits, metrics, settings.debug)
+@contextmanager
+def _working(settings: Settings, metrics: Metrics) -> Iterator[Places]:
+    """Who answers: a worker of this machine, or replicas on a cluster."""
+    told = {"loading": dict(settings.loading), "store": str(settings.store / "sights")}
+    if settings.ray is None:
+        yield Line(told, settings.limits, metrics, settings.debug)
+        return
+    count = settings.replicas
+    each = {"cpus": share(settings.ray, count), "gpus": int(settings.loading["device"] == "cuda")}
+    ray = join(settings.ray, count * each["cpus"], count * each["gpus"], settings.debug)
+    try:
+        from .fleet import Fleet  # not before: Ray reads its token when it is loaded
+
+        with redirect_stdout(sys.stderr):  # where Ray tells of processes that died
+            yield Fleet(told, settings.limits, metrics, settings.debug, replicas=count, **each)
+    finally:
+        ray.shutdown()
+
+
+async def _run(settings: Settings, ear: socket.socket, line: Places, metrics: Metrics) -> None:
+    limits, store = settings.limits, settings.store
+    scratch, sights = _made(store / "scratch"), store / "sights"
     uploads = Uploads(_made(store / "uploads"), limits.upload_store_bytes, limits.upload_bytes)
     fetch = Fetcher(settings.domains, limits) if settings.domains else None
     finder = Finder(uploads, Shelf(store / "uuids", UUIDS), settings.media_root, fetch)
@@ -104,6 +130,7 @@ async def _run(settings: Settings, ear: socket.socket) -> None:
     guarded = Guard(make_app(house), settings.keys, limits, metrics, names)
     config = uvicorn.Config(
         guarded,
+        http="h11",  # what is tested; another parser, where one is installed, reads malformed requests in its own way
         log_config=None,
         access_log=False,
         lifespan="off",
@@ -117,8 +144,6 @@ async def _run(settings: Settings, ear: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, _stop, server)
-    host, port = ear.getsockname()[:2]
-    typer.echo(f"http://{f'[{host}]' if ':' in host else host}:{port}/v1 serves {house.models[0]}; Ctrl-C ends it")
     keeping = asyncio.ensure_future(line.keep())
     serving = asyncio.ensure_future(server.serve(sockets=[ear]))
     await asyncio.wait({keeping, serving}, return_when=asyncio.FIRST_COMPLETED)

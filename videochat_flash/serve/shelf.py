@@ -1,17 +1,23 @@
 """A folder of files that together stay below a number of bytes: the least recently used go first.
 
-When a file was used stands in its modification time, so that a restart forgets nothing; what a killed server left half
-written is swept away when a shelf is opened.
+All that is known of them stands in the folder, when a file was used in its modification time: a restart forgets
+nothing, and any number of processes may use one folder.
 """
 
 from __future__ import annotations
 
 import os
+import re
+import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..files import beside
+
+NAME = re.compile(r"[\w-]+", re.ASCII)
+DAY = 86_400 * 10**9  # nanoseconds: who still writes to a file that old was killed
 
 
 class Shelf:
@@ -26,28 +32,22 @@ class Shelf:
     def __init__(self, folder: Path, limit: int, suffix: str = "") -> None:
         self.folder, self.limit, self.suffix = folder, limit, suffix
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for left in folder.glob(".*"):
-            left.unlink()
-        self._held: dict[str, int] = {}
-        files = [(file.stat(), file) for file in folder.iterdir() if file.is_file()]
-        for found, file in sorted(files, key=lambda one: one[0].st_mtime_ns):
-            self._held[file.name.removesuffix(suffix)] = found.st_size
-        self._make_room(0)
+        self._make_room()
 
     @property
     def bytes(self) -> int:
         """Of all files."""
-        return sum(self._held.values())
+        return sum(size for _, size, _ in self._files())
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self._files())
 
     def __contains__(self, name: object) -> bool:
-        return name in self._held
+        return isinstance(name, str) and bool(NAME.fullmatch(name)) and self.path(name).is_file()
 
     def __iter__(self) -> Iterator[str]:
         """Names, the least recently used first."""
-        return iter(tuple(self._held))
+        return (name for _, _, name in self._files())
 
     def path(self, name: str) -> Path:
         """Where a file is or would be."""
@@ -55,14 +55,12 @@ class Shelf:
 
     def use(self, name: str) -> Path | None:
         """A file, which is now the most recently used; None if it is not there."""
-        if name not in self._held:
+        if name not in self:
             return None
         try:
-            os.utime(self.path(name))
-        except FileNotFoundError:
-            self._held.pop(name)
+            _touch(self.path(name))
+        except FileNotFoundError:  # another process made room
             return None
-        self._held[name] = self._held.pop(name)
         return self.path(name)
 
     @contextmanager
@@ -75,21 +73,50 @@ class Shelf:
             part.touch(mode=0o600)
             yield part
             size = part.stat().st_size
-        self._held.pop(name, None)
-        self._make_room(size)
+            _touch(part)
         if size > self.limit:
-            self.path(name).unlink()
-        else:
-            self._held[name] = size
+            self.drop(name)
+        self._make_room()
 
     def drop(self, name: str) -> bool:
         """Remove a file; whether it was there."""
-        if self._held.pop(name, None) is None:
-            return False
-        with suppress(FileNotFoundError):
+        try:
             self.path(name).unlink()
+        except FileNotFoundError:
+            return False
         return True
 
-    def _make_room(self, size: int) -> None:
-        while self._held and self.bytes + size > self.limit:
-            self.drop(next(iter(self._held)))
+    def _files(self) -> list[tuple[int, int, str]]:
+        """When each was used, its bytes, its name; the least recently used first."""
+        found: list[tuple[int, int, str]] = []
+        with os.scandir(self.folder) as entries:
+            for entry in entries:
+                with suppress(FileNotFoundError):  # another process removed it just now
+                    told = entry.stat()
+                    if not entry.name.startswith("."):
+                        found.append((told.st_mtime_ns, told.st_size, entry.name.removesuffix(self.suffix)))
+                    elif told.st_mtime_ns < time.time_ns() - DAY:
+                        os.unlink(entry.path)
+        return sorted(found)
+
+    def _make_room(self) -> None:
+        files = self._files()
+        held = sum(size for _, size, _ in files)
+        for _, size, name in files:
+            if held <= self.limit:
+                return
+            self.drop(name)
+            held -= size
+
+
+def sweep(store: Path) -> None:
+    """Remove what killed processes had half written in a store that nobody uses; and what requests had there."""
+    shutil.rmtree(store / "scratch", ignore_errors=True)
+    for left in store.rglob(".*"):
+        left.unlink(missing_ok=True)
+
+
+def _touch(path: Path) -> None:
+    """To the nanosecond: by itself the system's clock moves in steps of milliseconds."""
+    now = time.time_ns()
+    os.utime(path, ns=(now, now))

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 
 from ..chat import Reply, Stopwatch, VideoChatFlash
@@ -295,7 +294,7 @@ class Worker:
         size = self.vc.model.config.vision.image_size
         wake = {"do": "wake"}
         reading = Reading(Path(media["path"]), media["kind"], sampling, size, self.limits, lambda: self.hear(wake))
-        tokens, seconds, done = [], [], 0
+        parts: list[Sight] = []
         try:
             while True:
                 yield Step("see", reading.ready)
@@ -303,26 +302,25 @@ class Worker:
                 if frames is None or reading.head is None:
                     break
                 with job.watch.stage("encode"):
-                    tokens.append(self.vc.encode(frames.pixels, clip_frames))
-                seconds.append(frames.seconds.reshape(-1, clip_frames)[:, [0, -1]])
-                done += len(frames.seconds)
+                    tokens = self.vc.encode(frames.pixels, clip_frames)
+                times = torch.from_numpy(frames.seconds.reshape(-1, clip_frames)[:, [0, -1]])
+                duration = 0.0 if sampling is None else reading.head.duration
+                parts.append(Sight(tokens, times, duration, clip_frames, reading.head.source, self.vc.made_by))
                 job.told["frames_seen"] += len(frames.seconds)
-                self.send({"id": job.id, "seen": done, "total": reading.head.total})
+                self.send({"id": job.id, "seen": sum(part.frames for part in parts), "total": reading.head.total})
         finally:
             reading.close()
         spent = job.watch.seconds
         spent["decode"] = spent.get("decode", 0.0) + reading.seconds
-        if reading.head is None:
+        if not parts:
             raise Refused("undecodable")
-        times = torch.from_numpy(np.concatenate(seconds))
-        duration = 0.0 if sampling is None else reading.head.duration
-        return Sight(torch.cat(tokens), times, duration, clip_frames, reading.head.source, self.vc.made_by)
+        return Sight.join(parts)
 
     def _kept(self, key: str) -> Sight | None:
         path = self.sights.use(key)
         try:
             return None if path is None else Sight.load(path)
-        except ValueError:  # damaged on the disk: seen anew
+        except (ValueError, FileNotFoundError):  # damaged on the disk, or another worker made room: seen anew
             self.sights.drop(key)
             return None
 

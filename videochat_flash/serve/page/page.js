@@ -3,6 +3,7 @@
 
 const $ = (id) => document.getElementById(id);
 const THUMBNAILS = 12, SAMPLES = 4;
+const STAGES = { decode: "Decode video", encode: "Encode clips", prefill: "Read prompt", "decode tokens": "Write answer", evidence: "Evidence" };
 let model = "", video = null, turns = [], running = null, sample = 0;
 
 // -- what is said -------------------------------------------------------------------------------------------------------
@@ -75,6 +76,10 @@ function choose(file) {
   $("video").src = URL.createObjectURL(file);
   $("video").hidden = false;
   const mine = video = { id: null, name: file.name };
+  const name = document.createElement("strong");
+  name.textContent = file.name;
+  $("invite").replaceChildren(name, "Choose another");
+  $("drop").classList.add("small");
   const upload = new XMLHttpRequest(), form = new FormData();  // fetch tells no progress of what is sent
   form.append("purpose", "user_data");
   form.append("file", file);
@@ -86,7 +91,7 @@ function choose(file) {
     $("cancel").hidden = true;
     if (upload.status === 200) {
       mine.id = upload.response.id;
-      state(`${file.name} is here. Ask about it.`);
+      state(here());
     } else failed(upload.response?.error?.message ?? `The server answered with status ${upload.status}.`);
   });
   upload.addEventListener("error", () => failed("The server cannot be reached."));
@@ -96,6 +101,10 @@ function choose(file) {
   state("Uploading …", 0);
   upload.send(form);
   $("question").focus();
+}
+
+function here() {
+  return `${video.name} is here. Ask about it.`;
 }
 
 function stop() {
@@ -118,7 +127,7 @@ async function takeSample() {
       const button = document.createElement("button");
       button.type = "button";
       button.textContent = words;
-      button.addEventListener("click", () => submit(words));
+      button.addEventListener("click", () => submit(words) && button.remove());
       return button;
     }));
   } catch (error) {
@@ -193,6 +202,7 @@ function heard(words, item) {
   const piece = told.choices[0]?.delta?.content;
   if (piece) {
     item.textContent += piece;
+    item.scrollIntoView({ block: "nearest" });
     state("Answering …", -1);
   }
   if (told.evidence) drawEvidence(told.evidence);
@@ -203,15 +213,23 @@ function heard(words, item) {
 
 function drawCost(usage) {
   const layers = usage.visual_tokens_per_layer, kept = layers.length ? layers[layers.length - 1] : 0;
-  const rows = [["Frames", usage.frames], ["Visual tokens", usage.visual_tokens], ["Kept in the last layer", kept]];
-  rows.push(["Rows of the prompt, tokens of the answer", `${usage.prompt_tokens}, ${usage.completion_tokens}`]);
-  for (const [name, seconds] of Object.entries(usage.seconds)) rows.push([`Seconds: ${name}`, seconds.toFixed(2)]);
-  $("cost").replaceChildren(...rows.flatMap(([name, value]) => {
-    const term = document.createElement("dt"), told = document.createElement("dd");
-    term.textContent = name;
-    told.textContent = typeof value === "number" ? value.toLocaleString("en") : value;
+  const steps = [["frames", usage.frames], ["visual tokens", usage.visual_tokens], ["kept to the last layer", kept]];
+  $("flow").replaceChildren(...steps.map(([name, count]) => {
+    const item = document.createElement("li"), number = document.createElement("strong");
+    number.textContent = count.toLocaleString("en");
+    item.append(number, ` ${name}`);
+    return item;
+  }));
+  const spent = Object.entries(usage.seconds), most = Math.max(...spent.map(([, seconds]) => seconds), 1e-9);
+  $("seconds").replaceChildren(...spent.flatMap(([name, seconds]) => {
+    const term = document.createElement("dt"), told = document.createElement("dd"), fill = document.createElement("i");
+    term.textContent = STAGES[name] ?? name;
+    fill.style.width = `${100 * seconds / most}%`;
+    told.append(fill, `${seconds.toFixed(2)} s`);
     return [term, told];
   }));
+  const made = usage.completion_tokens.toLocaleString("en");
+  $("rows").textContent = `Rows of the prompt: ${usage.prompt_tokens.toLocaleString("en")}. Tokens of the answer: ${made}.`;
   $("looked").hidden = $("cost").hidden = false;
 }
 
@@ -226,6 +244,7 @@ function drawEvidence(told) {
     button.title = [`${clock(first)} to ${clock(last)}`, `${(100 * shares[number]).toFixed(1)} % of the attention`, ...kept].join(", ");
     button.setAttribute("aria-label", button.title);
     button.dataset.first = first;
+    button.classList.toggle("most", shares[number] === most);
     button.addEventListener("click", () => seek(first));
     fill.style.height = `${100 * shares[number] / most}%`;
     button.append(fill);
@@ -235,7 +254,7 @@ function drawEvidence(told) {
     const words = document.createElement("p"), strip = document.createElement("div");
     const left = stage.kept[0].reduce((sum, count) => sum + count, 0);
     words.className = "quiet";
-    words.textContent = `Left from layer ${stage.layer} on: ${left.toLocaleString("en")} tokens`;
+    words.textContent = `Kept from layer ${stage.layer} on: ${left.toLocaleString("en")} tokens`;
     strip.className = "stage";
     strip.setAttribute("aria-hidden", "true");
     strip.append(...stage.kept[0].map((count) => {
@@ -246,7 +265,7 @@ function drawEvidence(told) {
     }));
     return [words, strip];
   }));
-  $("legend").textContent = `Bars: how much attention the question's last token paid to each clip, in layer ${told.layer}. Choose one to play from there.`;
+  $("legend").textContent = `Attention of the question's last token to each clip, in layer ${told.layer}. Choose a clip to play from there.`;
   $("axis").replaceChildren(...[0, .25, .5, .75, 1].map((part) => {
     const mark = document.createElement("span");
     mark.textContent = clock(clips[0][0] + part * (clips[clips.length - 1][1] - clips[0][0]));
@@ -289,18 +308,21 @@ async function begin() {
   for (;;) {
     try {
       if ((await fetch("ready")).ok) break;
-      state("The model is being loaded …", -1);
+      if (!running) state("The model is being loaded …", -1);
     } catch {
-      state("The server cannot be reached.");
+      if (!running) state("The server cannot be reached.");
     }
     await new Promise((done) => setTimeout(done, 2000));
   }
   model = (await (await fetch("v1/models")).json()).data[0].id;
   $("model").textContent = `Ask ${model} about a video.`;
-  if (!running) state(video?.id ? "" : "Choose a video.");
+  if (!running) state(video?.id ? here() : "Choose a video.");
 }
 
-$("file").addEventListener("change", (event) => choose(event.target.files[0]));
+$("file").addEventListener("change", (event) => {
+  choose(event.target.files[0]);
+  event.target.value = "";  // so that the same file can be chosen again
+});
 for (const name of ["dragover", "dragleave", "drop"]) {
   document.addEventListener(name, (event) => {
     event.preventDefault();
