@@ -51,7 +51,10 @@ ALLOWED: dict[str, set[str]] = {
     "journal": {"files"},
     "niah": {*CORE, "prefix", "synth", "needle", "grade", "looks", "remote", "stats", "journal"},
     "longvid": {*CORE, "synth", "needle", "grade", "looks", "remote", "journal", "strict"},
-    "eval": {*CORE, "prefix", "synth", "needle", "grade", "stats", "journal", "session", "facts", "show", "sheet"},
+    "eval": {
+        *CORE,
+        *("prefix", "synth", "needle", "grade", "stats", "journal", "remote", "session", "facts", "show", "sheet"),
+    },
     "bench": {*CORE, "prefix", "cost", "synth"},
     "serve": {*CORE, "prefix", "evidence"},
     "sheet": {"video"},
