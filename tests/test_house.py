@@ -46,14 +46,15 @@ ALLOWED: dict[str, set[str]] = {
     "__init__": CORE,
     "train": {*BELOW_CHAT, "cost", "synth", "strict"},
     "needle": {"config", "files", "video", "synth"},
-    "grade": {"synth"},
-    **{name: set() for name in ("looks", "remote", "strict", "stats")},
+    "grade": {"synth", "times"},
+    **{name: set() for name in ("looks", "remote", "strict", "stats", "times")},
     "journal": {"files"},
     "niah": {*CORE, "prefix", "synth", "needle", "grade", "looks", "remote", "stats", "journal"},
-    "longvid": {*CORE, "synth", "needle", "grade", "looks", "remote", "journal", "strict"},
+    "longvid": {*CORE, "synth", "needle", "grade", "looks", "remote", "journal", "strict", "times"},
     "eval": {
         *CORE,
-        *("prefix", "synth", "needle", "grade", "stats", "journal", "remote", "session", "facts", "show", "sheet"),
+        *("prefix", "synth", "needle", "grade", "times", "stats", "journal", "remote", "session", "facts", "show"),
+        "sheet",
     },
     "bench": {*CORE, "prefix", "cost", "synth"},
     "serve": {*CORE, "prefix", "evidence"},
@@ -87,7 +88,7 @@ ALLOWED: dict[str, set[str]] = {
 }
 # Commands: they end as a command ends, show bars, and one measures what a user would get.
 ALSO = {
-    "train/report.py": {"chat", "grade", "stats", "needle", "prefix", "show", "errors"},
+    "train/report.py": {"chat", "grade", "times", "stats", "needle", "prefix", "show", "errors"},
     "train/tiny.py": {"errors"},
     "train/command.py": {"show"},
     "train/ablate.py": {"show", "errors"},

@@ -11,8 +11,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
-from ..grade import LETTERS, Interval
+from ..grade import LETTERS
 from ..journal import digest
+from ..times import Interval
 
 FIELDS = (
     *("id", "video", "question", "options", "answer", "reference", "interval", "judge"),
@@ -221,7 +222,7 @@ def _truth(row: Mapping[str, Any]) -> Truth:
         raise Wrong("wrong field", f"one of 'options', 'reference', 'interval' and 'judge' is needed, there is {told}")
     if given == ["options"]:
         return *_options(row), (), None, ()
-    if row.get("answer") is not None:
+    if "answer" in row:
         raise Wrong("wrong field", f"'answer' is the letter of an option, and there are none beside {given[0]!r}")
     if given == ["interval"]:
         return (), 0, (), _interval(row["interval"]), ()
