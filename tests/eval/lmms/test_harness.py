@@ -16,6 +16,7 @@ from command import run
 from haystacks import serving
 
 from videochat_flash.eval import judging
+from videochat_flash.grade import LETTERS
 
 pytest.importorskip("lmms_eval", reason="lmms-eval has an environment of its own: make eval-env, then make test-eval")
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -102,7 +103,7 @@ def test_every_benchmark_from_its_own_files_to_its_figures(tmp_path: Path, capsy
         assert run(capsys, "rows", name, *some.files, "--videos", some.videos, "--out", out, "--task", *said).code == 0
         task = out.with_suffix(".yaml").read_text()
         names.append(task.partition("\n")[0].removeprefix("task: "))
-    model = f"pretrained=flash-tiny,max_frames=64,cache={tmp_path / 'cache'}"
+    model = f"pretrained=flash-tiny,num_frames=8,cache={tmp_path / 'cache'}"
     with serving(lambda _: "{'pred': 'yes', 'score': 4}") as server:
         judge = {judging.URL: server.url, judging.MODEL: "some-judge"}
         done, found = lmms_eval(tmp_path, "--tasks", ",".join(names), "--model_args", model, **judge)
@@ -127,5 +128,5 @@ def test_a_broken_video_ends_it_without_results(tmp_path: Path, capsys: pytest.C
     assert run(capsys, *rows).code == 0
     (video,) = some.videos.rglob("*.mp4")
     video.write_bytes(b"no video")
-    done, found = lmms_eval(tmp_path, "--tasks", "mlvu_paper", "--model_args", "pretrained=flash-tiny")
+    done, found = lmms_eval(tmp_path, "--tasks", "mlvu_paper", "--model_args", "pretrained=flash-tiny,num_frames=8")
     assert found is None and "1 of 3 requests failed, nothing is scored" in done.stdout + done.stderr

@@ -72,6 +72,8 @@ def test_what_the_model_was_started_with_goes_before_what_a_task_says(tmp_path: 
     assert found.decoding.max_new_tokens == 16
     found = read(tmp_path, user(VIDEO, text("What?")), task=task, given={"max_frames": 64, "keep": "'4:0.5,8:0.25'"})
     assert found.media[0].sampling == Sampling("reference", 64) and found.keep == (Drop(4, 0.5), Drop(8, 0.25))
+    found = read(tmp_path, user(VIDEO, text("What?")), task=task, given={"num_frames": 8})
+    assert found.media[0].sampling == Sampling("count", 640, num_frames=8) and found.keep == ()
 
 
 @pytest.mark.parametrize(

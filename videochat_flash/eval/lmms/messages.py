@@ -20,7 +20,8 @@ from ...video import Sampling
 
 Message = Mapping[str, Any]
 NEW_TOKENS = 1024  # at most, where a task says nothing
-LOOKS = ("max_frames", "policy", "fps", "num_frames", "keep", "keep_by")  # arguments of the model that tasks may give
+RULES = ("policy", "fps", "num_frames"), ("keep", "keep_by"), ("max_frames",)  # arguments that belong together
+LOOKS = tuple(name for rule in RULES for name in rule)
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def read_request(
 
     Args:
         messages: as lmms-eval's chat tasks give them.
-        generation: arguments of a task; what it says of frames and dropout counts where ``given`` says nothing.
+        generation: arguments of a task; what it says of frames and dropout counts where ``given`` has no such rule.
         given: of ``LOOKS``, what the model was started with.
         own: the model's way of choosing tokens.
         pictures: folder to which pictures that are in memory are written.
@@ -63,7 +64,12 @@ def read_request(
     Raises:
         ValueError: media that the model does not know, turns that do not alternate, arguments that cannot be.
     """
-    look = {name: given.get(name) if given.get(name) is not None else generation.get(name) for name in LOOKS}
+    look = {
+        name: said.get(name)
+        for rule in RULES
+        for said in [given if any(given.get(name) is not None for name in rule) else generation]
+        for name in rule
+    }
     sampling = sampling_of(look)
     media, turns = [], list[Turn]()
     for message in messages:
