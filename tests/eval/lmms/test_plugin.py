@@ -38,6 +38,10 @@ def stand_in() -> dict[str, ModuleType]:
         def rank(self) -> int:
             return int(self._rank)
 
+        @property
+        def world_size(self) -> int:
+            return int(self._world_size)
+
     @dataclass
     class TokenCounts:
         input_tokens: int | None = None
@@ -193,6 +197,13 @@ def test_a_failure_raises_and_is_no_answer(
     assert seen == {"0.mp4": 1} and found == started(plugin, model).generate_until(requests(plugin, films))
 
 
+def test_a_failure_of_one_process_ends_them_all(plugin: Any, model: Path, tmp_path: Path) -> None:
+    made = started(plugin, model)
+    made._world_size = 2
+    with pytest.raises(SystemExit, match=r"vcflash: 1 of 4 requests failed"):
+        made.generate_until(requests(plugin, [tmp_path / "none.mp4"]))
+
+
 def test_many_videos_in_a_row_that_fail_end_it(
     plugin: Any, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -231,7 +242,7 @@ def test_repeated_requests_draw_their_own_answers(plugin: Any, model: Path, film
 @pytest.mark.parametrize(
     ("how", "words"),
     [
-        ({"max_num_frames": 512}, "no argument max_num_frames; of frames and dropout: max_frames"),
+        ({"max_num_frames": 512}, "no argument max_num_frames; of frames and dropout: policy, fps"),
         ({"dtype": "int8"}, "dtype 'int8' is not known"),
         ({"batch_size": "auto"}, "batch_size must be a number"),
         ({"keep": "99:0.5"}, "99"),

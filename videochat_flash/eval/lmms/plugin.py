@@ -113,6 +113,7 @@ class VideoChatFlashChat(lmms):  # type: ignore[misc]
 
         Raises:
             Unanswered: some could not be answered. With a ``cache`` all others are asked first, and kept.
+            SystemExit: the same, where this is one of several processes: the launcher then ends them all.
             ValueError: messages or arguments that the model does not take.
         """
         with tempfile.TemporaryDirectory() as folder, keeping(self.cache, self.settings, self.rank) as (there, add):
@@ -211,7 +212,10 @@ class VideoChatFlashChat(lmms):  # type: ignore[misc]
         kept = (
             "name a cache=FOLDER to keep the others" if self.cache is None else f"the others are kept in {self.cache}"
         )
-        raise Unanswered(f"{len(failed)} of {of} requests failed, nothing is scored, {kept}; the first: {failed[0]}")
+        told = f"{len(failed)} of {of} requests failed, nothing is scored, {kept}; the first: {failed[0]}"
+        if self.world_size > 1:  # lmms-eval would catch all else, and leave the other processes waiting for this one
+            raise SystemExit(f"{MODEL_ID}: {told}")
+        raise Unanswered(told)
 
 
 def _by_media(requests: Iterable[Request]) -> list[Request]:
