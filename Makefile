@@ -45,8 +45,8 @@ eval-tiny: install  ## ask the embedded model the synthetic suite: eight drawn v
 # for, and with what it uses. A task of its own may need more: pip says what.
 EVAL := .venv-eval
 LMMS_EVAL := lmms_eval==0.7.3
-LMMS_USES := accelerate aiohttp datasets evaluate httpx jinja2 loguru pandas pytablewriter python-dotenv pytz pyyaml \
-  requests sacrebleu tenacity tqdm transformers
+LMMS_USES := accelerate aiohttp datasets decord evaluate httpx jinja2 loguru opencv-python-headless pandas \
+  pytablewriter python-dotenv pytz pyyaml requests sacrebleu tenacity tqdm transformers
 
 eval-env: $(EVAL)/.installed  ## create .venv-eval, in which lmms-eval and this package both work
 

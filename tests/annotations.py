@@ -113,9 +113,9 @@ def video_mme(at: Path) -> Set:
         film(at / "videos" / f"vid{i}.mp4")
         rows.append({
             "video_id": f"00{i}", "duration": ("short", "medium", "long")[i], "domain": "Knowledge",
-            "sub_category": "Biology", "url": "", "videoID": f"vid{i}", "question_id": f"00{i}-1",
-            "task_type": "Counting", "question": "Q?", "options": ["A. one", "B. two", "C. three", "D. A. Four."],
-            "answer": answer,
+            "sub_category": "Biology & Medicine", "url": "", "videoID": f"vid{i}", "question_id": f"00{i}-1",
+            "task_type": "Counting Problem", "question": "Q?", "answer": answer,
+            "options": ["A. one", "B. two", "C. three", "D. A. Four."],
         })  # fmt: skip
     (at / "subtitle").mkdir()
     timed = "{}\n00:00:0{} --> 00:00:0{}\n{}\n\n"

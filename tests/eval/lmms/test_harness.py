@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -92,6 +93,25 @@ def test_a_task_of_its_own_kind_runs_unchanged_and_flash_tiny_sees(
     assert told["seen"] >= 0.8 > told["blind"]
     (one, *_) = samples(tmp_path, "cards")
     assert one["token_counts"][0]["input_tokens"] > one["token_counts"][0]["output_tokens"] > 0
+
+
+def test_its_tasks_of_these_benchmarks_run_unchanged(tmp_path: Path) -> None:
+    """Data where they look for it: the annotations in place of a repository, the videos as if they were fetched."""
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    for name, repository, videos in (("video-mme", "Video-MME", "videomme/data"), ("charades-sta", "charades_sta", "")):
+        some, home = SETS[name](tmp_path / name), tmp_path / "lmms-eval" / repository
+        home.mkdir(parents=True)
+        parquet.write_table(arrow.Table.from_pylist(json.loads(some.files[0].read_text())), home / "test.parquet")
+        shutil.copytree(some.videos, tmp_path / "hf" / (videos or "charades_sta/Charades_v1_480"))
+    model = "pretrained=flash-tiny,num_frames=8"
+    done, found = lmms_eval(tmp_path, "--tasks", "videomme,temporal_grounding_charades", "--model_args", model)
+    assert found is not None, done.stdout + done.stderr
+    assert 0 <= found["results"]["videomme"]["videomme_perception_score,none"] <= 100
+    assert 0 <= found["results"]["temporal_grounding_charades"]["charades_sta_mIOU,none"] <= 1
+    assert (
+        len(list(samples(tmp_path, "videomme"))) == 3
+        and len(list(samples(tmp_path, "temporal_grounding_charades"))) == 2
+    )
 
 
 def test_every_benchmark_from_its_own_files_to_its_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
