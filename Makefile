@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 PIP := $(BIN)/pip --disable-pip-version-check --quiet --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install test long check demo eval-tiny report-tiny bench tiny ablations clean
+.PHONY: help install test long check demo eval-tiny eval-env test-eval report-tiny bench tiny ablations clean
 
 help:  ## print these lines
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,28 @@ eval-tiny: install  ## ask the embedded model the synthetic suite: eight drawn v
 	$(BIN)/vcflash synth suite --out runs/suite
 	$(BIN)/vcflash eval runs/suite/suite.jsonl --prompt question --out runs/suite/flash-tiny
 
+# lmms-eval asks for another PyAV and for a torchvision that has no build beside this torch: it comes without what it asks
+# for, and with what it uses. A task of its own may need more: pip says what.
+EVAL := .venv-eval
+LMMS_EVAL := lmms_eval==0.7.3
+LMMS_USES := accelerate aiohttp datasets decord evaluate httpx jinja2 loguru opencv-python-headless pandas \
+  pytablewriter python-dotenv pytz pyyaml requests sacrebleu tenacity tqdm transformers
+
+eval-env: $(EVAL)/.installed  ## create .venv-eval, in which lmms-eval and this package both work
+
+$(EVAL)/.installed: pyproject.toml constraints-eval.txt
+	test -x $(EVAL)/bin/pip || $(PYTHON) -m venv $(EVAL)
+	$(EVAL)/bin/pip --disable-pip-version-check --quiet install $(TORCH)
+	grep -v '^torch==' constraints-eval.txt > $(EVAL)/constraints.txt
+	$(EVAL)/bin/python -c 'from importlib.metadata import version; print("torch==" + version("torch"))' >> $(EVAL)/constraints.txt
+	PIP_CONSTRAINT=$(EVAL)/constraints.txt $(EVAL)/bin/pip --disable-pip-version-check --quiet install \
+	  $(LMMS_USES) pytest hypothesis beartype -e '.[eval]'
+	$(EVAL)/bin/pip --disable-pip-version-check --quiet install --no-deps $(LMMS_EVAL)
+	touch $@
+
+test-eval: eval-env  ## the tests of our model and tasks in lmms-eval itself, minutes
+	HF_HUB_OFFLINE=1 $(EVAL)/bin/pytest -rs tests/eval/lmms
+
 report-tiny: install  ## measure the embedded model; SEED= and HAYSTACK= change the videos
 	$(BIN)/python -m videochat_flash.train.report $(if $(SEED),--seed $(SEED)) $(if $(HAYSTACK),--haystack '$(HAYSTACK)')
 
@@ -71,6 +93,6 @@ tiny: install  ## train the embedded model anew by recipes/tiny, stage after sta
 ablations: install  ## the paper's ablations in small, three seeds each; a stopped one goes on
 	for folder in recipes/ablations/*/; do $(BIN)/python -m videochat_flash.train.ablate $$folder || exit; done
 
-clean:  ## remove .venv and every cache
-	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+clean:  ## remove both environments and every cache
+	rm -rf .venv $(EVAL) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -113,9 +113,9 @@ def video_mme(at: Path) -> Set:
         film(at / "videos" / f"vid{i}.mp4")
         rows.append({
             "video_id": f"00{i}", "duration": ("short", "medium", "long")[i], "domain": "Knowledge",
-            "sub_category": "Biology", "url": "", "videoID": f"vid{i}", "question_id": f"00{i}-1",
-            "task_type": "Counting", "question": "Q?", "options": ["A. one", "B. two", "C. three", "D. A. Four."],
-            "answer": answer,
+            "sub_category": "Biology & Medicine", "url": "", "videoID": f"vid{i}", "question_id": f"00{i}-1",
+            "task_type": "Counting Problem", "question": "Q?", "answer": answer,
+            "options": ["A. one", "B. two", "C. three", "D. A. Four."],
         })  # fmt: skip
     (at / "subtitle").mkdir()
     timed = "{}\n00:00:0{} --> 00:00:0{}\n{}\n\n"
@@ -157,6 +157,23 @@ def videoeval_pro(at: Path) -> Set:
     return Set([path], at / "videos", None, ["B"], {"qa_type"})
 
 
+def videoeval_pro_open(at: Path) -> Set:
+    """The same, for answers in words."""
+    some = videoeval_pro(at)
+    return Set(some.files, some.videos, None, ["two"], some.axes)
+
+
+def vdc(at: Path) -> Set:
+    """A file for each aspect, a video in each line."""
+    name = film(at / "videos" / "abc.mp4").removesuffix(".mp4")
+    pairs = [{"question": f"Q{i}?", "answer": f"a{i}", "category": "x"} for i in range(2)]
+    files = []
+    for aspect in ("camera", "short", "background", "main_object", "detailed"):
+        files.append(at / f"VDC_{aspect}.jsonl")
+        files[-1].write_text(json.dumps({name: pairs}) + "\n")
+    return Set(files, at / "videos", None, ["A caption."] * 5, {"aspect"})
+
+
 SETS = {
     "mvbench": mvbench,
     "perception-test": perception_test,
@@ -167,3 +184,4 @@ SETS = {
     "charades-sta": charades_sta,
     "videoeval-pro": videoeval_pro,
 }
+JUDGED = {"videoeval-pro-open": videoeval_pro_open, "vdc": vdc}

@@ -12,28 +12,6 @@ from videochat_flash.synth import ask, make_scene
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
-    [
-        ("From 12 to 15 seconds.", (12, 15)),
-        ("It is shown from 12 to 15 seconds", (12, 15)),
-        ("from 12.5 s to 15.25 s", (12.5, 15.25)),
-        ("From 0 seconds to 1 second.", (0, 1)),
-        ("From 3 to 5 seconds. Yes, from 3 to 5 seconds.", (3, 5)),
-        ("From 3 to 5 seconds or from 7 to 9 seconds.", None),
-        ("From 15 to 12 seconds.", None),
-        ("From 12 to 12 seconds.", None),
-        ("12 to 15 seconds", None),
-        ("From 12 to 15", None),
-        ("From twelve to 15 seconds.", None),
-        ("From 1 to 2 sections", None),
-        ("", None),
-    ],
-)
-def test_an_interval_is_read_in_one_form_only(text: str, found: tuple[float, float] | None) -> None:
-    assert grade.interval(text) == found
-
-
-@pytest.mark.parametrize(
     ("one", "other", "share"),
     [
         ((0, 4), (0, 4), 1.0),

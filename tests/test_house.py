@@ -47,12 +47,16 @@ ALLOWED: dict[str, set[str]] = {
     "__init__": CORE,
     "train": {*BELOW_CHAT, "cost", "synth", "strict"},
     "needle": {"config", "files", "video", "synth"},
-    "grade": {"synth"},
-    **{name: set() for name in ("looks", "remote", "strict", "stats", "cluster")},
+    "grade": {"synth", "times"},
+    **{name: set() for name in ("looks", "remote", "strict", "stats", "times", "cluster")},
     "journal": {"files"},
     "niah": {*CORE, "prefix", "steady", "synth", "needle", "grade", "looks", "remote", "stats", "journal"},
-    "longvid": {*CORE, "cluster", "synth", "needle", "grade", "looks", "remote", "journal", "strict"},
-    "eval": {*CORE, "prefix", "synth", "needle", "grade", "stats", "journal", "session", "facts", "show", "sheet"},
+    "longvid": {*CORE, "cluster", "synth", "needle", "grade", "looks", "remote", "journal", "strict", "times"},
+    "eval": {
+        *CORE,
+        *("prefix", "synth", "needle", "grade", "times", "stats", "journal", "remote", "session", "facts", "show"),
+        "sheet",
+    },
     "bench": {*CORE, "prefix", "steady", "cost", "synth"},
     "serve": {*CORE, "prefix", "steady", "evidence", "cluster"},
     "sheet": {"video"},
@@ -86,7 +90,7 @@ ALLOWED: dict[str, set[str]] = {
 }
 # Commands: they end as a command ends, show bars, and one measures what a user would get.
 ALSO = {
-    "train/report.py": {"chat", "grade", "stats", "needle", "prefix", "show", "errors"},
+    "train/report.py": {"chat", "grade", "times", "stats", "needle", "prefix", "show", "errors"},
     "train/tiny.py": {"errors"},
     "train/command.py": {"show"},
     "train/ablate.py": {"show", "errors"},

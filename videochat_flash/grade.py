@@ -11,23 +11,12 @@ from collections.abc import Hashable, Iterable, Sequence
 from typing import TypeVar
 
 from .synth import CHARACTERS, COLOURS, SHAPES
+from .times import Interval, interval
 
-Interval = tuple[float, float]  # seconds
 Key = TypeVar("Key", bound=Hashable)
 
-UNIT = r"\s*(?:seconds|second|secs|sec|s)\b"
-SPAN = re.compile(rf"\bfrom\s+(\d+(?:\.\d+)?)(?:{UNIT})?\s+to\s+(\d+(?:\.\d+)?){UNIT}", re.IGNORECASE)
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"  # of options
 SIGN = re.compile(rf"\b(?:digit|letter|character)\s+([{''.join(CHARACTERS)}])\b")
-
-
-def interval(text: str) -> Interval | None:
-    """The one interval that a text states as ``From 12 to 15 seconds``; None where there is none, or more than one."""
-    found = {(float(start), float(end)) for start, end in SPAN.findall(text)}
-    if len(found) != 1:
-        return None
-    [(start, end)] = found
-    return (start, end) if start < end else None
 
 
 def iou(one: Interval, other: Interval) -> float:

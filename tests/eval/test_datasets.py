@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from annotations import SETS, Set, dump, film, longvideobench, mlvu, mvbench, video_mme
-from command import Done, run, small_model
+from command import Done, run
+from PIL import Image
 from questionnaires import Told, quiet
 
 from videochat_flash.eval import score, subtitles
@@ -19,14 +20,11 @@ from videochat_flash.eval.prompts import prompt
 from videochat_flash.eval.run import read_results
 from videochat_flash.eval.run import run as ask_all
 from videochat_flash.eval.subtitles import Line, shown, white_lines
+from videochat_flash.grade import LETTERS
 from videochat_flash.journal import read_run
+from videochat_flash.video import Sampling, decode, plan, probe
 
 pytestmark = pytest.mark.usefixtures("unchecked")
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_model(tmp_path_factory.mktemp("models"))
 
 
 def written(name: str, some: Set, out: Path, capsys: pytest.CaptureFixture[str], said: bool = True) -> Done:
@@ -34,8 +32,10 @@ def written(name: str, some: Set, out: Path, capsys: pytest.CaptureFixture[str],
     return run(capsys, "rows", name, *some.files, "--videos", some.videos, "--out", out, *more)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SETS)
-def test_from_annotations_to_scores(name: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_from_annotations_to_scores(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Asked in the paper's words, of which flash-tiny knows none: that all arrives and is read is what counts."""
     some = SETS[name](tmp_path / "data")
     out = tmp_path / "rows.jsonl"
     done = written(name, some, out, capsys)
@@ -46,7 +46,7 @@ def test_from_annotations_to_scores(name: str, model: Path, tmp_path: Path, caps
     assert len(flaws) == wrong and {axis for one in items for axis, _ in one.groups} == some.axes
     assert set(BENCHMARKS[name].axes) <= some.axes
 
-    asked = ["eval", out, "--out", tmp_path / "run", "--model", model, "--benchmark", name, "--prompt", "paper"]
+    asked = ["eval", out, "--out", tmp_path / "run", "--benchmark", name, "--prompt", "paper"]
     told = run(capsys, *asked, "--policy", "reference", "--keep", "off", "--no-blind", "--allow-missing", "--json")
     facts = json.loads(told.out)
     assert told.code == 0 and facts["counts"]["answered"] == len(items) and facts["counts"]["failed"] == 0
@@ -57,6 +57,69 @@ def test_from_annotations_to_scores(name: str, model: Path, tmp_path: Path, caps
     facts = score.summary(items, flaws, read_results(tmp_path / "oracle"), read_run(tmp_path / "oracle"), name)
     row = facts["answers" if facts["answers"] else "intervals"]["all"]
     assert row["score"] == row["reference"] == 1.0 and facts["reference"] == BENCHMARKS[name].title
+
+
+def cards_in(name: str, at: Path, capsys: pytest.CaptureFixture[str], shift: float = 0.0) -> Set:
+    """A data set in its own format whose film flash-tiny knows: which card is where, asked in words.
+
+    Args:
+        name: of the benchmark.
+        at: its folder.
+        shift: seconds by which stretches of the film lie beside what is asked about.
+    """
+    film, told = at / "videos" / "film.mp4", at / "truth.json"
+    film.parent.mkdir(parents=True)
+    drawn = ["--haystack", "procedural", "--frames", 48, "--questions", 8, "--seed", 7, "--out", film, "--truth", told]
+    assert run(capsys, "synth", "needle", *drawn).code == 0
+    words = {"character": ["P", "E", "L", "5"], "colour": ["white", "yellow", "red"], "shape": ["diamond", "triangle"]}
+    asked = [one for one in json.loads(told.read_text()) if one["kind"] in words]
+    both = ("question", "answer")
+    every = [{**{field: one[field] for field in both}, "candidates": words[one["kind"]]} for one in asked]
+    gold: list[str | None] = [one["answer"] for one in every]
+    if name == "mvbench":  # cut to a stretch
+        cut = [(one["seconds"][0] + shift - 2, one["seconds"][1] + shift + 2) for one in asked]
+        rows = [
+            {**one, "video": "film.mp4", "start": max(0.0, start), "end": min(48.0, end)}
+            for one, (start, end) in zip(every, cut, strict=True)
+        ]
+        return Set([dump(at / "action_sequence.json", rows)], film.parent, None, gold, {"task"})
+    if name == "lvbench":  # a folder of frames
+        folder = film.parent / "00000001"
+        folder.mkdir()
+        info = probe(film)
+        for chunk in decode(info, plan(info, Sampling("count", num_frames=48)), 224):
+            for second, pixels in zip(chunk.seconds, chunk.pixels, strict=True):
+                Image.fromarray(pixels).save(folder / f"frame_{second:05.0f}.png")
+        rows = [{**one, "video": folder.name, "type": "tv", "question_type": ["reasoning"]} for one in every]
+        return Set([dump(at / "lvbench_clean.json", rows)], film.parent, None, gold, {"type", "ability"})
+    more = {"duration": "short", "domain": "d", "sub_category": "s", "task_type": "t", "videoID": "film"}
+    rows = [
+        {**more, "question": one["question"], "options": one["candidates"]}
+        | {"answer": LETTERS[one["candidates"].index(one["answer"])]}
+        for one in every
+    ]
+    return Set([dump(at / "test.json", rows)], film.parent, None, gold, {"duration"})
+
+
+def right(name: str, some: Set, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> float:
+    """How many flash-tiny answers right, from the data set's own files to the score."""
+    assert written(name, some, tmp_path / "rows.jsonl", capsys).code == 0
+    asked = ["eval", tmp_path / "rows.jsonl", "--out", tmp_path / "run", "--prompt", "question", "--no-blind", "--json"]
+    done = run(capsys, *asked)
+    assert done.code == 0, done.err
+    return float(json.loads(done.out)["answers"]["all"]["score"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mvbench", "lvbench", "video-mme"])
+def test_flash_tiny_sees_what_a_data_set_shows(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Videos, stretches of them and folders of frames arrive at the model as what they are."""
+    assert right(name, cards_in(name, tmp_path / "data", capsys), tmp_path, capsys) >= 0.8
+
+
+@pytest.mark.slow
+def test_and_nothing_of_it_in_another_stretch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert right("mvbench", cards_in("mvbench", tmp_path / "data", capsys, 8.0), tmp_path, capsys) < 0.5
 
 
 def rows_of(name: str, some: Set, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:

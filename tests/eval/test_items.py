@@ -13,6 +13,7 @@ from videochat_flash.eval.items import Item, counted, read_items
 
 GOOD = {"id": "a", "video": "v.mp4", "question": "Who?", "options": ["x", "y"], "answer": "B"}
 TIME = {"id": "a", "video": "v.mp4", "question": "When?", "interval": [1, 2.5]}
+BARE = {key: TIME[key] for key in ("id", "video", "question")}
 
 
 def read(folder: Path, *some: Any) -> tuple[list[Item], list[Any]]:
@@ -73,6 +74,11 @@ def test_a_mark_is_of_what_is_asked_not_of_what_is_right(tmp_path: Path) -> None
         ({**GOOD, "reference": "x"}, "wrong field", "there is options and reference"),
         ({key: TIME[key] for key in ("id", "video", "question")}, "wrong field", "there is none"),
         ({**TIME, "answer": "A"}, "wrong field", "none beside 'interval'"),
+        *(
+            ({**BARE, "judge": judge}, "wrong field", "'judge' must be a list of questions with their answers")
+            for judge in ([], "x", [1], [{"question": "Q?"}], [{"question": "Q?", "answer": " "}])
+        ),
+        ({**BARE, "judge": [{"question": "Q?", "answer": "a"}]}, "no judge", "its task of lmms-eval asks one"),
         ({**TIME, "interval": [2, 1]}, "wrong interval", "does not end after it starts"),
         ({**TIME, "interval": [1, 1]}, "wrong interval", "[1, 1]"),
         ({**TIME, "interval": [-1, 1]}, "wrong interval", "at 0 or later"),

@@ -9,8 +9,9 @@ import pytest
 
 from videochat_flash.eval import reference, scorers
 from videochat_flash.eval.scorers import EMPTY, RIGHT, UNPARSED, WRONG, Score
-from videochat_flash.grade import LETTERS, Interval
+from videochat_flash.grade import LETTERS
 from videochat_flash.stats import wilson
+from videochat_flash.times import Interval
 
 OPTIONS = ("a red kite", "a blue kite", "two kites", "none")
 RULES: dict[str, reference.Reader] = {

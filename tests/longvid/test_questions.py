@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from longvid_corpus import ACTS, told, video
 from longvid_corpus import film as filmed
 
-from videochat_flash.grade import LETTERS, interval
+from videochat_flash.grade import LETTERS
 from videochat_flash.longvid import ask, scan, sieve
 from videochat_flash.longvid.ask import by_templates, parse_list
 from videochat_flash.longvid.records import FAMILIES, FILM, Aside, Event, Film, Note, Question, line_of, parse
@@ -23,6 +23,7 @@ from videochat_flash.longvid.settings import Ask, Setting, Sieve, Source, Weave
 from videochat_flash.longvid.templates import drafts
 from videochat_flash.longvid.truth import CHECKS, right
 from videochat_flash.longvid.weave import alike, entities, time_line
+from videochat_flash.times import interval
 
 SIX = tuple((10.0 * i, 10.0 * i + 10, text) for i, text in enumerate(ACTS))
 

@@ -66,6 +66,12 @@ class How:
     new_tokens: int | None = None
 
 
+def settings_of(vc: VideoChatFlash, name: str) -> dict[str, object]:
+    """By what a model is known: two trainings of one name are two models."""
+    dtype = str(vc.model.dtype).removeprefix("torch.")
+    return {"model": name, "tower": vc.made_by, "decoder": decoder_mark(vc), "dtype": dtype}
+
+
 class Ours:
     """A model of ours, taking the likeliest token always.
 
@@ -80,10 +86,7 @@ class Ours:
         self.vc, self.how, self.facts = vc, how, facts
         self.plan: Plan = vc.model.config.keep if how.keep is None else how.keep
         self.settings: dict[str, object] = {
-            "model": name,
-            "tower": vc.made_by,
-            "decoder": decoder_mark(vc),
-            "dtype": str(vc.model.dtype).removeprefix("torch."),
+            **settings_of(vc, name),
             "keep": plan_text(self.plan),
             "frames": {name: value for name, value in vars(how.sampling).items() if value is not None},
             "prompt": how.wording if how.wording != "paper" else f"paper ({how.benchmark})",

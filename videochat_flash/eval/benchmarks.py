@@ -36,6 +36,8 @@ BENCHMARKS: dict[str, Benchmark] = {
     "lvbench": Benchmark("LVBench", reference.mvbench, ("type", "ability"), "answered"),
     "charades-sta": Benchmark("Charades-STA", reference.mvbench, ()),
     "videoeval-pro": Benchmark("VideoEval-Pro, multiple choice", reference.mvbench, ("qa_type",)),
+    "videoeval-pro-open": Benchmark("VideoEval-Pro", reference.mvbench, ("qa_type",)),
+    "vdc": Benchmark("VDC", reference.mvbench, ("aspect",)),
 }
 
 

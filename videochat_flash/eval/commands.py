@@ -205,11 +205,13 @@ def rows(
     videos: options.Videos,
     out: options.RowsOut,
     subtitles: options.Subtitles = None,
+    task: options.Task = False,
 ) -> None:
     """Turn a public benchmark's own annotations into a file of questions for eval."""
     from ..files import beside
     from .datasets import Media, write_rows
     from .items import counted, read_items
+    from .lmms.written import name_of, task_of
 
     check_target(out)
     if not videos.is_dir():
@@ -219,11 +221,18 @@ def rows(
         raise ValueError(f"{', '.join(map(str, files))}: there are no questions in it")
     with beside(out) as part:
         part.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in made), encoding="utf-8")
-    items, flaws = read_items(out)
+    items, flaws = read_items(out, judge=True)
     if flaws:
         text = f"{len(flaws)} of {len(made)} rows cannot be asked ({counted(flaws)}), the first: {flaws[0]}"
         warnings.warn(text, stacklevel=2)
     typer.echo(f"{out}: {len(items)} questions about {len({one.name for one in items})} videos")
+    if task:
+        path = out.with_suffix(".yaml")
+        with beside(path) as part:
+            part.write_text(task_of(benchmark, items, out), encoding="utf-8")
+        typer.echo(
+            f"{path}: the task {name_of(benchmark, items)}; lmms-eval finds it with --include_path {path.parent}"
+        )
 
 
 def ground(

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from ..grade import LETTERS
+from .judges import ASPECTS
+from .prompts import CAPTION
 from .subtitles import read_lines, shown, white_lines
 
 Record = Mapping[str, Any]
@@ -73,7 +75,7 @@ def write_rows(benchmark: str, files: Iterable[Path], media: Media) -> Iterator[
             except (KeyError, TypeError, IndexError, AttributeError) as error:
                 text = f"{type(error).__name__}: {error}"
                 raise ValueError(f"{path}, record {number}: not in the format of {benchmark} ({text})") from None
-            yield {"id": f"{path.stem}-{number}", **row}
+            yield {"id": f"{path.stem}-{number}", **row, "meta": {"benchmark": benchmark}}
 
 
 def read_records(path: Path) -> list[Record]:
@@ -178,6 +180,22 @@ def _videoeval_pro(record: Record, file: str, media: Media) -> Row:
     return row | {"group": {"qa_type": record["qa_type"]}}
 
 
+def _videoeval_pro_open(record: Record, file: str, media: Media) -> Row:
+    pair = {"question": record["question"], "answer": record["answer_text"]}
+    row = {"video": media.video(record["video"]), "question": record["question"], "judge": [pair]}
+    return row | {"group": {"qa_type": record["qa_type"]}}
+
+
+def _vdc(record: Record, file: str, media: Media) -> Row:
+    [(name, asked)] = record.items()
+    found = [aspect for aspect in ASPECTS if re.search(rf"(^|_){aspect}(_|$)", re.sub(r"\W", "_", file.lower()))]
+    if len(found) != 1:
+        raise ValueError(f"{file}: its name must tell which captions it is about, one of {', '.join(ASPECTS)}")
+    pairs = [{"question": one["question"], "answer": one["answer"]} for one in asked]
+    row = {"video": media.video(name if Path(name).suffix else f"{name}.mp4"), "question": CAPTION[found[0]]}
+    return row | {"judge": pairs, "group": {"aspect": found[0]}}
+
+
 def _choice(video: str, question: str, options: Iterable[str], answer: str) -> Row:
     return {"video": video, "question": question, "options": list(options), "answer": answer}
 
@@ -191,4 +209,6 @@ READERS: dict[str, Callable[[Record, str, Media], Row]] = {
     "lvbench": _lvbench,
     "charades-sta": _charades,
     "videoeval-pro": _videoeval_pro,
+    "videoeval-pro-open": _videoeval_pro_open,
+    "vdc": _vdc,
 }

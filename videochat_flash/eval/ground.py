@@ -11,13 +11,12 @@ import numpy as np
 from .. import session
 from ..chat import Reply, Stopwatch, VideoChatFlash
 from ..files import beside
-from ..grade import Interval
 from ..session import Manner, Source
 from ..sheet import contact_sheet
 from ..sight import Sight
+from ..times import Interval, interval
 from ..video import Sampling, VideoInfo, decode, plan
 from .prompts import Wording, grounding
-from .times import interval
 
 FRAMES = 8  # of a strip at most
 THUMB = 320  # pixels that its pictures are decoded to

@@ -11,15 +11,17 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
-from ..grade import LETTERS, Interval
+from ..grade import LETTERS
 from ..journal import digest
+from ..times import Interval
 
 FIELDS = (
-    *("id", "video", "question", "options", "answer", "reference", "interval"),
+    *("id", "video", "question", "options", "answer", "reference", "interval", "judge"),
     *("group", "start", "end", "subtitles", "meta"),
 )
+NO_OPTION, NO_JUDGE = "answer not among options", "no judge"  # kinds of flaws
 MOST_QUESTION = 50_000  # characters; a model refuses more
-Kind = Literal["choice", "reference", "interval"]
+Kind = Literal["choice", "reference", "interval", "judged"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Item:
         answer: index of the right option.
         references: texts that are right, where it has no options.
         interval: the seconds that are asked for, where it is about those.
+        judged: questions with their right answers, by which a judge holds what was said against the truth.
         groups: its labels, one or several on each axis.
         start: the second at which the model begins to look; None is the beginning.
         end: the second at which it stops; None is the end.
@@ -49,6 +52,7 @@ class Item:
     answer: int = 0
     references: tuple[str, ...] = ()
     interval: Interval | None = None
+    judged: tuple[tuple[str, str], ...] = ()
     groups: tuple[tuple[str, tuple[str, ...]], ...] = ()
     start: float | None = None
     end: float | None = None
@@ -57,6 +61,8 @@ class Item:
     @property
     def kind(self) -> Kind:
         """How it is scored."""
+        if self.judged:
+            return "judged"
         return "choice" if self.options else "reference" if self.references else "interval"
 
     @property
@@ -91,18 +97,22 @@ class Flaw:
         return f"line {self.line}{f' (id {self.id!r})' if self.id else ''}: {self.text}"
 
 
-class _Wrong(ValueError):
-    """What is wrong with a row."""
+class Wrong(ValueError):
+    """What is wrong with a row, and its kind, for counting."""
 
     def __init__(self, kind: str, text: str) -> None:
         super().__init__(text)
         self.kind = kind
 
 
-def read_items(path: Path) -> tuple[list[Item], list[Flaw]]:
+def read_items(path: Path, judge: bool = False) -> tuple[list[Item], list[Flaw]]:
     """All rows of a JSONL file that can be asked, and all others with what is wrong with them.
 
     Videos are looked for beside the file, unless their paths are absolute. Empty lines are no rows.
+
+    Args:
+        path: of the file.
+        judge: whether there is one, for the rows that need it.
 
     Raises:
         FileNotFoundError: no such file.
@@ -122,12 +132,16 @@ def read_items(path: Path) -> tuple[list[Item], list[Flaw]]:
         row: Mapping[str, Any] = {}
         try:
             row = _row(line)
-            item = _item(row, path.parent)
+            item = item_of(row, path.parent)
+            if not item.video.exists():
+                raise Wrong("missing video", f"its video {item.video} is missing")
+            if item.judged and not judge:
+                raise Wrong(NO_JUDGE, "its answers need a judge: its task of lmms-eval asks one")
             if item.id in seen:
-                raise _Wrong("duplicated id", f"its id is that of line {seen[item.id]}, too")
+                raise Wrong("duplicated id", f"its id is that of line {seen[item.id]}, too")
             seen[item.id] = number
             items.append(item)
-        except _Wrong as error:
+        except Wrong as error:
             name = row.get("id", "")
             flaws.append(Flaw(number, name if isinstance(name, str) else "", error.kind, str(error)))
     if not items and not flaws:
@@ -144,38 +158,45 @@ def _row(line: str) -> Mapping[str, Any]:
     try:
         row = json.loads(line)
     except ValueError as error:
-        raise _Wrong("not JSON", f"it is not JSON: {error}") from None
+        raise Wrong("not JSON", f"it is not JSON: {error}") from None
     if not isinstance(row, dict):
-        raise _Wrong("not JSON", "it is not a JSON object")
+        raise Wrong("not JSON", "it is not a JSON object")
     return row
 
 
-def _item(row: Mapping[str, Any], folder: Path) -> Item:
+def item_of(row: Mapping[str, Any], folder: Path) -> Item:
+    """A row as an item; whether its video is there is not looked at.
+
+    Args:
+        row: as JSON has it.
+        folder: that its video is looked for in.
+
+    Raises:
+        Wrong: a row that cannot be asked.
+    """
     for name in row:
         if name not in FIELDS:
             near = get_close_matches(name, FIELDS, 1)
             hint = f"is {near[0]!r} meant? " if near else ""
-            raise _Wrong("wrong field", f"field {name!r} is not known: {hint}further facts go into 'meta'")
+            raise Wrong("wrong field", f"field {name!r} is not known: {hint}further facts go into 'meta'")
     name, question = _text(row, "video"), _text(row, "question")
     if len(question) > MOST_QUESTION:
-        raise _Wrong("wrong field", f"the question has {len(question)} characters, more than {MOST_QUESTION}")
-    options, answer, references, interval = _truth(row)
+        raise Wrong("wrong field", f"the question has {len(question)} characters, more than {MOST_QUESTION}")
+    options, answer, references, interval, judged = _truth(row)
     start, end = _window(row)
     subtitles = row.get("subtitles")
     if subtitles is not None and not isinstance(subtitles, str):
-        raise _Wrong("wrong field", f"'subtitles' must be a text, a line each, not {subtitles!r}")
-    video = folder / name
-    if not video.exists():
-        raise _Wrong("missing video", f"its video {video} is missing")
+        raise Wrong("wrong field", f"'subtitles' must be a text, a line each, not {subtitles!r}")
     return Item(
         _text(row, "id"),
         name,
-        video,
+        folder / name,
         question,
         options,
         answer,
         references,
         interval,
+        judged,
         tuple(_groups(row.get("group"))),
         start,
         end,
@@ -186,59 +207,74 @@ def _item(row: Mapping[str, Any], folder: Path) -> Item:
 def _text(row: Mapping[str, Any], name: str) -> str:
     value = row.get(name)
     if not isinstance(value, str) or not value.strip():
-        raise _Wrong("wrong field", f"{name!r} must be a text, not {value!r}")
+        raise Wrong("wrong field", f"{name!r} must be a text, not {value!r}")
     return value
 
 
-def _truth(row: Mapping[str, Any]) -> tuple[tuple[str, ...], int, tuple[str, ...], Interval | None]:
-    """Options with the answer's index, references, or an interval: exactly one of these."""
-    given = [name for name in ("options", "reference", "interval") if row.get(name) is not None]
+Truth = tuple[tuple[str, ...], int, tuple[str, ...], Interval | None, tuple[tuple[str, str], ...]]
+
+
+def _truth(row: Mapping[str, Any]) -> Truth:
+    """Options with the answer's index, references, an interval, or what a judge asks: exactly one of these."""
+    given = [name for name in ("options", "reference", "interval", "judge") if row.get(name) is not None]
     if len(given) != 1:
         told = " and ".join(given) or "none"
-        raise _Wrong("wrong field", f"one of 'options', 'reference' and 'interval' is needed, there is {told}")
+        raise Wrong("wrong field", f"one of 'options', 'reference', 'interval' and 'judge' is needed, there is {told}")
     if given == ["options"]:
-        return *_options(row), (), None
+        return *_options(row), (), None, ()
     if "answer" in row:
-        raise _Wrong("wrong field", f"'answer' is the letter of an option, and there are none beside {given[0]!r}")
+        raise Wrong("wrong field", f"'answer' is the letter of an option, and there are none beside {given[0]!r}")
     if given == ["interval"]:
-        return (), 0, (), _interval(row["interval"])
+        return (), 0, (), _interval(row["interval"]), ()
+    if given == ["judge"]:
+        return (), 0, (), None, _judged(row["judge"])
     words = row["reference"]
     references = [words] if isinstance(words, str) else words
     if not isinstance(references, list) or not all(isinstance(one, str) and one.strip() for one in references):
-        raise _Wrong("wrong field", f"'reference' must be a text, or a list of them, not {words!r}")
+        raise Wrong("wrong field", f"'reference' must be a text, or a list of them, not {words!r}")
     if not references:
-        raise _Wrong("wrong field", "'reference' is an empty list")
-    return (), 0, tuple(references), None
+        raise Wrong("wrong field", "'reference' is an empty list")
+    return (), 0, tuple(references), None, ()
+
+
+def _judged(value: object) -> tuple[tuple[str, str], ...]:
+    pairs = value if isinstance(value, list) else []
+    whole = [one for one in pairs if isinstance(one, dict) and set(one) >= {"question", "answer"}]
+    told = tuple((one["question"], one["answer"]) for one in whole)
+    words = [isinstance(one, str) and one.strip() for pair in told for one in pair]
+    if not told or len(told) != len(pairs) or not all(words):
+        raise Wrong("wrong field", f"'judge' must be a list of questions with their answers, not {value!r}")
+    return told
 
 
 def _options(row: Mapping[str, Any]) -> tuple[tuple[str, ...], int]:
     options, answer = row["options"], row.get("answer")
     if not isinstance(options, list) or not all(isinstance(one, str) and one.strip() for one in options):
-        raise _Wrong("wrong field", f"'options' must be a list of texts, not {options!r}")
+        raise Wrong("wrong field", f"'options' must be a list of texts, not {options!r}")
     if not 1 <= len(options) <= len(LETTERS):
-        raise _Wrong("wrong field", f"there must be 1 to {len(LETTERS)} options, not {len(options)}")
+        raise Wrong("wrong field", f"there must be 1 to {len(LETTERS)} options, not {len(options)}")
     letters = LETTERS[: len(options)]
     if not isinstance(answer, str) or len(answer) != 1 or answer not in letters:
         text = f"answer {answer!r} is not among its options: give a letter from A to {letters[-1]}"
-        raise _Wrong("answer not among options", text)
+        raise Wrong(NO_OPTION, text)
     return tuple(options), letters.index(answer)
 
 
 def _interval(value: object) -> Interval:
     if not isinstance(value, list) or len(value) != 2 or not all(_is_second(one) for one in value):
-        raise _Wrong("wrong interval", f"'interval' must be [start, end] in seconds, not {value!r}")
+        raise Wrong("wrong interval", f"'interval' must be [start, end] in seconds, not {value!r}")
     start, end = map(float, value)
     if not 0 <= start < end:
-        raise _Wrong("wrong interval", f"'interval' [{start:g}, {end:g}] does not end after it starts, at 0 or later")
+        raise Wrong("wrong interval", f"'interval' [{start:g}, {end:g}] does not end after it starts, at 0 or later")
     return start, end
 
 
 def _window(row: Mapping[str, Any]) -> tuple[float | None, float | None]:
     start, end = row.get("start"), row.get("end")
     if not all(one is None or _is_second(one) for one in (start, end)):
-        raise _Wrong("wrong field", f"'start' and 'end' must be seconds, not {start!r} and {end!r}")
+        raise Wrong("wrong field", f"'start' and 'end' must be seconds, not {start!r} and {end!r}")
     if (start or 0) < 0 or (end is not None and end <= (start or 0)):
-        raise _Wrong("wrong field", f"'end' {end} must come after 'start' {start or 0}, and that at 0 or later")
+        raise Wrong("wrong field", f"'end' {end} must come after 'start' {start or 0}, and that at 0 or later")
     return None if start is None else float(start), None if end is None else float(end)
 
 
@@ -252,9 +288,9 @@ def _groups(value: object) -> Iterator[tuple[str, tuple[str, ...]]]:
         return
     axes = {"group": value} if isinstance(value, str) else value
     if not isinstance(axes, dict):
-        raise _Wrong("wrong field", f"'group' must be a text, or an object of texts, not {value!r}")
+        raise Wrong("wrong field", f"'group' must be a text, or an object of texts, not {value!r}")
     for axis, labels in axes.items():
         listed = [labels] if isinstance(labels, str) else labels
         if not isinstance(listed, list) or not listed or not all(isinstance(one, str) and one for one in listed):
-            raise _Wrong("wrong field", f"'group' {axis!r} must be a text, or a list of them, not {labels!r}")
+            raise Wrong("wrong field", f"'group' {axis!r} must be a text, or a list of them, not {labels!r}")
         yield axis, tuple(dict.fromkeys(listed))

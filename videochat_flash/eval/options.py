@@ -27,12 +27,22 @@ NoBlind = Annotated[
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="Ask the first rows only.", rich_help_panel=_HOW)]
 Name = Literal[
-    "mvbench", "perception-test", "longvideobench", "mlvu", "video-mme", "lvbench", "charades-sta", "videoeval-pro"
+    "mvbench",
+    "perception-test",
+    "longvideobench",
+    "mlvu",
+    "video-mme",
+    "lvbench",
+    "charades-sta",
+    "videoeval-pro",
+    "videoeval-pro-open",
+    "vdc",
 ]
 Benchmark = Annotated[Name, typer.Argument(metavar="BENCHMARK", help="As mvbench; another name lists them all.")]
 Annotations = Annotated[list[Path], typer.Argument(metavar="FILE...", help="Its annotations: .json, .jsonl, .parquet.")]
 Videos = Annotated[Path, typer.Option(help="Folder of its videos, anywhere below which each is found by its name.")]
 Subtitles = Annotated[Path | None, typer.Option(help="Folder of its subtitles; they are left out where none is named.")]
+Task = Annotated[bool, typer.Option("--task", help="Write a task of lmms-eval beside the file of rows, too.")]
 RowsOut = Annotated[Path, typer.Option("--out", "-o", help="The JSONL file to write.")]
 Bench = Annotated[
     Name,

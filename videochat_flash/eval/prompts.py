@@ -61,6 +61,14 @@ PAPER_TIMES = (  # of Charades-STA; the example in it is an item of the test set
     "light on' happens in the 24.3 - 30.4 seonds. Now I will give you the textual sentence: {question}. "
     "Please return its start time and end time."
 )
+PAPER_OPEN = "{question} Keep the answer short and concise."  # of VideoEval-Pro
+CAPTION = {  # one for each of VDC's captions; the authors draw from lists that are not part of this project
+    "camera": "Describe how the camera moves and how the shots are framed, from the beginning to the end.",
+    "short": "Describe this video in one sentence.",
+    "background": "Describe the background of this video: the place, the things in it, and how it changes.",
+    "main_object": "Describe the main object of this video: how it looks, what it does, and how it changes.",
+    "detailed": "Describe this video in detail: what happens, who and what is in it, where it is, and the camera.",
+}
 
 
 def prompt(item: Item, wording: Wording, benchmark: str = "mvbench") -> str:
@@ -72,6 +80,8 @@ def prompt(item: Item, wording: Wording, benchmark: str = "mvbench") -> str:
     """
     if wording == "question":
         return item.question
+    if item.kind == "judged":
+        return PAPER_OPEN.format(question=item.question) if benchmark == "videoeval-pro-open" else item.question
     if item.kind == "choice":
         return _choices(item, _paper_layout(item, benchmark) if wording == "paper" else FULL, wording)
     asked = grounding(item.question, wording) if item.kind == "interval" else item.question

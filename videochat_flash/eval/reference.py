@@ -17,7 +17,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ..grade import LETTERS, Interval
+from ..grade import LETTERS
+from ..times import Interval
 
 Reader = Callable[[str, Sequence[str], np.random.Generator], str | None]
 

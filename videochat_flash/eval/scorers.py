@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..grade import Interval, iou, option
-from .times import interval
+from ..grade import iou, option
+from ..times import Interval, interval
 
 RIGHT, WRONG, UNPARSED, EMPTY = "right", "wrong", "unparsed", "empty"
 VERDICTS = (RIGHT, WRONG, UNPARSED, EMPTY)

@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..grade import SPAN, interval, iou, option
+from ..grade import iou, option
 from ..journal import digest
 from ..remote import Refused
+from ..times import interval
 from .answers import Answers
 from .hide import MAKER as DRAWN
 from .records import Aside, Event, Film, Note, Question, line_of
@@ -35,6 +36,8 @@ BLIND = "Answer from general knowledge, without seeing the video. Give the answe
 BLIND_TOKENS = 64
 OVERLAP = 0.5  # of a blind answer's interval with the true one, from which on it counts as right
 LESSER = re.compile("is|are|was|were|be|at|to|from|of|in|on|and|or|seconds?|s|it|this")
+UNIT = r"\s*(?:seconds|second|secs|sec|s)\b"
+SPAN = re.compile(rf"\bfrom\s+(\d+(?:\.\d+)?)(?:{UNIT})?\s+to\s+(\d+(?:\.\d+)?){UNIT}", re.IGNORECASE)
 MOMENT = re.compile(r"\bat\s+(\d+(?:\.\d+)?)\s+seconds\b", re.IGNORECASE)
 Ask = Callable[[Film, Question], str]
 

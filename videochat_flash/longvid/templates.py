@@ -102,7 +102,7 @@ def said_time(seconds: float) -> str:
 
 
 def span(start: float, end: float) -> str:
-    """``12 to 25 seconds``; what ``grade.interval`` reads behind ``From``."""
+    """``12 to 25 seconds``; what ``times.interval`` reads behind ``From``."""
     return f"{said_time(start)} to {said_time(end)} seconds"
 
 

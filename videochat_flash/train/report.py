@@ -31,6 +31,7 @@ from ..needle import CHAINS, MOST_HOPS, PROCEDURAL, make_needle
 from ..prefix import prepare
 from ..stats import wilson
 from ..synth import ALL_KINDS, ATTRIBUTES, COLOURS, DIGITS, DIRECTIONS, HOPS, KINDS, SHAPES, SPEEDS, Question
+from ..times import interval
 from ..video import Sampling
 
 OWN = "default"  # names the model's own dropout plan
@@ -243,7 +244,7 @@ def _joint_rows(frames: int, keep: str, group: Sequence[Record]) -> Iterator[Row
 
 def _overlap_row(frames: int, keep: str, group: Sequence[Record]) -> Row:
     """Mean overlap; by chance it is that of an answer with another question's truth."""
-    truths = [grade.interval(one.truth) or (0.0, 0.0) for one in group]
+    truths = [interval(one.truth) or (0.0, 0.0) for one in group]
     scores = [grade.grounding(one.answers[keep], truth) for one, truth in zip(group, truths, strict=True)]
     blind = [grade.grounding(one.blind, truth) for one, truth in zip(group, truths, strict=True)]
     pairs = [grade.iou(one, other) for i, one in enumerate(truths) for other in truths[:i]]

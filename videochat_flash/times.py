@@ -1,8 +1,8 @@
 """Reads an interval of time out of an answer, in whatever form people and models write one; nothing is guessed.
 
-``grade.interval`` knows the one form that flash-tiny is taught. Here are all of them: ``2.5 - 7``, ``from 2.5 to 7
-seconds``, ``2.5s–7s``, ``between 2 and 7 s``, ``[2.5, 7]``, ``1:02 - 1:20.5``, ``0:01:02 to 0:01:20``, ``1 min 2 s to
-1 min 20 s``, ``starts at 2.5 s and ends at 7 s``, ``{"start": 2.5, "end": 7}``.
+``2.5 - 7``, ``from 2.5 to 7 seconds``, ``2.5s–7s``, ``between 2 and 7 s``, ``[2.5, 7]``, ``1:02 - 1:20.5``,
+``0:01:02 to 0:01:20``, ``1 min 2 s to 1 min 20 s``, ``starts at 2.5 s and ends at 7 s``, ``{"start": 2.5, "end": 7}``.
+flash-tiny is taught one of them, ``From 12 to 15 seconds.``
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from ..grade import Interval
+Interval = tuple[float, float]  # seconds
 
 _NUMBER = r"\d+(?:\.\d+)?"
 _HOURS, _MINUTES, _SECONDS = (
