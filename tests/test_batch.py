@@ -149,11 +149,14 @@ def test_what_is_no_row_is_told_before_anything_is_done(
     assert done.code == 1 and words in done.err and len(done.lines) == 1 and not (tmp_path / "out.jsonl").exists()
 
 
-def test_a_file_that_holds_something_else_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("words", ["my notes\nand more", "my notes", "my notes\n", '{"a": 1}\n', '{"no end'])
+def test_a_file_that_holds_something_else_is_left_alone(
+    words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     asked, out = written(tmp_path / "in.jsonl", ROWS), tmp_path / "notes.txt"
-    out.write_text("my notes\nand more")
+    out.write_text(words)
     done = run(capsys, "batch", asked, out)
-    assert done.code == 1 and "something else" in done.err and out.read_text() == "my notes\nand more"
+    assert done.code == 1 and "something else" in done.err and out.read_text() == words
 
 
 # On Ray.
