@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from command import ROOT
+from command import ROOT, ray_began
 from openai import OpenAI
 
 PATIENCE = 600.0  # seconds: machines that test are busy
@@ -87,9 +87,17 @@ class Served:
     def ready(self) -> None:
         """Wait until the model is loaded."""
         end = time.monotonic() + PATIENCE
-        while self.request("GET", "/ready").status != 200:
+        while self._status() != 200:
+            ray_began(self.log.read_text())
             assert self.process.poll() is None and time.monotonic() < end, self.log.read_text()
             time.sleep(0.2)
+
+    def _status(self) -> int:
+        """Of /ready; 0 where nobody answers."""
+        try:
+            return self.request("GET", "/ready").status
+        except OSError:
+            return 0
 
     def told(self) -> dict[str, float]:
         """What /metrics tells."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import ROOT, run, small_model, start
+from command import ROOT, ray_began, run, small_model, start
 from videos import make
 
 from videochat_flash import batch, batch_cluster
@@ -149,11 +149,14 @@ def test_what_is_no_row_is_told_before_anything_is_done(
     assert done.code == 1 and words in done.err and len(done.lines) == 1 and not (tmp_path / "out.jsonl").exists()
 
 
-def test_a_file_that_holds_something_else_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("words", ["my notes\nand more", "my notes", "my notes\n", '{"a": 1}\n', '{"no end'])
+def test_a_file_that_holds_something_else_is_left_alone(
+    words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     asked, out = written(tmp_path / "in.jsonl", ROWS), tmp_path / "notes.txt"
-    out.write_text("my notes\nand more")
+    out.write_text(words)
     done = run(capsys, "batch", asked, out)
-    assert done.code == 1 and "something else" in done.err and out.read_text() == "my notes\nand more"
+    assert done.code == 1 and "something else" in done.err and out.read_text() == words
 
 
 # On Ray.
@@ -184,6 +187,7 @@ def test_two_workers_of_a_ray_cluster_write_what_one_process_writes(
     assert run(capsys, "batch", asked, here, *common).code == 1
     process = start("batch", asked, there, *common, "--ray-address", "local", "--workers", 2)
     out, err = process.communicate(timeout=600)
+    ray_began(err)
     assert (process.returncode, out) == (1, f"{there}: 4 answered, 4 failed, 0 were there\n"), err
     assert plain(there) == plain(here) and there.read_text().count("\n") == len(ROWS)
 
@@ -198,7 +202,11 @@ def test_a_run_on_ray_that_is_killed_goes_on_and_leaves_no_process(
     process = start("batch", asked, out, *common, "--ray-address", "local", "--workers", 2)
     end = time.monotonic() + 600
     while not out.exists() or out.read_text().count("\n") < 5:
-        assert process.poll() is None and time.monotonic() < end, process.communicate()
+        if process.poll() is not None:
+            told = process.communicate()
+            ray_began(told[1])
+            raise AssertionError(told)
+        assert time.monotonic() < end
         time.sleep(0.02)
     left = ray_processes(process.pid)
     os.kill(process.pid, signal.SIGKILL)
@@ -207,7 +215,8 @@ def test_a_run_on_ray_that_is_killed_goes_on_and_leaves_no_process(
     assert 5 <= there < len(rows) and left
     few = written(tmp_path / "few.jsonl", rows[: there + 20])
     again = start("batch", few, out, *common, "--ray-address", "local", "--workers", 2)
-    told, err = again.communicate(timeout=600)
+    _, err = again.communicate(timeout=600)
+    ray_began(err)
     assert again.returncode == 0, err
     assert {row["id"] for row in rows[: there + 20]} <= set(read(out)) and len(read(out)) == out.read_text().count("\n")
     alone = tmp_path / "alone.jsonl"
@@ -256,6 +265,7 @@ if __name__ == "__main__":
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         timeout=600,
     )
+    ray_began(done.stderr)
     expected = [f"{row} answered" for row in (0, 1, 2)] + [f"3 {batch_cluster.LOST}", "4 answered"]
     assert done.stdout.splitlines() == expected, done.stderr
 
@@ -265,5 +275,6 @@ def test_a_model_that_is_not_there_ends_it_in_one_line_on_ray_too(ray: None, fil
     asked, out = written(tmp_path / "in.jsonl", ROWS[:1]), tmp_path / "out.jsonl"
     process = start("batch", asked, out, "--model", tmp_path / "nothing", "--root", films, "--ray-address", "local")
     _, err = process.communicate(timeout=600)
+    ray_began(err)
     assert process.returncode == 1 and "nothing" in err and len(err.splitlines()) == 1, err
     assert not out.read_text()

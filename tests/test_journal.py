@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command import ROOT
@@ -63,6 +64,38 @@ def test_a_file_is_written_by_one_process_alone(tmp_path: Path) -> None:
     with journal.appending(path) as log:
         log.add({"id": "a"})
     assert path.read_text().count("\n") == 1
+
+
+def test_some_lines_can_go_while_the_lock_is_held(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    path.write_text("".join(f'{{"id":{number}}}\n' for number in range(6)))
+    with journal.appending(path) as log:
+        log.keep(lambda line: int(json.loads(line)["id"]) % 2 == 0)
+        with pytest.raises(ValueError, match="being written"), journal.appending(path):
+            pass
+        log.add({"id": 6})
+    assert [values["id"] for _, values in journal.read_lines(path)] == [0, 2, 4, 6]
+    with pytest.raises(ZeroDivisionError), journal.appending(path) as log:
+        log.keep(lambda line: 1 // 0 > 0)
+    assert len(list(journal.read_lines(path))) == 4 and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_whose_place_was_taken_before_it_was_locked_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "results.jsonl"
+    path.write_text("")
+    lock = journal.fcntl.flock
+
+    def late(file: Any, how: int) -> None:
+        (tmp_path / "new").write_text('{"id":0}\n')
+        (tmp_path / "new").replace(path)  # what another run does in ``keep``
+        lock(file, how)
+
+    monkeypatch.setattr(journal.fcntl, "flock", late)
+    with pytest.raises(ValueError, match="start again"), journal.appending(path):
+        pass
+    assert path.read_text() == '{"id":0}\n'
 
 
 def test_what_a_killed_process_had_added_stays_and_its_lock_goes(tmp_path: Path) -> None:

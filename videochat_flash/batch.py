@@ -24,6 +24,7 @@ from .video import Sampling, probe
 
 Told = Callable[[int, int], object]
 Line = Mapping[str, object]
+BEGIN = b'{"id": '  # of every line
 
 
 @dataclass(frozen=True)
@@ -113,12 +114,15 @@ def results(path: Path, retry: bool) -> Iterator[tuple[Log, set[str | int]]]:
 
 
 def _ids(path: Path) -> tuple[set[str | int], set[str | int]]:
-    """Of answers, and of failures."""
+    """Of answers, and of failures; a last line that was cut off is neither."""
     done: set[str | int] = set()
     failed: set[str | int] = set()
     try:
         for _, line in read_lines(path):
             (failed if "error" in line else done).add(line["id"])
+        cut = path.read_bytes().rpartition(b"\n")[2]
+        if cut[: len(BEGIN)] != BEGIN[: len(cut)]:
+            raise ValueError("the last line was none of a row")
     except (ValueError, TypeError, KeyError):
         raise ValueError(f"{path} holds something else than results: choose another file") from None
     return done, failed

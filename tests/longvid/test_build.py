@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from command import ROOT, finished, run, start
+from command import ROOT, finished, ray_began, run, start
 from longvid_corpus import ACTS, captions, corpus, film
 
 from videochat_flash.longvid import commands, scan, shots
@@ -116,6 +116,7 @@ def test_two_workers_of_a_ray_cluster_give_the_same_bytes(films: Path, built: Pa
     where = ("--ray-address", "local", "--workers", 2)
     process = start("longvid", "build", "--videos", films, "--out", out, "--license", "CC0", "--no-plots", *where)
     told, complaints = process.communicate(timeout=300)
+    ray_began(complaints)
     assert process.returncode == 0, complaints
     assert contents(out, FILES) == contents(built, FILES)
     assert not list((out / "journal").glob("*.todo"))

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command import ray_began, start
 from command import run as vcflash
-from command import start
 from serving import KEY, PATIENCE, Served, alive, children, serving
 from videos import make
 
@@ -188,6 +188,7 @@ def test_it_ends_with_all_that_it_has_started(model: Path, films: Path, tmp_path
 def test_a_model_that_is_not_there_ends_it_in_one_line(tmp_path: Path) -> None:
     process = start("serve", "--ray", "--model", tmp_path / "nothing", "--port", 0, "--store", tmp_path / "s")
     _, err = process.communicate(timeout=PATIENCE)
+    ray_began(err)
     assert process.returncode == 1 and "nothing" in err.splitlines()[-1] and "Traceback" not in err, err
 
 
