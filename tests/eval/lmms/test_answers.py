@@ -9,8 +9,9 @@ import pytest
 import videos
 
 from videochat_flash.config import Drop
-from videochat_flash.eval.lmms.answers import Answer, keeping, key_of
+from videochat_flash.eval.lmms.answers import keeping, key_of
 from videochat_flash.eval.lmms.messages import Medium, Wanted
+from videochat_flash.eval.together import Answer
 from videochat_flash.generate import Decoding
 from videochat_flash.prompt import Turn
 from videochat_flash.video import Sampling, VideoError

@@ -4,24 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from ...config import Plan
 from ...journal import appending, begin_run, damaged, digest, read_lines
 from ...video import probe
+from ..together import Answer
 from .messages import Wanted
 
-Add = Callable[[str, "Answer"], None]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What was answered, the rows of the prompt, and the tokens of the answer."""
-
-    text: str
-    rows: int
-    tokens: int
+Add = Callable[[str, Answer], None]
 
 
 def key_of(wanted: Wanted, keep: Plan, contents: dict[Path, str]) -> str:

@@ -21,9 +21,9 @@ from ...chat import Stopwatch
 from ...config import Plan, check_plan
 from ..ask import FAILURES, Unanswered, settings_of
 from ..run import IN_A_ROW
-from .answers import Answer, keeping, key_of
+from ..together import Answer, Seen, begin, finish, seen
+from .answers import keeping, key_of
 from .messages import LOOKS, Medium, Wanted, plan_of, read_request, sampling_of
-from .together import Seen, begin, finish, seen
 
 MODEL_ID = "vcflash"
 VERSION = "lmms-eval 1"  # of how requests are put to the model
