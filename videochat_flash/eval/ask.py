@@ -7,18 +7,17 @@ from typing import Protocol, runtime_checkable
 
 import torch
 
-from .. import session
 from ..chat import VideoChatFlash
 from ..config import Plan
 from ..facts import plan_text
-from ..prefix import Prefix, prepare
-from ..session import Manner, decoder_mark
-from ..sight import Sight
+from ..prompt import Turn
+from ..session import decoder_mark
 from ..video import Sampling
 from .items import Item
 from .prompts import Wording, prompt
+from .together import Seen, begin, finish, seen
 
-NEW_TOKENS = {"choice": 16, "reference": 64, "interval": 50}  # at most, of answers
+NEW_TOKENS = {"choice": 16, "reference": 64, "interval": 50, "judged": 1024}  # at most, of answers
 PROMPTS = "eval 1"  # version of the wording
 FAILURES = (ValueError, OSError, torch.OutOfMemoryError)  # of one question or video; the next one may do better
 
@@ -93,30 +92,27 @@ class Ours:
             "prompts": PROMPTS,
             "new_tokens": how.new_tokens or NEW_TOKENS,
         }
-        self.last: tuple[object, Sight | Unanswered] | None = None
-        self.begun: Prefix | None = None
+        self.last: tuple[object, Seen | Unanswered] | None = None
 
     def __call__(self, item: Item, blind: bool) -> Said:
         """Raises Unanswered for a video that cannot be seen, a prompt too long, and where memory does not suffice."""
-        sight = None if blind else self._seen(item)
+        what = Seen((), None) if blind else self._seen(item)
+        tokens = self.how.new_tokens or NEW_TOKENS[item.kind]
+        decoding = replace(self.vc.decoding, max_new_tokens=tokens, temperature=0.0)
+        turns = [Turn("user", prompt(item, self.how.wording, self.how.benchmark))]
         try:
-            tokens = self.how.new_tokens or NEW_TOKENS[item.kind]
-            manner = Manner(self.plan, {"max_new_tokens": tokens, "temperature": 0.0})
-            text = prompt(item, self.how.wording, self.how.benchmark)
-            begun = None if sight is None else self.begun
-            reply = session.say(self.vc, sight, text, manner, bars=False, prefix=begun)
+            (answer,) = finish(self.vc, [begin(self.vc, what, turns, self.plan, decoding)], decoding)
         except FAILURES as error:
             raise Unanswered(str(error)) from None
-        return Said(reply.text, reply.rows)
+        return Said(answer.text, answer.rows)
 
-    def _seen(self, item: Item) -> Sight:
+    def _seen(self, item: Item) -> Seen:
         """What the model sees of a video; the last one is remembered, one that cannot be seen as well."""
         if self.last is None or self.last[0] != item.look:
-            self.last, self.begun = None, None
+            self.last = None
             sampling = replace(self.how.sampling, start=item.start, end=item.end)
             try:
-                sight = self.vc.see(item.video, sampling)
-                self.last, self.begun = (item.look, sight), prepare(self.vc, sight, keep=self.plan)
+                self.last = (item.look, seen(self.vc, [self.vc.see(item.video, sampling)], self.plan))
             except FAILURES as error:
                 self.last = (item.look, Unanswered(str(error)))
         found = self.last[1]

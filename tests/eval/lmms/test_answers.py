@@ -9,8 +9,9 @@ import pytest
 import videos
 
 from videochat_flash.config import Drop
-from videochat_flash.eval.lmms.answers import Answer, keeping, key_of
+from videochat_flash.eval.lmms.answers import keeping, key_of
 from videochat_flash.eval.lmms.messages import Medium, Wanted
+from videochat_flash.eval.together import Answer
 from videochat_flash.generate import Decoding
 from videochat_flash.prompt import Turn
 from videochat_flash.video import Sampling, VideoError
@@ -31,10 +32,10 @@ def test_a_key_is_of_all_that_an_answer_depends_on(tmp_path: Path) -> None:
         replace(asked, turns=(Turn("user", "Why?"),)),
         replace(asked, decoding=Decoding(max_new_tokens=3)),
     ]
-    keys = {key_of(one, ()) for one in (asked, *others)} | {key_of(asked, (Drop(2, 0.5),))}
-    assert len(keys) == 8 and key_of(same, ()) == key_of(asked, ())
+    keys = {key_of(one, (), {}) for one in (asked, *others)} | {key_of(asked, (Drop(2, 0.5),), {})}
+    assert len(keys) == 8 and key_of(same, (), {}) == key_of(asked, (), {})
     with pytest.raises(VideoError):
-        key_of(replace(asked, media=(Medium(tmp_path / "none.mp4", Sampling()),)), ())
+        key_of(replace(asked, media=(Medium(tmp_path / "none.mp4", Sampling()),)), (), {})
 
 
 def test_answers_of_the_same_settings_are_found_again(tmp_path: Path) -> None:

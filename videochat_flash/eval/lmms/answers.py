@@ -4,37 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from ...config import Plan
 from ...journal import appending, begin_run, damaged, digest, read_lines
 from ...video import probe
+from ..together import Answer
 from .messages import Wanted
 
-Add = Callable[[str, "Answer"], None]
+Add = Callable[[str, Answer], None]
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What was answered, the rows of the prompt, and the tokens of the answer."""
-
-    text: str
-    rows: int
-    tokens: int
-
-
-def key_of(wanted: Wanted, keep: Plan) -> str:
+def key_of(wanted: Wanted, keep: Plan, contents: dict[Path, str]) -> str:
     """Digest of a request: the content of what is shown, the frames, the words, dropout and how tokens are chosen.
 
     Args:
         wanted: the request.
         keep: its dropout, the model's own where it says nothing.
+        contents: fingerprints of files that were looked into before; those of this request are added.
 
     Raises:
         VideoError: something that cannot be read.
     """
-    shown = [{"content": probe(one.path).fingerprint, **asdict(one.sampling)} for one in wanted.media]
+    for path in {one.path for one in wanted.media} - set(contents):
+        contents[path] = probe(path).fingerprint
+    shown = [{"content": contents[one.path], **asdict(one.sampling)} for one in wanted.media]
     words, drops = [asdict(turn) for turn in wanted.turns], [asdict(drop) for drop in keep]
     return digest([shown, words, drops, asdict(wanted.decoding)])
 

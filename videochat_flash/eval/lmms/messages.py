@@ -7,12 +7,11 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from PIL import Image
 
 from ... import session
-from ...chat import check_question
 from ...config import Plan
 from ...generate import Decoding
 from ...prompt import Turn
@@ -73,20 +72,17 @@ def read_request(
     sampling = sampling_of(look)
     media, turns = [], list[Turn]()
     for message in messages:
-        role, texts = message["role"], []
+        texts = []
         for part in _parts(message["content"]):
             if part["type"] == "text":
                 texts.append(str(part["text"]))
             else:
                 media.append(_medium(part, sampling, pictures))
-        _add(turns, "assistant" if role == "assistant" else "user", "\n".join(texts))
-    if (
-        not turns
-        or any(turn.role != ("user", "assistant")[i % 2] for i, turn in enumerate(turns))
-        or len(turns) % 2 == 0
-    ):
-        raise ValueError(f"a conversation alternates and ends with a question; here are {[one.role for one in turns]}")
-    check_question(turns[-1].text)
+        _add(turns, message["role"], "\n".join(texts))
+    if not turns or turns[0].role == "assistant" or turns[-1].role == "assistant":
+        raise ValueError(f"a conversation begins and ends with a question, not {[one.role for one in turns]}")
+    if not turns[-1].text.strip():
+        raise ValueError("the question is empty")
     return Wanted(tuple(media), tuple(turns), plan_of(look), decoding_of(generation, own))
 
 
@@ -144,11 +140,12 @@ def _parts(content: object) -> Iterator[Mapping[str, Any]]:
 
 
 def _add(turns: list[Turn], role: str, text: str) -> None:
-    """A turn; of two of one side (or of a system message before the first question), one."""
-    if turns and turns[-1].role == role:
+    """One more turn; of two of one side, and of a system message before a question, it makes one."""
+    side: Literal["user", "assistant"] = "assistant" if role == "assistant" else "user"
+    if turns and turns[-1].role == side:
         turns[-1] = replace(turns[-1], text=f"{turns[-1].text}\n{text}")
     else:
-        turns.append(Turn("assistant" if role == "assistant" else "user", text))
+        turns.append(Turn(side, text))
 
 
 def _medium(part: Mapping[str, Any], sampling: Sampling, pictures: Path) -> Medium:

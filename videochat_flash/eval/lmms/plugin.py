@@ -21,9 +21,9 @@ from ...chat import Stopwatch
 from ...config import Plan, check_plan
 from ..ask import FAILURES, Unanswered, settings_of
 from ..run import IN_A_ROW
-from .answers import Answer, keeping, key_of
+from ..together import Answer, Seen, begin, finish, seen
+from .answers import keeping, key_of
 from .messages import LOOKS, Medium, Wanted, plan_of, read_request, sampling_of
-from .together import Seen, begin, finish, seen
 
 MODEL_ID = "vcflash"
 VERSION = "lmms-eval 1"  # of how requests are put to the model
@@ -42,7 +42,7 @@ class Request:
         place: among all.
         wanted: what is to be answered.
         keep: its dropout.
-        key: of its answer; empty where something that is shown cannot be read.
+        key: of its answer; empty where nothing is kept, and where something that is shown cannot be read.
     """
 
     place: int
@@ -99,7 +99,7 @@ class VideoChatFlashChat(lmms):  # type: ignore[misc]
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             self.accelerator = Accelerator()
             self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes
-            device = device or str(self.accelerator.device)
+            device = str(self.accelerator.device) if device in (None, "cuda") else device  # each has its own
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         sampling_of(looks)  # raises now for what cannot be, not after loading
         keep = plan_of(looks)
@@ -131,7 +131,8 @@ class VideoChatFlashChat(lmms):  # type: ignore[misc]
                             self._give_up(failed, len(requests))
                     else:
                         answers[one.place] = answer
-                        add(one.key, answer)
+                        if one.key:
+                            add(one.key, answer)
                         failing.clear()
                     told(len(asked) - len(left) + done, len(asked), f"{len(failed)} failed" if failed else "")
             if failed:
@@ -148,7 +149,7 @@ class VideoChatFlashChat(lmms):  # type: ignore[misc]
 
     def _read(self, requests: Sequence[Instance], pictures: Path) -> list[Request]:
         """Every request that is not only there to make processes even; of a repeated one, each draws its own answer."""
-        found, times = [], Counter[tuple[str, object]]()
+        found, times, contents = [], Counter[tuple[str, object]](), dict[Path, str]()
         for place, one in enumerate(requests):
             _, to_messages, generation, doc, task, split = one.args
             if one.metadata.get("__padding_only__"):
@@ -164,7 +165,7 @@ class VideoChatFlashChat(lmms):  # type: ignore[misc]
             keep = self.vc.model.config.keep if wanted.keep is None else wanted.keep
             check_plan(keep, self.vc.model.config.llm)
             try:
-                key = key_of(wanted, keep)
+                key = "" if self.cache is None else key_of(wanted, keep, contents)
             except FAILURES:
                 key = ""  # it is told when it is asked
             found.append(Request(place, wanted, keep, key))

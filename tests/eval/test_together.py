@@ -10,7 +10,7 @@ import videos
 from command import small_model
 
 from videochat_flash import VideoChatFlash
-from videochat_flash.eval.lmms.together import begin, finish, seen
+from videochat_flash.eval.together import begin, finish, seen
 from videochat_flash.generate import Decoding
 from videochat_flash.prompt import Turn
 

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
-from ...chat import VideoChatFlash
-from ...config import Plan
-from ...generate import Decoding, Prefilled, decode, prefill
-from ...prefix import Prefix, prepare
-from ...prompt import Turn, render
-from ...sight import Sight
-from .answers import Answer
+from ..chat import VideoChatFlash
+from ..config import Plan
+from ..generate import Decoding, Prefilled, decode, prefill
+from ..prefix import Prefix, prepare
+from ..prompt import Turn, render
+from ..sight import Sight
 
 ROOM = 256  # tokens that a cache has room for from the start, at most
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was answered, the rows of the prompt, and the tokens of the answer."""
+
+    text: str
+    rows: int
+    tokens: int
 
 
 @dataclass(frozen=True)
@@ -40,16 +49,16 @@ def seen(vc: VideoChatFlash, sights: Sequence[Sight], keep: Plan) -> Seen:
 
 
 def begin(vc: VideoChatFlash, what: Seen, turns: Sequence[Turn], keep: Plan, decoding: Decoding) -> Begun:
-    """Prefill a conversation about what was seen.
+    """Prefill a conversation about what was seen, however long: benchmarks ask with the subtitles of an hour.
 
     Raises:
         ValueError: turns that do not alternate.
     """
     prompt, videos = render(vc.tokenizer, turns, what.sights), vc.tokens_of(what.sights)
-    rows, room = (
-        len(prompt.ids) + sum(one.shape[0] * one.shape[1] for one in videos),
-        min(decoding.max_new_tokens, ROOM),
-    )
+    rows = len(prompt.ids) + sum(one.shape[0] * one.shape[1] for one in videos)
+    room, limit = min(decoding.max_new_tokens, ROOM), vc.model.config.llm.max_positions
+    if rows > limit:
+        warnings.warn(f"{rows} rows are beyond the {limit} positions that the model was made for", stacklevel=2)
     if what.prefix is None:
         return Begun(prefill(vc.model, [prompt], [videos], keep, room), rows)
     what.prefix.check(prompt, videos)
