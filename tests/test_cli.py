@@ -23,8 +23,8 @@ from videochat_flash import Sampling, Sight, VideoChatFlash, cli
 from videochat_flash.config import RELEASES, parse_plan
 from videochat_flash.evidence import look
 from videochat_flash.model import VideoChatFlashModel
+from videochat_flash.mp4 import write
 from videochat_flash.prompt import Turn
-from videochat_flash.video import write
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # typer hands over another Context than it tells to annotate
 

@@ -11,10 +11,9 @@ import math
 import re
 import warnings
 from array import array
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,14 +22,12 @@ from jaxtyping import Float32, Float64, Int64, UInt8
 from PIL import Image, ImageOps
 
 from .config import PIXEL_MEAN, PIXEL_STD, VisionConfig
-from .files import beside
 
 CLIP = VisionConfig.clip_frames  # plans are whole clips of this many frames
 GROUP = 8  # one frame a second is counted in groups of this many (4 in training)
 STILLS = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 FORMATS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,gif,flv,asf,ogg"  # no playlists: they open other files and addresses
 TICK = 1e-3  # seconds; containers that count in milliseconds round by up to this
-SAME_BYTES = {"x264-params": "mbtree=0"}  # with it on, one write in seven came out a little different
 
 
 class VideoError(ValueError):
@@ -180,22 +177,20 @@ def plan(info: VideoInfo, sampling: Sampling, *, group: int = GROUP) -> SamplePl
 
 
 @contextmanager
-def _open(path: Path, mode: Literal["r", "w"] = "r") -> Iterator[tuple[Any, Any, Any]]:
-    """The library, a file opened with it, and (to read) the first stream in it of moving pictures."""
+def _open(path: Path) -> Iterator[tuple[Any, Any, Any]]:
+    """The library, a file opened with it, and the first stream in it of moving pictures."""
     import av
 
-    options = {"format_whitelist": FORMATS} if mode == "r" else {"movflags": "faststart", "fflags": "+bitexact"}
-    kind, stream, cover = None if mode == "r" else "mp4", None, av.stream.Disposition.attached_pic
+    options, cover = {"format_whitelist": FORMATS}, av.stream.Disposition.attached_pic
     try:  # "file:" lest a name such as "concat:a" be taken for a protocol
-        with av.open(f"file:{path.resolve()}", mode, kind, None, options, metadata_errors="replace") as container:
-            if mode == "r":
-                known = (one for one in container.streams.video if one.codec_context and not one.disposition & cover)
-                if (stream := next(known, None)) is None:
-                    found = ", ".join(s.type for s in container.streams) or "part of one: its index is missing"
-                    raise VideoError(f"{path} holds no video that can be decoded, only {found}")
+        with av.open(f"file:{path.resolve()}", "r", None, None, options, metadata_errors="replace") as container:
+            known = (one for one in container.streams.video if one.codec_context and not one.disposition & cover)
+            if (stream := next(known, None)) is None:
+                found = ", ".join(s.type for s in container.streams) or "part of one: its index is missing"
+                raise VideoError(f"{path} holds no video that can be decoded, only {found}")
             yield av, container, stream
     except av.FFmpegError as error:
-        doing = "read: give a whole mp4, mov, mkv, webm, avi, ts or gif" if mode == "r" else "written"
+        doing = "read: give a whole mp4, mov, mkv, webm, avi, ts or gif"
         raise VideoError(f"{path} cannot be {doing} ({error.strerror})") from error
 
 
@@ -359,41 +354,3 @@ def normalise(pixels: UInt8[np.ndarray, "n h w 3"]) -> Float32[np.ndarray, "n 3 
     levels = np.arange(256, dtype=np.float32)[:, None] / np.float32(255)
     table = (levels - np.array(PIXEL_MEAN, np.float32)) / np.array(PIXEL_STD, np.float32)
     return np.stack([table[pixels[..., channel], channel] for channel in range(3)], axis=1)
-
-
-def write(
-    path: str | Path,
-    frames: Iterable[UInt8[np.ndarray, "h w 3"]],
-    fps: float,
-    *,
-    crf: int = 18,
-    keys: Container[int] = (),
-) -> int:
-    """Writes an H.264 mp4, whole or not at all, the same bytes for the same frames. Odd sides grow by 1. Returns n.
-
-    A ``crf`` of 0 loses nothing but colour's finer half; ``keys`` are numbers of frames that are to be key frames.
-    """
-    path, count, shape = Path(path), 0, (0, 0, 3)
-    if not 0 < fps < math.inf:
-        raise ValueError(f"fps must be a positive number, not {fps}")
-    rate = Fraction(fps).limit_denominator(100_000)
-    with beside(path) as part, _open(part, "w") as (av, out, _):
-        options = {"crf": str(crf), "preset": "veryfast", "threads": "1", "forced-idr": "1", **SAME_BYTES}
-        stream = out.add_stream("libx264", rate=rate, options=options)
-        stream.pix_fmt, stream.codec_context.time_base = "yuv420p", Fraction(1, rate.numerator)
-        for count, frame in enumerate(frames, 1):
-            if count == 1:
-                shape = (*frame.shape[:2], 3)
-                stream.height, stream.width = (side + side % 2 for side in shape[:2])
-            if frame.shape != shape or frame.dtype != np.uint8:
-                raise ValueError(f"frame {count} is {frame.dtype}{frame.shape}: all must be uint8 (h, w, 3) alike")
-            even = np.pad(frame, ((0, shape[0] % 2), (0, shape[1] % 2), (0, 0)), "edge")
-            picture = av.VideoFrame.from_ndarray(even, format="rgb24").reformat(format="yuv420p")
-            picture.pts, picture.time_base = (count - 1) * rate.denominator, Fraction(1, rate.numerator)
-            if count - 1 in keys:
-                picture.pict_type = av.video.frame.PictureType.I
-            out.mux(stream.encode(picture))
-        if not count:
-            raise ValueError(f"{path} needs at least one frame")
-        out.mux(stream.encode(None))
-    return count
