@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from . import errors, show
-from .files import check_target
 from .options import (
     TINY,
     Device,
@@ -81,7 +80,7 @@ def batch(
         changes = {name: value for name, value in chosen.items() if value is not None}
         manner = session.Manner(session.plan_of(keep, keep_by), changes, stop or ())
     asked = room.read_rows(rows)
-    check_target(out)
+    errors.check_target(out)
     with room.results(out, retry) as (file, done):
         left = [row for row in asked if row.id not in done]
         failed = 0

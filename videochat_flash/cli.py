@@ -17,7 +17,6 @@ from . import __version__, errors, show
 from .batch_command import batch
 from .bench.commands import bench
 from .eval.commands import evaluate, ground, rows
-from .files import check_target
 from .longvid.commands import app as longvid
 from .needle_commands import app as synth
 from .niah.commands import app as niah
@@ -119,7 +118,7 @@ def ask(
             raise ValueError(f"{evidence} is not named .png: --evidence draws a PNG")
     chat.check_question(question)
     if evidence is not None:
-        check_target(evidence)
+        errors.check_target(evidence)
     source = session.open_source(video, sampling, watch)
     vc = session.load(model, revision, device, dtype, watch)
     with errors.usage():
@@ -220,7 +219,7 @@ def see(
         sampling = session.sampling_of(max_frames, fps, num_frames, start, end, policy)
         if out.suffix != ".safetensors":
             raise ValueError(f"{out} is not named .safetensors: ask and chat know a sight by that")
-    check_target(out)
+    errors.check_target(out)
     source = session.open_source(video, sampling, watch)
     if source.is_sight:
         raise ValueError(f"{video} is a sight already: give a video")
