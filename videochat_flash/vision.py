@@ -10,11 +10,11 @@ from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from .attention import attend
-from .config import VisionConfig
+from .config import PIXEL_MEAN, PIXEL_STD, VisionConfig
 
 PRETRAINED_GRID = 14  # UMT's position table is made for 14 x 14 patches; other grids interpolate it
 PRETRAINED_FRAMES = 4
@@ -66,6 +66,14 @@ def internvideo2_positions(frames: int, grid: int, width: int) -> Float[Tensor, 
     quarter, space = width // 4, width // 4 * 3 // 2
     table = torch.cat([encode(time, quarter), encode(column, space), encode(row, space)], dim=1)
     return torch.cat([torch.zeros(1, width, dtype=torch.float64), table]).float()
+
+
+def normalise(pixels: UInt8[Tensor, "... h w 3"]) -> Float[Tensor, "... 3 h w"]:
+    """RGB levels, on any device, as the towers see them: x / 255, less the mean, over the standard deviation."""
+    width, whole = pixels.shape[-2], torch.tensor(255.0, device=pixels.device)  # no number: a GPU would multiply
+    mean, std = (torch.tensor(one, device=pixels.device).repeat(width) for one in (PIXEL_MEAN, PIXEL_STD))
+    rows = pixels.flatten(-2).float().div_(whole).sub_(mean).div_(std)
+    return rows.unflatten(-1, (width, 3)).movedim(-1, -3)
 
 
 class PatchEmbed(nn.Module):

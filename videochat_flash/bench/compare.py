@@ -21,7 +21,8 @@ from ..prefix import prepare
 from ..prompt import Turn, render
 from ..show import Told
 from ..sight import Sight
-from ..video import Sampling, decode, normalise, plan, probe
+from ..video import Sampling, decode, plan, probe
+from ..vision import normalise
 from .gauge import Gauge, Reading, Spread
 from .models import CARD_PLAN
 from .readers import Reader, readers
@@ -138,8 +139,8 @@ def _seeing(vc: VideoChatFlash, count: int, setting: Setting, told: Told) -> Com
     def straightforward() -> None:
         for chunk in chunks:
             for at in range(0, len(chunk.seconds), clip):
-                pixels = torch.from_numpy(normalise(chunk.pixels[at : at + clip]))[None].to(vc.model.device)
-                plain[1](plain[0](pixels), clip).cpu()
+                pixels = torch.from_numpy(chunk.pixels[at : at + clip])[None].to(vc.model.device)
+                plain[1](plain[0](normalise(pixels)), clip).cpu()
 
     def ours() -> list[Sight]:
         return [vc.see(chunk) for chunk in chunks]

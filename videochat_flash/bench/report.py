@@ -122,6 +122,7 @@ def run_facts(run: Run, machine: Machine) -> Facts:
         "stages": stages,
         "sum_of_stages": _sum(run),
         "to_first_token": stage_facts(run.whole, machine),
+        "waited_for_frames": asdict(Spread.of(run.waited)),
     }
 
 
@@ -137,7 +138,7 @@ def run_table(run: Run, machine: Machine) -> Table:
     rows = [_run_row(name, stage, machine, on_device) for name, stage in staged.items()]
     note = (
         f"The last row is `see` and `answer` as users call them; the stages before it, one after the other, "
-        f"take {seconds(_sum(run))}."
+        f"take {seconds(_sum(run))}. In it the tower waited {seconds(Spread.of(run.waited).median)} for frames."
     )
     left = f"{run.visual[0]:,} visual in the first layer, {run.visual[-1]:,} in the last"
     title = f"{run.frames:,} frames, {run.rows:,} rows: {left}"
