@@ -362,3 +362,11 @@ def _everything(terminal: int) -> str:
             os.close(terminal)
             return told.decode(errors="replace")
         told += piece
+
+
+def test_see_by_key_frames_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    film = videos.make(tmp_path / "a.mp4", 100, gop=20)
+    done = run(capsys, "see", film, "--out", tmp_path / "a.safetensors", "--sampling", "keyframes", "--json")
+    facts = json.loads(done.out)
+    assert facts["seconds_sampled"] == [0.0, 0.8, 1.6, 2.4, 3.2, 3.2, 3.2, 3.2]
+    assert [note for note in facts["warnings"] if "only its 5 key frames of 100" in note]

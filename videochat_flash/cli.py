@@ -38,6 +38,7 @@ from .options import (
     Policy,
     Quiet,
     Revision,
+    SampledFrom,
     Seed,
     Start,
     Stop,
@@ -92,6 +93,7 @@ def ask(
     start: Start = None,
     end: End = None,
     policy: Policy = None,
+    frames: SampledFrom = "frames",
     keep: Keep = None,
     keep_by: KeepBy = None,
     seed: Seed = None,
@@ -119,7 +121,7 @@ def ask(
     chat.check_question(question)
     if evidence is not None:
         errors.check_target(evidence)
-    source = session.open_source(video, sampling, watch)
+    source = session.open_source(video, sampling, watch, frames == "keyframes")
     vc = session.load(model, revision, device, dtype, watch)
     with errors.usage():
         manner.check(vc)
@@ -151,6 +153,7 @@ def chat(
     start: Start = None,
     end: End = None,
     policy: Policy = None,
+    frames: SampledFrom = "frames",
     keep: Keep = None,
     keep_by: KeepBy = None,
     seed: Seed = None,
@@ -172,7 +175,7 @@ def chat(
         sampling = session.sampling_of(max_frames, fps, num_frames, start, end, policy)
         changes = _given(seed, temperature, top_p, top_k, repetition_penalty, max_new_tokens)
         manner = session.Manner(session.plan_of(keep, keep_by), changes, stop or ())
-    source = session.open_source(video, sampling, watch)
+    source = session.open_source(video, sampling, watch, frames == "keyframes")
     vc = session.load(model, revision, device, dtype, watch)
     with errors.usage():
         manner.check(vc)
@@ -206,6 +209,7 @@ def see(
     start: Start = None,
     end: End = None,
     policy: Policy = None,
+    frames: SampledFrom = "frames",
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -220,7 +224,7 @@ def see(
         if out.suffix != ".safetensors":
             raise ValueError(f"{out} is not named .safetensors: ask and chat know a sight by that")
     errors.check_target(out)
-    source = session.open_source(video, sampling, watch)
+    source = session.open_source(video, sampling, watch, frames == "keyframes")
     if source.is_sight:
         raise ValueError(f"{video} is a sight already: give a video")
     vc = session.load(model, revision, device, dtype, watch)
