@@ -170,7 +170,7 @@ class VideoChatFlash:
     @torch.inference_mode()
     def encode(self, pixels: np.ndarray, clip_frames: int) -> torch.Tensor:
         """Tokens "C M E" of a few whole clips, uint8 "n h w 3" of the tower's size, back on the CPU."""
-        clips = torch.from_numpy(pixels).to(self.model.device).unflatten(0, (-1, clip_frames))
+        clips = torch.tensor(pixels, device=self.model.device).unflatten(0, (-1, clip_frames))
         return self.model.see(normalise(clips).to(self.model.dtype)).cpu()
 
     # -- answering -----------------------------------------------------------------------------------------------------
