@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from videochat_flash.longvid.records import Event, Film, Note, Video
-from videochat_flash.video import write
+from videochat_flash.mp4 import write
 
 SECONDS = 60
 ACTS = (

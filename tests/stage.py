@@ -14,9 +14,9 @@ import tiny
 from command import ENTRY, ROOT, small_model
 from PIL import Image
 
+from videochat_flash.mp4 import write
 from videochat_flash.train.recipe import Recipe, load_recipe
 from videochat_flash.train.stage import losses, train
-from videochat_flash.video import write
 
 FRAMES = (8, 4, 12, 8)  # of the videos, at 2 a second
 

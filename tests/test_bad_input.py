@@ -20,8 +20,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from videochat_flash import VideoChatFlash
+from videochat_flash.mp4 import write
 from videochat_flash.prompt import Turn, render
-from videochat_flash.video import write
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 

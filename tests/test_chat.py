@@ -16,9 +16,10 @@ from PIL import Image
 from videochat_flash.chat import Stopwatch, VideoChatFlash, cut_at, held_back
 from videochat_flash.config import parse_plan
 from videochat_flash.generate import Decoding
+from videochat_flash.mp4 import write
 from videochat_flash.prompt import Turn, plain_text, render
 from videochat_flash.sight import Sight
-from videochat_flash.video import Frames, write
+from videochat_flash.video import Frames
 
 CONFIG = replace(tiny.CONFIG, llm=replace(tiny.LLM, vocab=512))  # room for the tokenizer's
 GREEDY = Decoding(max_new_tokens=12)

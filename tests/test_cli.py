@@ -23,8 +23,8 @@ from videochat_flash import Sampling, Sight, VideoChatFlash, cli
 from videochat_flash.config import RELEASES, parse_plan
 from videochat_flash.evidence import look
 from videochat_flash.model import VideoChatFlashModel
+from videochat_flash.mp4 import write
 from videochat_flash.prompt import Turn
-from videochat_flash.video import write
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # typer hands over another Context than it tells to annotate
 
@@ -362,3 +362,11 @@ def _everything(terminal: int) -> str:
             os.close(terminal)
             return told.decode(errors="replace")
         told += piece
+
+
+def test_see_by_key_frames_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    film = videos.make(tmp_path / "a.mp4", 100, gop=20)
+    done = run(capsys, "see", film, "--out", tmp_path / "a.safetensors", "--sampling", "keyframes", "--json")
+    facts = json.loads(done.out)
+    assert facts["seconds_sampled"] == [0.0, 0.8, 1.6, 2.4, 3.2, 3.2, 3.2, 3.2]
+    assert [note for note in facts["warnings"] if "only its 5 key frames of 100" in note]

@@ -22,6 +22,7 @@ from videochat_flash.cost import (
 )
 from videochat_flash.generate import Decoding, Prefilled, decode, prefill
 from videochat_flash.prompt import IGNORE, Prompt
+from videochat_flash.train.losses import loss
 
 CONFIGS = {
     "umt": tiny.CONFIG,
@@ -62,7 +63,7 @@ def test_learning_reads_what_torch_counts(name: str, plan: str) -> None:
     with torch.no_grad():
         tokens = model.see(tiny.clips(config, 6, 4))
         learned = Prompt(tuple(range(20)), (IGNORE, *range(1, 20)), (1,))
-        real = tiny.counted(lambda: model.loss([learned], [[tokens]], parse_plan(plan)))
+        real = tiny.counted(lambda: loss(model, [learned], [[tokens]], parse_plan(plan)))
     assert decoder_flops(config.llm, SAMPLE, parse_plan(plan)).total == pytest.approx(real, rel=0.02)
 
 

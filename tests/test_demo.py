@@ -12,7 +12,8 @@ from command import SMALL, run, small_model
 from PIL import Image
 
 from videochat_flash import VideoChatFlash, demo
-from videochat_flash.video import probe, write
+from videochat_flash.mp4 import write
+from videochat_flash.video import probe
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 

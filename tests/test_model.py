@@ -19,6 +19,7 @@ from videochat_flash.dropout import Run, Segment
 from videochat_flash.generate import Decoding, decode, prefill
 from videochat_flash.model import VideoChatFlashModel
 from videochat_flash.prompt import IGNORE, Prompt
+from videochat_flash.train.losses import loss
 
 NET = model()
 NEWLINE = replace(CONFIG, newline="one_token")
@@ -190,7 +191,7 @@ VIDEOS = [[video(3)], [], [video(2, seed=5)]]
 @every_plan
 def test_labels_follow_the_rows_that_stay(plan: Plan) -> None:
     with torch.no_grad():
-        losses = NET.loss(PACKED, VIDEOS, plan)
+        losses = loss(NET, PACKED, VIDEOS, plan)
     assert len(losses) == 2 + 2 + 3
     expected = torch.cat([by_hand(p, v, plan) for p, v in zip(PACKED, VIDEOS, strict=True)])
     torch.testing.assert_close(losses, expected.detach(), rtol=0, atol=5e-5)
@@ -199,30 +200,30 @@ def test_labels_follow_the_rows_that_stay(plan: Plan) -> None:
 @every_plan
 def test_packed_conversations_learn_what_each_alone_would(plan: Plan) -> None:
     with torch.no_grad():
-        together = NET.loss(PACKED, VIDEOS, plan)
-        alone = torch.cat([NET.loss([p], [v], plan) for p, v in zip(PACKED, VIDEOS, strict=True)])
+        together = loss(NET, PACKED, VIDEOS, plan)
+        alone = torch.cat([loss(NET, [p], [v], plan) for p, v in zip(PACKED, VIDEOS, strict=True)])
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-5)
 
 
 @given(st.sets(st.integers(1, 11), max_size=11), st.integers(0, 8))
 def test_every_answered_token_is_learned_once_wherever_the_video_stands(learned: set[int], slot: int) -> None:
     with torch.no_grad():
-        losses = NET.loss([teaching(slot=slot, learned=sorted(learned))], [[video(1)]], ATTENTION)
+        losses = loss(NET, [teaching(slot=slot, learned=sorted(learned))], [[video(1)]], ATTENTION)
     assert len(losses) == len(learned)
 
 
 def test_without_answers_there_is_nothing_to_learn() -> None:
-    assert NET.loss([asking()], [[video()]], UNIFORM).shape == (0,)
+    assert loss(NET, [asking()], [[video()]], UNIFORM).shape == (0,)
 
 
 @every_plan
 def test_gradients_reach_tower_connector_and_decoder_and_equal_finite_differences(plan: Plan) -> None:
     net, clips = model().double(), draw(2, 4, 3, 32, 32, dtype=torch.float64)
 
-    def loss() -> Tensor:
-        return net.loss([teaching()], [[net.see(clips)]], plan).mean()
+    def mean() -> Tensor:
+        return loss(net, [teaching()], [[net.see(clips)]], plan).mean()
 
-    loss().backward()
+    mean().backward()
     missing = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()]
     assert missing == []
     weights = dict(net.named_parameters())
@@ -237,9 +238,9 @@ def test_gradients_reach_tower_connector_and_decoder_and_equal_finite_difference
         kept = flat[place].item()
         with torch.no_grad():
             flat[place] = kept + step
-            above = loss()
+            above = mean()
             flat[place] = kept - step
-            below = loss()
+            below = mean()
             flat[place] = kept
         slope = float(above - below) / (2 * step)
         assert slope == pytest.approx(weight.grad.view(-1)[place].item(), rel=1e-2), name
@@ -247,7 +248,7 @@ def test_gradients_reach_tower_connector_and_decoder_and_equal_finite_difference
 
 def test_dropped_rows_teach_only_the_layers_that_saw_them() -> None:
     tokens = video().requires_grad_()
-    NET.loss([teaching()], [[tokens]], drop_plan("uniform", (0,), (0.25,))).sum().backward()
+    loss(NET, [teaching()], [[tokens]], drop_plan("uniform", (0,), (0.25,))).sum().backward()
     assert tokens.grad is not None
     reached = tokens.grad.flatten(0, 1).abs().sum(dim=-1) > 0
     assert reached.nonzero().flatten().tolist() == torch.linspace(0, 23, 6, dtype=torch.long).tolist()
@@ -281,7 +282,7 @@ def test_nothing_is_remembered_on_any_module(config: Config) -> None:
     before = remembered(net)
     seen = net.see(draw(3, 4, 3, 32, 32)).detach()
     net.see(draw(1, 1, 3, 32, 32))
-    net.loss([teaching()], [[seen]], ATTENTION).sum().backward()
+    loss(net, [teaching()], [[seen]], ATTENTION).sum().backward()
     net.zero_grad()
     for plan in (ATTENTION, UNIFORM, ()):
         list(decode(net, prefill(net, [asking(), asking(6, 1)], [[seen], [seen[:1]]], plan, 4), Decoding(4)))

@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from videochat_flash import needle
+from videochat_flash.mp4 import write
 from videochat_flash.needle import KINDS, PROCEDURAL, Made, make_card, make_needle
 from videochat_flash.synth import EXTRA_KINDS, HOPS, Card, Event, Mover
 from videochat_flash.synth import KINDS as ALL_KINDS
-from videochat_flash.video import SamplePlan, Sampling, decode, plan, probe, write
+from videochat_flash.video import SamplePlan, Sampling, decode, plan, probe
 
 
 @pytest.fixture(scope="session")

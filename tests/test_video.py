@@ -15,6 +15,7 @@ import av
 import golden
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -29,13 +30,12 @@ from videochat_flash.video import (
     VideoWarning,
     at_rate,
     decode,
-    normalise,
     plan,
     probe,
     sample_indices,
     spread,
-    write,
 )
+from videochat_flash.vision import normalise
 
 REAL = Path(os.environ.get("VCF_VIDEOS") or golden.FOLDER.parent / "videos")
 
@@ -552,7 +552,7 @@ def test_pixels_of_the_reference(goldens: Path) -> None:
             theirs = tensors[f"{name}.pixel_values"]
             pictures = [Image.fromarray(one) for one in tensors[f"{name}.frames_u8"]]
             square = [one.resize(theirs.shape[2:], Image.Resampling.BICUBIC) for one in pictures]
-            ours = normalise(np.stack([np.asarray(one) for one in square]))
+            ours = normalise(torch.from_numpy(np.stack([np.asarray(one) for one in square]))).numpy()
             assert ours.shape == theirs.shape
             assert np.abs(ours - theirs).max() <= 1.01 / 255 / 0.224
             assert np.mean(ours == theirs) >= 0.99
@@ -570,7 +570,7 @@ def test_decoding_prepares_pixels_as_the_reference_does(goldens: Path, tmp_path:
             for i, picture in enumerate(tensors[f"{name}.frames_u8"]):
                 Image.fromarray(picture).save(folder / f"{i}.png")
             info = probe(folder)
-            ours = normalise(read(info, [*range(info.frames)], size=theirs.shape[-1]).pixels)
+            ours = normalise(torch.from_numpy(read(info, [*range(info.frames)], size=theirs.shape[-1]).pixels)).numpy()
             np.testing.assert_allclose(ours, theirs, atol=1.01 / 255 / 0.224)
 
 
@@ -647,61 +647,3 @@ def test_memory_does_not_grow_with_the_frames(tmp_path: Path) -> None:
         held.append(int(statm.read_text().split()[1]) * resource.getpagesize())
     assert len(held) == 256
     assert max(held[8:]) - held[8] < 32 << 20  # two chunks; all frames are 4 GB
-
-
-# -- writing --------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("fps", [25, 12.5, 29.97, 30000 / 1001, 23.976, 1 / 3, 60])
-def test_what_is_written_is_read_again(fps: float, tmp_path: Path) -> None:
-    assert write(tmp_path / "a.mp4", (numbered(i) for i in range(40)), fps) == 40
-    info = probe(tmp_path / "a.mp4")
-    assert (info.frames, info.height, info.width) == (40, HEIGHT, WIDTH)
-    np.testing.assert_allclose(info.seconds, np.arange(40) / fps, rtol=1e-9)
-    assert info.duration == pytest.approx(40 / fps, rel=1e-6)
-    assert shown(info, [*range(40)]) == [*range(40)]
-
-
-@pytest.mark.parametrize(("height", "width"), [(1, 1), (15, 16), (16, 17), (33, 21)])
-def test_odd_sizes_are_written(height: int, width: int, tmp_path: Path) -> None:
-    picture = np.full((height, width, 3), (200, 80, 40), np.uint8)
-    assert write(tmp_path / "a.mp4", [picture], 10) == 1
-    info = probe(tmp_path / "a.mp4")
-    assert (info.frames, info.duration) == (1, 0.1)
-    assert (info.height, info.width) == (height + height % 2, width + width % 2)
-    assert np.abs(read(info, [0]).pixels.astype(int) - (200, 80, 40)).max() < 8
-
-
-def test_writing_is_deterministic_and_leaves_nothing_else(tmp_path: Path) -> None:
-    for name in ("a.mp4", "b.mp4"):
-        write(tmp_path / name, (numbered(i * 7) for i in range(30)), 30)
-    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mp4", "b.mp4"]
-    head = (tmp_path / "a.mp4").read_bytes()
-    assert head.index(b"moov") < head.index(b"mdat")
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
-def test_an_interrupted_file_is_not_left_behind(error: type[BaseException], tmp_path: Path) -> None:
-    def broken() -> Iterator[np.ndarray]:
-        yield from (numbered(i) for i in range(30))
-        raise error
-
-    (tmp_path / "a.mp4").write_bytes(b"as it was")
-    with pytest.raises(error):
-        write(tmp_path / "a.mp4", broken(), 25)
-    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
-    assert (tmp_path / "a.mp4").read_bytes() == b"as it was"
-
-
-def test_what_cannot_be_written(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="at least one frame"):
-        write(tmp_path / "a.mp4", [], 25)
-    for fps in (0, -1, float("nan"), float("inf")):
-        with pytest.raises(ValueError, match="positive number"):
-            write(tmp_path / "a.mp4", [numbered(0)], fps)
-    with pytest.raises(ValueError, match="frame 2"):
-        write(tmp_path / "a.mp4", [numbered(0), numbered(1, scale=2)], 25)
-    with pytest.raises(ValueError, match="absent"):
-        write(tmp_path / "absent" / "a.mp4", [numbered(0)], 25)
-    assert not [*tmp_path.iterdir()]

@@ -17,6 +17,7 @@ from tiny import CONFIG, INTERNVIDEO2, tokenizer
 
 from videochat_flash import weights
 from videochat_flash.config import RELEASES, Config, Yarn, drop_plan
+from videochat_flash.facts import manifest
 from videochat_flash.generate import Decoding
 from videochat_flash.model import VideoChatFlashModel
 from videochat_flash.prompt import plain_text
@@ -131,7 +132,7 @@ EXPECTED = {
 @pytest.mark.parametrize("name", RELEASES)
 def test_every_key_and_shape_of_a_release(name: str) -> None:
     expected, parameters = EXPECTED[name]
-    assert weights.manifest(RELEASES[name]) == expected
+    assert manifest(RELEASES[name]) == expected
     assert sum(map(prod, expected.values())) == pytest.approx(parameters, rel=2e-4)
 
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import errors, show
-from .files import check_target
 from .options import (
     TINY,
     Device,
@@ -93,7 +92,7 @@ def batch(
     how = room.How(root.absolute(), sampling, manner)
     loading = {"model": model, "revision": revision, "device": device, "dtype": dtype}
     asked = room.read_rows(rows)
-    check_target(out)
+    errors.check_target(out)
     with room.results(out, retry) as (log, done):
         left = [row for row in asked if row.id not in done]
         failed = 0

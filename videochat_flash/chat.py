@@ -6,8 +6,8 @@ import hashlib
 import time
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Literal, overload
@@ -136,9 +136,10 @@ class VideoChatFlash:
             ValueError: a window outside the video.
         """
         watch = watch or Stopwatch()
-        size = self.model.config.vision.image_size
+        size, clip_frames = self.model.config.vision.image_size, self.model.config.vision.clip_frames
+        batch = CLIP_BATCH[self.model.device.type] * clip_frames
         if isinstance(video, Frames):
-            chunks: Iterator[Frames] = iter([_squashed(video, size, self.model.config.vision.clip_frames)])
+            chunks = _squashed(video, size, clip_frames, batch)
             total, duration, image = len(video.seconds), video.duration, False
             source = hashlib.sha256(video.pixels.tobytes()).hexdigest()
         else:
@@ -147,21 +148,20 @@ class VideoChatFlash:
                 wanted = plan_frames(info, sampling or Sampling())
             image = info.kind == "image"
             total, duration, source = len(wanted.frames), wanted.duration, info.fingerprint
-            chunks = decode_video(info, wanted, size)
-        clip_frames = 1 if image else self.model.config.vision.clip_frames
+            chunks, clip_frames = decode_video(info, wanted, size, batch), 1 if image else clip_frames
         tokens, seconds, done = [], [], 0
-        while True:
-            with watch.stage("decode"):
-                chunk = next(chunks, None)
-            if chunk is None:
-                break
-            with watch.stage("encode"):
-                for part in _clips(chunk, CLIP_BATCH[self.model.device.type] * clip_frames):
-                    tokens.append(self.encode(part.pixels, clip_frames))
-                    seconds.append(part.seconds.reshape(-1, clip_frames)[:, [0, -1]])
-            done += len(chunk.seconds)
-            if on_frames is not None:
-                on_frames(done, total)
+        with closing(chunks):
+            while True:
+                with watch.stage("decode"):
+                    chunk = next(chunks, None)
+                if chunk is None:
+                    break
+                with watch.stage("encode"):
+                    tokens.append(self.encode(chunk.pixels, clip_frames))
+                seconds.append(chunk.seconds.reshape(-1, clip_frames)[:, [0, -1]])
+                done += len(chunk.seconds)
+                if on_frames is not None:
+                    on_frames(done, total)
         return Sight(
             torch.cat(tokens),
             torch.from_numpy(np.concatenate(seconds)),
@@ -174,7 +174,7 @@ class VideoChatFlash:
     @torch.inference_mode()
     def encode(self, pixels: np.ndarray, clip_frames: int) -> torch.Tensor:
         """Tokens "C M E" of a few whole clips, uint8 "n h w 3" of the tower's size, back on the CPU."""
-        clips = torch.from_numpy(pixels).to(self.model.device).unflatten(0, (-1, clip_frames))
+        clips = torch.tensor(pixels, device=self.model.device).unflatten(0, (-1, clip_frames))
         return self.model.see(normalise(clips).to(self.model.dtype)).cpu()
 
     # -- answering -----------------------------------------------------------------------------------------------------
@@ -341,17 +341,13 @@ def check_device(device: str) -> None:
         raise ValueError(f"device {device} is not there: this machine has {torch.cuda.device_count()} GPUs")
 
 
-def _squashed(frames: Frames, size: int, clip_frames: int) -> Frames:
+def _squashed(frames: Frames, size: int, clip_frames: int, batch: int) -> Generator[Frames, None, None]:
     """Frames in memory as the decoder would have given them."""
     if not len(frames.seconds) or len(frames.seconds) % clip_frames:
         raise ValueError(
             f"{len(frames.seconds)} frames are not whole clips of {clip_frames}: leave some out or repeat some"
         )
-    images = (Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC) for pixels in frames.pixels)
-    return replace(frames, pixels=np.stack([np.asarray(image) for image in images]))
-
-
-def _clips(frames: Frames, step: int) -> Iterator[Frames]:
-    """Cut into batches of a few whole clips."""
-    for at in range(0, len(frames.seconds), step):
-        yield replace(frames, pixels=frames.pixels[at : at + step], seconds=frames.seconds[at : at + step])
+    for at in range(0, len(frames.seconds), batch):
+        images = (Image.fromarray(pixels) for pixels in frames.pixels[at : at + batch])
+        small = np.stack([np.asarray(image.resize((size, size), Image.Resampling.BICUBIC)) for image in images])
+        yield Frames(small, frames.seconds[at : at + batch], frames.duration)

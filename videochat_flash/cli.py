@@ -17,7 +17,6 @@ from . import __version__, errors, show
 from .batch_command import batch
 from .bench.commands import bench
 from .eval.commands import evaluate, ground, rows
-from .files import check_target
 from .longvid.commands import app as longvid
 from .needle_commands import app as synth
 from .niah.commands import app as niah
@@ -39,6 +38,7 @@ from .options import (
     Policy,
     Quiet,
     Revision,
+    SampledFrom,
     Seed,
     Start,
     Stop,
@@ -93,6 +93,7 @@ def ask(
     start: Start = None,
     end: End = None,
     policy: Policy = None,
+    frames: SampledFrom = "frames",
     keep: Keep = None,
     keep_by: KeepBy = None,
     seed: Seed = None,
@@ -120,8 +121,8 @@ def ask(
             raise ValueError(f"{evidence} is not named .png: --evidence draws a PNG")
     chat.check_question(question)
     if evidence is not None:
-        check_target(evidence)
-    source = session.open_source(video, sampling, watch)
+        errors.check_target(evidence)
+    source = session.open_source(video, sampling, watch, frames == "keyframes")
     vc = session.load(model, revision, device, dtype, watch)
     with errors.usage():
         manner.check(vc)
@@ -153,6 +154,7 @@ def chat(
     start: Start = None,
     end: End = None,
     policy: Policy = None,
+    frames: SampledFrom = "frames",
     keep: Keep = None,
     keep_by: KeepBy = None,
     seed: Seed = None,
@@ -175,7 +177,7 @@ def chat(
         manner = session.manner_of(
             keep, keep_by, seed, temperature, top_p, top_k, repetition_penalty, max_new_tokens, stop
         )
-    source = session.open_source(video, sampling, watch)
+    source = session.open_source(video, sampling, watch, frames == "keyframes")
     vc = session.load(model, revision, device, dtype, watch)
     with errors.usage():
         manner.check(vc)
@@ -209,6 +211,7 @@ def see(
     start: Start = None,
     end: End = None,
     policy: Policy = None,
+    frames: SampledFrom = "frames",
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -222,8 +225,8 @@ def see(
         sampling = session.sampling_of(max_frames, fps, num_frames, start, end, policy)
         if out.suffix != ".safetensors":
             raise ValueError(f"{out} is not named .safetensors: ask and chat know a sight by that")
-    check_target(out)
-    source = session.open_source(video, sampling, watch)
+    errors.check_target(out)
+    source = session.open_source(video, sampling, watch, frames == "keyframes")
     if source.is_sight:
         raise ValueError(f"{video} is a sight already: give a video")
     vc = session.load(model, revision, device, dtype, watch)

@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import typer
 
@@ -28,6 +29,16 @@ def usage() -> Iterator[None]:
         yield
     except ValueError as error:
         raise Misuse(str(error)) from None
+
+
+def check_target(path: Path) -> None:
+    """Raises OSError now, for a file that could not be written after minutes of work."""
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder: name a file in it")
+    if not path.parent.is_dir():
+        raise NotADirectoryError(f"{path.parent} is not a folder: {path.name} cannot be written there")
+    if not os.access(path.parent, os.W_OK):
+        raise PermissionError(f"{path.parent} cannot be written to: choose another folder")
 
 
 def ended(name: str, call: Callable[[list[str]], object], quiet: bool = False) -> int:

@@ -45,6 +45,12 @@ def plan_text(plan: Plan) -> str:
     return ", ".join(f"{drop.layer}:{drop.ratio:g} by {drop.by}" for drop in plan) or "off"
 
 
+def manifest(config: Config) -> dict[str, tuple[int, ...]]:
+    """Every released key of a model with its shape."""
+    tensors = weights.skeleton(config).state_dict()
+    return {weights.released_name(name, config): tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
 def model_facts(name: str, revision: str | None = None) -> Facts:
     """Sizes of a model. Of a released one no file is needed; of another one on the hub, its config.json alone."""
     short = name.removeprefix(f"{RELEASE_OWNER}/")
@@ -54,7 +60,7 @@ def model_facts(name: str, revision: str | None = None) -> Facts:
         folder = weights.find(name, revision, wanted=("config.json",))
         config, place = weights.read_config(folder), str(folder)
         dtype = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("torch_dtype", "unknown")
-    shapes = weights.manifest(config)
+    shapes = manifest(config)
     parts = _parameters(config)
     return {
         "model": name,

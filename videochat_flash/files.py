@@ -34,13 +34,3 @@ def share(path: Path) -> None:
     mask = os.umask(0)
     os.umask(mask)
     path.chmod(0o666 & ~mask)
-
-
-def check_target(path: Path) -> None:
-    """Raises OSError now, for a file that could not be written after minutes of work."""
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder: name a file in it")
-    if not path.parent.is_dir():
-        raise NotADirectoryError(f"{path.parent} is not a folder: {path.name} cannot be written there")
-    if not os.access(path.parent, os.W_OK):
-        raise PermissionError(f"{path.parent} cannot be written to: choose another folder")

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from .config import Config, Plan
+from .config import Config
 from .connector import Connector
 from .dropout import Run, Segment
-from .llm import Decoder, Hidden
+from .llm import Decoder
 from .prompt import IGNORE, Prompt
 from .vision import make_tower
 
@@ -69,25 +69,6 @@ class VideoChatFlashModel(nn.Module):
         weight = self.decoder.embed_tokens.weight if self.head is None else self.head.weight
         return F.linear(rows, weight).float()
 
-    def loss(
-        self, prompts: Sequence[Prompt], videos: Sequence[Sequence[Float[Tensor, "_ _ E"]]], plan: Plan = ()
-    ) -> Float[Tensor, " n"]:
-        """Cross-entropy of each labelled token of packed conversations, in order."""
-        scores, labels = self.learned(prompts, videos, plan)
-        return F.cross_entropy(scores, labels, reduction="none")
-
-    def learned(
-        self, prompts: Sequence[Prompt], videos: Sequence[Sequence[Float[Tensor, "_ _ E"]]], plan: Plan = ()
-    ) -> tuple[Float[Tensor, "n V"], Int[Tensor, " n"]]:
-        """Scores of each labelled token of packed conversations, in order, and the label; these follow the rows that
-        stay."""
-        rows, segments = self.embed(prompts, videos)
-        labels = torch.tensor(self._labels(prompts, segments), device=rows.device)
-        hidden: Hidden = self.decoder(rows, segments, plan)
-        following = labels[hidden.kept].roll(-1)  # every conversation begins with a row that is never learned
-        learned = following != IGNORE
-        return self.logits(hidden.rows[learned]), following[learned]
-
     @property
     def device(self) -> torch.device:
         return self.decoder.embed_tokens.weight.device
@@ -128,14 +109,3 @@ class VideoChatFlashModel(nn.Module):
             return (length - 1,)
         shifts = list(zip(prompt.slots, (run.length for run in runs), strict=True))
         return tuple(i + sum(n for slot, n in shifts if slot <= i) for i in before)
-
-    @staticmethod
-    def _labels(prompts: Iterable[Prompt], segments: Sequence[Segment]) -> list[int]:
-        labels: list[int] = []
-        for prompt, segment in zip(prompts, segments, strict=True):
-            at = 0
-            for slot, run in zip(prompt.slots, segment.runs, strict=True):
-                labels += [*prompt.labels[at:slot], *[IGNORE] * run.length]
-                at = slot
-            labels += prompt.labels[at:]
-        return labels

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from .files import beside
+from .mp4 import write
 from .synth import (
     ALL_KINDS,
     ATTRIBUTES,
@@ -36,7 +37,7 @@ from .synth import (
 )
 from .synth.draw import jpeg
 from .synth.world import Image8, Rng
-from .video import SamplePlan, VideoInfo, decode, probe, write
+from .video import SamplePlan, VideoInfo, decode, probe
 
 PROCEDURAL = "procedural"
 KINDS = (*ATTRIBUTES, "motion")  # asked unless others are named

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from . import errors, show
-from .files import check_target
 from .options import Quiet, SynthSeed
 
 app = typer.Typer(help="Make test videos whose answers are known.")
@@ -33,8 +32,8 @@ def needle(
     with errors.usage():
         asked = maker.parse_kinds(kinds) if kinds is not None else maker.KINDS
         shape = maker.parse_size(size) if size is not None else None
-    check_target(out)
-    check_target(truth)
+    errors.check_target(out)
+    errors.check_target(truth)
     made = maker.make_needle(haystack, frames, questions, seed, out, truth, kinds=asked, fps=fps, size=shape)
     cards, movers = len(made.scene.cards), len(made.scene.movers)
     typer.echo(
@@ -73,6 +72,6 @@ def card(
 
     with errors.usage():
         made, image = maker.make_card(colour, shape, character, seed, size)
-    check_target(out)
+    errors.check_target(out)
     maker.save_png(image, out)
     typer.echo(f"{out}: {made.colour} {made.shape} with {made.character}")

@@ -30,6 +30,12 @@ Policy = Annotated[
     Literal["paper", "reference"] | None,
     typer.Option(help="How many, by duration: as in the paper, or as the authors' code.", rich_help_panel=_LOOK),
 ]
+SampledFrom = Annotated[
+    Literal["frames", "keyframes"],
+    typer.Option(
+        "--sampling", help="keyframes: these alone, for films that take long to decode.", rich_help_panel=_LOOK
+    ),
+]
 Keep = Annotated[
     str | None,
     typer.Option(

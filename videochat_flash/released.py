@@ -32,79 +32,38 @@ _FIXED: dict[str, tuple[Any, ...]] = {
 # Keys of the releases and of every transformers config that change nothing here.
 _IGNORED = frozenset(
     [
-        "_name_or_path",
-        "add_faster_video",
-        "auto_map",
-        "bos_token_id",
-        "dtype",
-        "dual_chunk_attention_config",
-        "eos_token_id",
-        "faster_token_stride",
-        "force_sample",
-        "frame_aspect_ratio",
-        "frame_grid_pinpoints",
-        "image_aspect_ratio",
-        "image_crop_resolution",
-        "image_grid_pinpoints",
-        "image_split_resolution",
-        "initializer_range",
-        "max_num_pixels",
-        "max_window_layers",
-        "min_slow_num_frames",
-        "mm_close_init",
-        "mm_num_compress_latents",
-        "mm_num_compress_query_type",
-        "mm_pos_num_frames",
-        "mm_projector_lr",
-        "mm_resampler_type",
-        "mm_spatial_pool_mode",
-        "mm_spatial_pool_stride",
-        "mm_spatial_pool_out_channels",
-        "mm_tunable_parts",
-        "mm_vision_tower_lr",
-        "mm_compress_type",
-        "model_type",
-        "pad_token_id",
-        "pos_skipping_range",
-        "sliding_window",
-        "tokenizer_model_max_length",
-        "tokenizer_padding_side",
-        "torch_dtype",
-        "transformers_version",
-        "use_cache",
-        "use_mm_proj",
-        "use_pos_skipping",
-        "vision_tower_pretrained",
+        "_name_or_path", "add_faster_video", "auto_map", "bos_token_id", "dtype", "dual_chunk_attention_config",
+        "eos_token_id", "faster_token_stride", "force_sample", "frame_aspect_ratio", "frame_grid_pinpoints",
+        "image_aspect_ratio", "image_crop_resolution", "image_grid_pinpoints", "image_split_resolution",
+        "initializer_range", "max_num_pixels", "max_window_layers", "min_slow_num_frames", "mm_close_init",
+        "mm_num_compress_latents", "mm_num_compress_query_type", "mm_pos_num_frames", "mm_projector_lr",
+        "mm_resampler_type", "mm_spatial_pool_mode", "mm_spatial_pool_stride", "mm_spatial_pool_out_channels",
+        "mm_tunable_parts", "mm_vision_tower_lr", "mm_compress_type", "model_type", "pad_token_id",
+        "pos_skipping_range", "sliding_window", "tokenizer_model_max_length", "tokenizer_padding_side", "torch_dtype",
+        "transformers_version", "use_cache", "use_mm_proj", "use_pos_skipping", "vision_tower_pretrained",
         "layer_types",
     ]
-)
+)  # fmt: skip
+# The decoder's sizes: their names -> ours.
+_LLM = {
+    "vocab_size": "vocab",
+    "hidden_size": "width",
+    "num_hidden_layers": "layers",
+    "num_attention_heads": "heads",
+    "num_key_value_heads": "kv_heads",
+    "intermediate_size": "ffn",
+    "rope_theta": "rope_theta",
+    "rms_norm_eps": "rms_eps",
+    "max_position_embeddings": "max_positions",
+    "tie_word_embeddings": "tied",
+}
 _READ = frozenset(
     [
-        "architectures",
-        "hidden_size",
-        "num_hidden_layers",
-        "num_attention_heads",
-        "num_key_value_heads",
-        "intermediate_size",
-        "vocab_size",
-        "rope_theta",
-        "rms_norm_eps",
-        "max_position_embeddings",
-        "tie_word_embeddings",
-        "rope_scaling",
-        "mm_vision_tower",
-        "mm_hidden_size",
-        "mm_projector_type",
-        "mm_local_num_frames",
-        "mm_newline_position",
-        "mm_llm_compress",
-        "llm_compress_type",
-        "llm_compress_layer_list",
-        "llm_image_token_ratio_list",
-        "vision_config",
-        "mm_image_tokens",
+        *_LLM, "architectures", "rope_scaling", "mm_vision_tower", "mm_hidden_size", "mm_projector_type",
+        "mm_local_num_frames", "mm_newline_position", "mm_llm_compress", "llm_compress_type",
+        "llm_compress_layer_list", "llm_image_token_ratio_list", "vision_config", "mm_image_tokens",
     ]
-)
+)  # fmt: skip
 
 
 def config_from_json(values: Mapping[str, Any]) -> Config:
@@ -131,21 +90,10 @@ def config_from_json(values: Mapping[str, Any]) -> Config:
     newline = values.get("mm_newline_position", "nothing")
     if newline not in ("nothing", "one_token"):
         raise ValueError(f"mm_newline_position {newline!r} is not supported: 'nothing' or 'one_token'")
+    sizes = {ours: values[theirs] for theirs, ours in _LLM.items()} | {"rope_theta": float(values["rope_theta"])}
     return Config(
         vision=vision,
-        llm=LLMConfig(
-            vocab=values["vocab_size"],
-            width=values["hidden_size"],
-            layers=values["num_hidden_layers"],
-            heads=values["num_attention_heads"],
-            kv_heads=values["num_key_value_heads"],
-            ffn=values["intermediate_size"],
-            rope_theta=float(values["rope_theta"]),
-            rms_eps=values["rms_norm_eps"],
-            max_positions=values["max_position_embeddings"],
-            tied=values["tie_word_embeddings"],
-            yarn=_yarn(values.get("rope_scaling")),
-        ),
+        llm=LLMConfig(**sizes, yarn=_yarn(values.get("rope_scaling"))),
         tokens_per_frame=_tokens_per_frame(values["mm_projector_type"]),
         image_tokens=values.get("mm_image_tokens", 64),
         newline=newline,
@@ -155,7 +103,7 @@ def config_from_json(values: Mapping[str, Any]) -> Config:
 
 def config_to_json(config: Config) -> dict[str, Any]:
     """The released ``config.json`` of a model; ``config_from_json`` reads it back to an equal Config."""
-    llm, vision = config.llm, config.vision
+    llm, vision, sizes = config.llm, config.vision, asdict(config.llm)
     tower = next((name for name, released in TOWERS.items() if released == vision), None)
     kind, layers, ratios = plan_parts(config.keep)
     values: dict[str, Any] = {
@@ -166,16 +114,7 @@ def config_to_json(config: Config) -> dict[str, Any]:
         },
         "model_type": "videochat_flash_qwen",
         "hidden_act": "silu",
-        "hidden_size": llm.width,
-        "intermediate_size": llm.ffn,
-        "num_hidden_layers": llm.layers,
-        "num_attention_heads": llm.heads,
-        "num_key_value_heads": llm.kv_heads,
-        "vocab_size": llm.vocab,
-        "rope_theta": llm.rope_theta,
-        "rms_norm_eps": llm.rms_eps,
-        "max_position_embeddings": llm.max_positions,
-        "tie_word_embeddings": llm.tied,
+        **{theirs: sizes[ours] for theirs, ours in _LLM.items()},
         "rope_scaling": None,
         "mm_vision_tower": tower or vision.kind,
         "mm_hidden_size": vision.width,

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from PIL import Image
 
@@ -25,7 +26,7 @@ from .prompt import Turn
 from .sheet import contact_sheet, timeline
 from .show import one_line
 from .sight import Sight
-from .video import Sampling, VideoInfo, decode, plan, probe
+from .video import Sampling, VideoInfo, VideoWarning, decode, plan, probe
 
 Write = Callable[[str], object]
 THUMBNAILS = 12
@@ -135,8 +136,23 @@ class Source:
         return isinstance(self.what, Sight)
 
 
-def open_source(path: Path, sampling: Sampling, watch: Stopwatch) -> Source:
-    """Look into a video or load a Sight: quick, and before any model is loaded.
+def key_frames(info: VideoInfo) -> VideoInfo:
+    """A video as if it had no other frames: each is decoded alone, so a long film is seen in moments.
+
+    Warns how far apart they are.
+    """
+    if info.index is None or info.kind != "video":
+        return info
+    keys = np.flatnonzero(info.index[:, 1] == info.index[:, 2])  # decoding starts with themselves
+    gap = np.diff(info.seconds[keys], append=info.duration).max()
+    text = f"only its {len(keys)} key frames of {info.frames} are looked at, up to {gap:.1f} s apart: {info.source}"
+    warnings.warn(text, VideoWarning, stacklevel=3)
+    count, seconds = len(keys), info.seconds[keys]
+    return replace(info, index=info.index[keys], seconds=seconds, frames=count, fps=count / info.duration)
+
+
+def open_source(path: Path, sampling: Sampling, watch: Stopwatch, keys: bool = False) -> Source:
+    """Look into a video or load a Sight: quick, and before any model is loaded. ``keys``: see ``key_frames``.
 
     Raises:
         VideoError: a video that is not there or cannot be read.
@@ -145,7 +161,7 @@ def open_source(path: Path, sampling: Sampling, watch: Stopwatch) -> Source:
     if path.suffix == ".safetensors":
         return Source(str(path), Sight.load(path), None)
     with watch.stage("decode"):
-        info = probe(path)
+        info = key_frames(probe(path)) if keys else probe(path)
         return Source(str(path), info, tuple(plan(info, sampling).seconds.tolist()))
 
 

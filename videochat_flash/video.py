@@ -1,40 +1,34 @@
 """Source -> info -> plan -> frames. Knows time, not models: seconds are presentation times, the first frame at 0.
 
-Frames are numbered in the order shown. Only ``_open`` knows the library, and loads it when it opens a file.
+Frames are numbered in the order shown. The library that reads files is loaded when one is opened.
 """
 
 from __future__ import annotations
 
 import hashlib
-import itertools
 import math
 import re
 import warnings
 from array import array
-from collections.abc import Container, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Generator
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
-from fractions import Fraction
 from pathlib import Path
+from threading import Event
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64, UInt8
+from jaxtyping import Float64, Int64, UInt8
 from PIL import Image, ImageOps
 
-from .config import PIXEL_MEAN, PIXEL_STD, VisionConfig
-from .files import beside
+from .config import VisionConfig
+from .reader import VideoError as VideoError
+from .reader import decoded, fetch, in_turn, opened
 
 CLIP = VisionConfig.clip_frames  # plans are whole clips of this many frames
 GROUP = 8  # one frame a second is counted in groups of this many (4 in training)
 STILLS = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
-FORMATS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,gif,flv,asf,ogg"  # no playlists: they open other files and addresses
 TICK = 1e-3  # seconds; containers that count in milliseconds round by up to this
-SAME_BYTES = {"x264-params": "mbtree=0"}  # with it on, one write in seven came out a little different
-
-
-class VideoError(ValueError):
-    """A source that cannot be read."""
 
 
 class VideoWarning(UserWarning):
@@ -56,8 +50,7 @@ class VideoInfo:
     rotation: int  # degrees counter-clockwise by which stored frames are turned: 0, 90, 180 or 270
     fingerprint: str  # sha256 of size and both ends of the file, or of names and sizes in the folder
     files: tuple[str, ...] = field(default=(), repr=False)  # the pictures, in order
-    # As stored in the file: time in its own ticks, length, whether it is not shown, whether decoding can start with it.
-    packets: Int64[np.ndarray, "packets 4"] | None = field(default=None, repr=False, compare=False)
+    index: Int64[np.ndarray, "n 5"] | None = field(default=None, repr=False, compare=False)  # where they are stored
 
 
 @dataclass(frozen=True)
@@ -179,33 +172,6 @@ def plan(info: VideoInfo, sampling: Sampling, *, group: int = GROUP) -> SamplePl
     return SamplePlan(frames, times[frames], (start, end), end - start)
 
 
-@contextmanager
-def _open(path: Path, mode: Literal["r", "w"] = "r") -> Iterator[tuple[Any, Any, Any]]:
-    """The library, a file opened with it, and (to read) the first stream in it of moving pictures."""
-    import av
-
-    options = {"format_whitelist": FORMATS} if mode == "r" else {"movflags": "faststart", "fflags": "+bitexact"}
-    kind, stream, cover = None if mode == "r" else "mp4", None, av.stream.Disposition.attached_pic
-    try:  # "file:" lest a name such as "concat:a" be taken for a protocol
-        with av.open(f"file:{path.resolve()}", mode, kind, None, options, metadata_errors="replace") as container:
-            if mode == "r":
-                known = (one for one in container.streams.video if one.codec_context and not one.disposition & cover)
-                if (stream := next(known, None)) is None:
-                    found = ", ".join(s.type for s in container.streams) or "part of one: its index is missing"
-                    raise VideoError(f"{path} holds no video that can be decoded, only {found}")
-            yield av, container, stream
-    except av.FFmpegError as error:
-        doing = "read: give a whole mp4, mov, mkv, webm, avi, ts or gif" if mode == "r" else "written"
-        raise VideoError(f"{path} cannot be {doing} ({error.strerror})") from error
-
-
-def _decoded(av: Any, stream: Any, packet: Any) -> list[Any]:
-    """What comes out of the decoder for a packet, or for None all it holds back; nothing for a damaged packet."""
-    with suppress(av.FFmpegError):
-        return list(stream.codec_context.decode(packet))
-    return []
-
-
 def probe(source: str | Path) -> VideoInfo:
     """What a video, a picture, or a folder of pictures holds (one a second, by the numbers that end their names)."""
     path = Path(source)
@@ -251,7 +217,7 @@ def even(seconds: Float64[np.ndarray, " n"], fps: float) -> bool:
 
 def _probe_video(path: Path) -> VideoInfo:
     table, first, read, torn = array("q"), None, 0.0, False
-    with _open(path) as (av, container, stream):
+    with opened(path) as (av, container, stream):
         with suppress(av.FFmpegError):  # where the file breaks off
             for packet in container.demux():
                 stamp, length = packet.dts if packet.pts is None else packet.pts, packet.duration or 0
@@ -259,141 +225,68 @@ def _probe_video(path: Path) -> VideoInfo:
                     read = max(read, float((stamp + length) * packet.time_base))
                 if packet.size and packet.stream_index == stream.index:
                     unseen, key, torn = packet.is_discard or stamp is None, packet.is_keyframe, packet.is_corrupt
-                    table.extend((stamp or 0, length, unseen, key or not table))
-                    first = first or next(iter(_decoded(av, stream, packet)), None)
-        first = first or next(iter(_decoded(av, stream, None)), None)
+                    early = stamp if packet.dts is None else packet.dts
+                    table.extend((stamp or 0, length, unseen, key or not table, early or 0))
+                    first = first or next(iter(decoded(av, stream, packet)), None)
+        first = first or next(iter(decoded(av, stream, None)), None)
         form, rates, tick = container.format.name, (stream.average_rate, stream.guessed_rate), stream.time_base
         counted = stream.frames / rates[0] if form == "avi" and rates[0] else 0  # cut off, it has lost its duration
         stated = max((container.duration or 0) / 1e6, float(counted))
         read -= 0.0 if form.startswith("matroska") else (container.start_time or 0) / 1e6
-    packets = np.frombuffer(table, np.int64).reshape(-1, 4)[: -1 if torn and len(table) > 4 else None]
-    shown = packets[packets[:, 2] == 0]
-    stamps, order = np.unique(shown[:, 0], return_index=True)
+    packets = np.frombuffer(table, np.int64).reshape(-1, 5)[: -1 if torn and len(table) > 5 else None]
+    shown, keys = np.flatnonzero(packets[:, 2] == 0), np.flatnonzero(packets[:, 3])
+    stamps, order = np.unique(packets[shown, 0], return_index=True)
     if first is None or not stamps.size:
         raise VideoError(f"{path} holds no frame that can be decoded")
     seconds = (stamps - stamps[0]) * float(tick)
     gaps = np.diff(seconds)
     if stated - read > 0.3 + gaps.max(initial=0.0):
         warnings.warn(f"only {read:.1f} of {stated:.1f} s of {path} could be read", VideoWarning, stacklevel=3)
-    last = float(shown[order[-1], 1] * tick) or float(np.median(gaps) if gaps.size else 1 / (rates[0] or 1))
+    last = float(packets[shown[order[-1]], 1] * tick) or float(np.median(gaps) if gaps.size else 1 / (rates[0] or 1))
     end, count = float(seconds[-1]) + last, len(seconds)
     # The rate as stated, if that is borne out; that of a GIF with uneven frames is off by up to half of one.
     fps = next((r for r in rates if r and abs(end * r - count) < 0.5 and even(seconds, float(r))), count / end)
     turn, pace = round(first.rotation / 90) * 90 % 360, (float(count / fps), float(fps), count)
     size = (first.width, first.height) if turn % 180 else (first.height, first.width)
-    return VideoInfo(str(path), "video", seconds, *pace, *size, turn, _fingerprint(path), (), packets)
+    places = shown[order]  # decoding starts with the last key frame that is neither shown nor stored after a frame
+    before = np.minimum(np.searchsorted(packets[keys, 0], stamps, "right"), np.searchsorted(keys, places, "right"))
+    starts = keys[np.maximum(before - 1, 0)]
+    index = np.stack([stamps, places, starts, *packets[starts][:, [0, 4]].T], 1)
+    return VideoInfo(str(path), "video", seconds, *pace, *size, turn, _fingerprint(path), (), index)
 
 
-def _moving(info: VideoInfo, packets: Int64[np.ndarray, "packets 4"], wanted: list[int]) -> Iterator[tuple[int, Any]]:
-    """Number and frame of whatever is decoded on the way to the wanted ones, in the order shown.
-
-    For every wanted frame, packets are decoded from the key frame before it to its own. The others are read over: at
-    2 us each that is cheap, and right where an index to seek by may be wrong.
-    """
-    seen, keys = np.flatnonzero(packets[:, 2] == 0), np.flatnonzero(packets[:, 3])
-    stamps, order = np.unique(packets[seen, 0], return_index=True)
-    places, needed = seen[order], np.zeros(len(packets) + 1, bool)  # ends with a no
-    starts = keys[np.maximum(np.searchsorted(packets[keys, 0], stamps[wanted], "right") - 1, 0)]
-    with _open(Path(info.source)) as (av, container, stream), suppress(av.FFmpegError):
-        # H.264 in AVI has no stamps for the order of showing: there frames are counted, of which 16 may be held back.
-        counted = container.format.name == "avi" and bool(np.all(np.diff(places) > 0))
-        for first, last in zip(starts, places[wanted] + 16 * counted, strict=True):
-            needed[first : min(last + 1, len(packets))] = True
-        stream.thread_type = "AUTO" if info.height * info.width <= 1920 * 1088 else "SLICE"  # AUTO holds many frames
-        stored = enumerate(packet for packet in container.demux(stream) if packet.size)
-        for place, packet in itertools.compress(stored, needed[: np.flatnonzero(needed)[-1] + 1]):
-            if not needed[place - 1]:
-                stream.codec_context.flush_buffers()
-                start, count = packets[place, 0], itertools.count(int(np.searchsorted(places, place)))
-            for fed in (packet,) if needed[place + 1] else (packet, None):  # None: what the decoder holds back
-                for frame in _decoded(av, stream, fed):
-                    number = next(count) if counted else int(np.searchsorted(stamps, frame.pts or 0))
-                    # What is shown before the key frame that it follows in the file lacks its other half.
-                    if counted or (frame.pts in stamps[number : number + 1] and frame.pts >= start):
-                        yield number, frame
-
-
-def _nearest(wanted: list[int], found: Iterator[tuple[int, Any]], source: str) -> Iterator[tuple[int, Any]]:
-    """For every wanted frame the found one that is nearest to it, which is itself unless the source is damaged."""
-    before: tuple[int, Any] | None = None
-    after = next(found, None)
-    for number in wanted:
-        while after and after[0] < number:
-            before, after = after, next(found, None)
-        if before and not (after and after[0] - number <= number - before[0]):
-            yield before
-        elif after:
-            yield after
-        else:
-            raise VideoError(f"{source} holds no frame that can be decoded")
-
-
-def decode(info: VideoInfo, plan: SamplePlan, size: int | None, chunk: int = 64) -> Iterator[Frames]:
+def decode(info: VideoInfo, plan: SamplePlan, size: int | None, chunk: int = 64) -> Generator[Frames, None, None]:
     """Reads the planned frames, ``chunk`` at a time: RGB, upright, resized to a square of ``size`` pixels, not keeping
-    the aspect ratio (None: as large as the first one).
+    the aspect ratio (None: as large as the first one). Threads make the next ones ready while these are used.
 
     In place of a damaged frame stands the nearest sound one, with its own time; a warning at the end says how many.
     """
     wanted, shape = plan.frames.tolist(), (size, size) if size else (info.width, info.height)
-    stills = ((i, image) for i in dict.fromkeys(wanted) if (image := _still(info.files[i])))
-    found = stills if info.packets is None else _moving(info, info.packets, wanted)
-    nearest, held, small, damaged = _nearest(wanted, found, info.source), -1, np.empty(0, np.uint8), 0
-    for at in range(0, len(wanted), chunk):
-        part = wanted[at : at + chunk]
-        pixels, numbers = np.empty((len(part), *shape[::-1], 3), np.uint8), np.empty(len(part), np.int64)
-        for i, (number, picture) in enumerate(itertools.islice(nearest, len(part))):
-            if number != held:
-                image = picture if info.packets is None else Image.fromarray(picture.to_ndarray(format="rgb24"))
-                image = image.transpose(Image.Transpose[f"ROTATE_{info.rotation}"]) if info.rotation else image
-                small = np.asarray(image if image.size == shape else image.resize(shape, Image.Resampling.BICUBIC))
-            numbers[i], pixels[i], held = number, small, number
-            damaged += number != part[i] or (info.kind == "video" and picture.is_corrupt)
-        yield Frames(pixels, info.seconds[numbers], plan.duration)
+    once, room = list(dict.fromkeys(wanted)), 3 * shape[0] * shape[1]
+
+    def ready(picture: Any) -> tuple[UInt8[np.ndarray, "h w 3"], bool]:
+        still = isinstance(picture, Image.Image)
+        image = picture if still else Image.fromarray(picture.to_ndarray(format="rgb24"))
+        image = image.transpose(Image.Transpose[f"ROTATE_{info.rotation}"]) if info.rotation else image
+        image = image if image.size == shape else image.resize(shape, Image.Resampling.BICUBIC)
+        return np.asarray(image), not still and picture.is_corrupt
+
+    if info.index is not None:
+        found = fetch(Path(info.source), info.index, once, ready, room, info.height * info.width)
+    else:
+        stills = ((i, image) for i in once if (image := _still(info.files[i])))
+        found = in_turn(once, stills, ready, room, info.source, Event())
+    with closing(found):
+        asked, damaged = -1, 0
+        for at in range(0, len(wanted), chunk):
+            part = wanted[at : at + chunk]
+            pixels, numbers = np.empty((len(part), *shape[::-1], 3), np.uint8), np.empty(len(part), np.int64)
+            for i, one in enumerate(part):
+                if one != asked:
+                    asked, (number, small, corrupt) = one, next(found)
+                numbers[i], pixels[i] = number, small
+                damaged += number != one or corrupt
+            yield Frames(pixels, info.seconds[numbers], plan.duration)
     if damaged:
         text = f"{damaged} of {len(wanted)} frames of {info.source} are damaged: the nearest sound ones stand in"
         warnings.warn(text, VideoWarning, stacklevel=2)
-
-
-def normalise(pixels: UInt8[np.ndarray, "n h w 3"]) -> Float32[np.ndarray, "n 3 h w"]:
-    """What the towers see: x / 255, less the mean, over the standard deviation."""
-    levels = np.arange(256, dtype=np.float32)[:, None] / np.float32(255)
-    table = (levels - np.array(PIXEL_MEAN, np.float32)) / np.array(PIXEL_STD, np.float32)
-    return np.stack([table[pixels[..., channel], channel] for channel in range(3)], axis=1)
-
-
-def write(
-    path: str | Path,
-    frames: Iterable[UInt8[np.ndarray, "h w 3"]],
-    fps: float,
-    *,
-    crf: int = 18,
-    keys: Container[int] = (),
-) -> int:
-    """Writes an H.264 mp4, whole or not at all, the same bytes for the same frames. Odd sides grow by 1. Returns n.
-
-    A ``crf`` of 0 loses nothing but colour's finer half; ``keys`` are numbers of frames that are to be key frames.
-    """
-    path, count, shape = Path(path), 0, (0, 0, 3)
-    if not 0 < fps < math.inf:
-        raise ValueError(f"fps must be a positive number, not {fps}")
-    rate = Fraction(fps).limit_denominator(100_000)
-    with beside(path) as part, _open(part, "w") as (av, out, _):
-        options = {"crf": str(crf), "preset": "veryfast", "threads": "1", "forced-idr": "1", **SAME_BYTES}
-        stream = out.add_stream("libx264", rate=rate, options=options)
-        stream.pix_fmt, stream.codec_context.time_base = "yuv420p", Fraction(1, rate.numerator)
-        for count, frame in enumerate(frames, 1):
-            if count == 1:
-                shape = (*frame.shape[:2], 3)
-                stream.height, stream.width = (side + side % 2 for side in shape[:2])
-            if frame.shape != shape or frame.dtype != np.uint8:
-                raise ValueError(f"frame {count} is {frame.dtype}{frame.shape}: all must be uint8 (h, w, 3) alike")
-            even = np.pad(frame, ((0, shape[0] % 2), (0, shape[1] % 2), (0, 0)), "edge")
-            picture = av.VideoFrame.from_ndarray(even, format="rgb24").reformat(format="yuv420p")
-            picture.pts, picture.time_base = (count - 1) * rate.denominator, Fraction(1, rate.numerator)
-            if count - 1 in keys:
-                picture.pict_type = av.video.frame.PictureType.I
-            out.mux(stream.encode(picture))
-        if not count:
-            raise ValueError(f"{path} needs at least one frame")
-        out.mux(stream.encode(None))
-    return count

@@ -83,14 +83,10 @@ def find(name_or_path: str | Path, revision: str | None = None, wanted: Sequence
     try:
         return Path(snapshot_download(repository, revision=revision, allow_patterns=list(wanted)))
     except LocalEntryNotFoundError:
-        raise FileNotFoundError(
-            f"{repository} is not in the local cache and could not be fetched: check the network"
-        ) from None
+        reason = "is not in the local cache and could not be fetched: check the network"
     except HfHubHTTPError as error:
-        status = error.response.status_code
-        raise FileNotFoundError(
-            f"{repository} (revision {revision or 'main'}) could not be fetched: HTTP {status}"
-        ) from None
+        reason = f"(revision {revision or 'main'}) could not be fetched: HTTP {error.response.status_code}"
+    raise FileNotFoundError(f"{repository} {reason}")
 
 
 def read_config(folder: Path) -> Config:
@@ -170,11 +166,6 @@ def skeleton(config: Config) -> VideoChatFlashModel:
     """The full-size model without memory: shapes only."""
     with torch.device("meta"):
         return VideoChatFlashModel(config)
-
-
-def manifest(config: Config) -> dict[str, tuple[int, ...]]:
-    """Every released key of a model with its shape."""
-    return {released_name(name, config): tuple(p.shape) for name, p in skeleton(config).state_dict().items()}
 
 
 # -- reading -----------------------------------------------------------------------------------------------------------

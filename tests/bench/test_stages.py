@@ -13,7 +13,7 @@ from command import SMALL
 from videochat_flash.bench.gauge import Gauge
 from videochat_flash.bench.stages import Footage, Setting, run, see
 from videochat_flash.bench.work import DECODE, FIRST, STAGES, TOKEN
-from videochat_flash.chat import VideoChatFlash
+from videochat_flash.chat import Stopwatch, VideoChatFlash
 from videochat_flash.generate import Decoding
 from videochat_flash.prompt import plain_text
 from videochat_flash.video import VideoError
@@ -38,7 +38,7 @@ def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_stage_by_stage_gives_the_tokens_of_the_pipeline(vc: VideoChatFlash, film: Path, frames: int) -> None:
     for setting in (Setting(frames, size=(64, 48)), Setting(min(frames, 40), film)):
         footage = Footage.open(setting)
-        tokens, whole = see(vc, footage, Gauge(torch.device("cpu"))), footage.see(vc)
+        tokens, whole = see(vc, footage, Gauge(torch.device("cpu"))), footage.see(vc, Stopwatch())
         assert len(tokens) * 4 == whole.frames == setting.frames
         torch.testing.assert_close(tokens, whole.tokens)
 
@@ -49,7 +49,7 @@ def test_every_stage_is_read_as_often_as_it_should_be(vc: VideoChatFlash, film: 
     for name, stage in made.stages.items():
         assert len(stage.seconds) == (4 if name == TOKEN else 2), name
         assert min(stage.seconds) > 0 and stage.work.units == (1 if name in (FIRST, TOKEN) else 8)
-    assert len(made.whole.seconds) == 2
+    assert len(made.whole.seconds) == len(made.waited) == 2
     assert made.visual == (128, 128, 64, 64, 32, 32) and made.rows > 128
 
 

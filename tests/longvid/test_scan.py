@@ -15,7 +15,8 @@ from videochat_flash.longvid.records import read_asides, read_films
 from videochat_flash.longvid.scan import discover, hashes, leaders
 from videochat_flash.longvid.settings import Setting, Shots, default, load
 from videochat_flash.longvid.shots import cuts
-from videochat_flash.video import SamplePlan, decode, probe, write
+from videochat_flash.mp4 import write
+from videochat_flash.video import SamplePlan, decode, probe
 
 
 def copy(path: Path, out: Path, size: tuple[int, int], crf: int, start: int = 0) -> Path:

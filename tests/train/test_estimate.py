@@ -29,6 +29,7 @@ from videochat_flash.train.estimate import (
     parameters,
     training_flops,
 )
+from videochat_flash.train.losses import loss
 from videochat_flash.train.recipe import Lora, Rates, Recipe, Video, architecture, load_recipe
 from videochat_flash.vision import make_tower
 
@@ -118,7 +119,7 @@ def learn(model: VideoChatFlashModel, rates: Rates, sample: Sample, recompute: b
             inner = block.forward
             block.forward = lambda *given, inner=inner: checkpoint(inner, *given, use_reentrant=False, early_stop=False)
     tokens = model.see(tiny.clips(model.config, sample.clips, sample.frames))
-    model.loss([conversation(sample)], [[tokens]]).sum().backward()
+    loss(model, [conversation(sample)], [[tokens]]).sum().backward()
 
 
 def test_dropout_makes_training_cheaper() -> None:

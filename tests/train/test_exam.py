@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from videochat_flash.model import VideoChatFlashModel
 from videochat_flash.prompt import IGNORE, Prompt
+from videochat_flash.train import losses
 from videochat_flash.train.begin import begin
 from videochat_flash.train.exam import UNSEEN, answers, examine, table_of, unseen
 from videochat_flash.train.parallel import join
@@ -54,14 +55,13 @@ def test_whoever_knows_all_is_right_and_whoever_errs_once_is_wrong(
 ) -> None:
     path = drawing(tmp_path)
     recipe = unseen(load_recipe(path), 4, tmp_path / "exam")
-    true = VideoChatFlashModel.learned
 
     def learned(model: VideoChatFlashModel, *given: object) -> tuple[torch.Tensor, torch.Tensor]:
-        scores, labels = true(model, *given)  # type: ignore[arg-type]
+        scores, labels = losses.learned(model, *given)  # type: ignore[arg-type]
         said = labels if knows else torch.where(torch.arange(len(labels)) % 2 == 0, labels, labels + 1)
         return torch.nn.functional.one_hot(said, scores.shape[1] + 1)[:, :-1].float(), labels
 
-    monkeypatch.setattr(VideoChatFlashModel, "learned", learned)
+    monkeypatch.setattr("videochat_flash.train.exam.learned", learned)
     with tiny.seeded():
         asked = examine(*begin(recipe), recipe, (), join("cpu"))
         marks = [mark for _, some in asked for mark in some]

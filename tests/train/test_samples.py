@@ -20,13 +20,14 @@ from tokenizers import Tokenizer
 from torch.utils.data import DataLoader
 from videos import cut, make, numbered, read_numbers
 
+from videochat_flash.mp4 import write
 from videochat_flash.prompt import IGNORE, SYSTEM, Turn, plain_text, render
 from videochat_flash.sight import Sight
 from videochat_flash.train.media import PADDING, best_tiles, plan_video, read_images, read_video
 from videochat_flash.train.recipe import Recipe, Source, Video
 from videochat_flash.train.records import Record, epoch_order
 from videochat_flash.train.samples import Bad, Sample, Samples, arranged, chat_prompt, check, estimated_rows, raster
-from videochat_flash.video import Sampling, VideoInfo, decode, plan, probe, write
+from videochat_flash.video import Sampling, VideoInfo, decode, plan, probe
 
 SIZE = 48  # pixels: numbers can be read in squares of this
 GOLDEN = Path(__file__).parent / "conversation.txt"

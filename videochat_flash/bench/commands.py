@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from .. import errors, show
-from ..files import beside, check_target
+from ..files import beside
 from ..options import TINY, Dtype, Json, Keep, KeepBy, Quiet
 from . import options
 
@@ -88,13 +88,13 @@ def _check_targets(out: Path | None, write: Path | None, drawn: bool) -> None:
     from .report import sections_of
 
     if write is not None:
-        check_target(write)
+        errors.check_target(write)
         sections_of(write)
     if out is not None:
         if drawn and find_spec("matplotlib") is None:
             raise ValueError("matplotlib is not installed: pip install 'videochat-flash[bench]', or leave out --out")
         out.mkdir(parents=True, exist_ok=True)
-        check_target(out / "bench.json")
+        errors.check_target(out / "bench.json")
 
 
 def _command(context: typer.Context) -> str:

@@ -122,6 +122,7 @@ def run_facts(run: Run, machine: Machine) -> Facts:
         "stages": stages,
         "sum_of_stages": _sum(run),
         "to_first_token": None if run.whole is None else stage_facts(run.whole, machine),
+        "waited_for_frames": None if run.whole is None else asdict(Spread.of(run.waited)),
     }
 
 
@@ -135,8 +136,12 @@ def run_table(run: Run, machine: Machine) -> Table:
     staged = dict(run.stages) if run.whole is None else {**run.stages, WHOLE: run.whole}
     on_device = any(stage.device is not None for stage in staged.values())
     rows = [_run_row(name, stage, machine, on_device) for name, stage in staged.items()]
-    last = "The last row is `see` and `answer` as users call them; the stages before it"
-    note = f"{'The stages' if run.whole is None else last}, one after the other, take {seconds(_sum(run))}."
+    note = f"The stages, one after the other, take {seconds(_sum(run))}."
+    if run.whole is not None:
+        note = (
+            f"The last row is `see` and `answer` as users call them; the stages before it, one after the other, "
+            f"take {seconds(_sum(run))}. In it the tower waited {seconds(Spread.of(run.waited).median)} for frames."
+        )
     left = f"{run.visual[0]:,} visual in the first layer, {run.visual[-1]:,} in the last"
     title = f"{run.frames:,} frames, {run.rows:,} rows: {left}"
     return Table(title, (*STAGED, "host", *(["device"] if on_device else [])), tuple(rows), (note,))

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..chat import CLIP_BATCH, VideoChatFlash
+from ..chat import CLIP_BATCH, Stopwatch, VideoChatFlash
 from ..config import Plan
 from ..generate import Begun, Prefilled, decode, prefill
 from ..prompt import Turn, render
@@ -27,7 +27,7 @@ from .gauge import Gauge, Reading
 from .work import CONNECTOR, DECODE, FIRST, NORMALISE, PREFILL, RESIZE, TOKEN, TOWER, Work, sample_of, works
 
 QUESTION = "What happens in this video?"
-DRAWN = 64  # generated frames that differ; then they come again
+DRAWN = 64  # frames that differ, drawn or read; then they come again
 WHOLE = "to the first token"  # seeing and answering as a user's call does it, all at once
 
 
@@ -95,26 +95,33 @@ class Footage:
         return Sampling("count", max_frames=self.setting.frames, num_frames=self.setting.frames)
 
     @cached_property
-    def drawn(self) -> Frames:
-        """Different frames of a made video, one second apart."""
+    def some(self) -> Frames:
+        """The first frames of the file, or different frames of a made video, one second apart."""
+        if self.info is not None:
+            wanted = plan(self.info, self.sampling)
+            few = replace(wanted, frames=wanted.frames[:DRAWN], seconds=wanted.seconds[:DRAWN])
+            return next(decode_video(self.info, few, None, DRAWN))
         width, height = self.setting.size
         stack, count = procedural(np.random.default_rng(0), height, width), min(DRAWN, self.setting.frames)
         return Frames(np.stack([stack.frame(i) for i in range(count)]), np.arange(float(count)), float(count))
 
-    def chunks(self) -> Iterator[Frames]:
-        """All frames as they are stored, some at a time."""
+    def read(self) -> None:
+        """Decode all frames of the file and keep none."""
         if self.info is not None:
-            yield from decode_video(self.info, plan(self.info, self.sampling), None)
-            return
+            for _ in decode_video(self.info, plan(self.info, self.sampling), None):
+                pass
+
+    def chunks(self) -> Iterator[Frames]:
+        """As many frames as wanted, some at a time; nothing is decoded meanwhile."""
         for at in range(0, self.setting.frames, DRAWN):
             count = min(DRAWN, self.setting.frames - at)
-            yield replace(self.drawn, pixels=self.drawn.pixels[:count], seconds=self.drawn.seconds[:count])
+            yield replace(self.some, pixels=self.some.pixels[:count], seconds=self.some.seconds[:count])
 
-    def see(self, vc: VideoChatFlash) -> Sight:
+    def see(self, vc: VideoChatFlash, watch: Stopwatch) -> Sight:
         """As a user sees it."""
         if self.info is not None:
-            return vc.see(self.info, self.sampling)
-        return Sight.join([vc.see(chunk) for chunk in self.chunks()])
+            return vc.see(self.info, self.sampling, watch=watch)
+        return Sight.join([vc.see(chunk, watch=watch) for chunk in self.chunks()])
 
 
 @dataclass
@@ -142,6 +149,7 @@ class Run:
     visual: tuple[int, ...]  # visual rows that entered each layer
     stages: Mapping[str, Stage]
     whole: Stage | None
+    waited: Sequence[float]  # seconds of it in which the tower had to wait for frames
 
 
 def run(vc: VideoChatFlash, setting: Setting, told: Told) -> Run:
@@ -156,6 +164,7 @@ def run(vc: VideoChatFlash, setting: Setting, told: Told) -> Run:
     sample_of(config, setting.frames)
     footage = Footage.open(setting)
     found: dict[str, list[Reading]] = defaultdict(list)
+    waited: list[float] = []
     rounds = setting.warmup + setting.repeats
     for number in range(rounds):
         told(number, rounds, f"{setting.frames} frames")
@@ -164,9 +173,11 @@ def run(vc: VideoChatFlash, setting: Setting, told: Told) -> Run:
         begun, text = _prefill(vc, tokens, setting, keep, gauge)
         visual, after = begun.visual, list(_speak(vc, begun, setting.tokens))
         del tokens, begun
+        watch = Stopwatch()
         if setting.whole:
-            after.append(_whole(vc, footage, keep))
+            after.append(_whole(vc, footage, keep, watch))
         if number >= setting.warmup:
+            waited.append(watch.seconds["decode"])
             for name, reading in [*gauge.readings.items(), *after]:
                 found[name].append(reading)
     told(rounds, rounds)
@@ -180,23 +191,18 @@ def run(vc: VideoChatFlash, setting: Setting, told: Told) -> Run:
     for name, stage in stages.items():
         for reading in found[name]:
             stage.add(reading)
-    return Run(setting.frames, sample.rows, visual, stages, stages.pop(WHOLE, None))
+    return Run(setting.frames, sample.rows, visual, stages, stages.pop(WHOLE, None), waited)
 
 
 @torch.inference_mode()
 def see(vc: VideoChatFlash, footage: Footage, gauge: Gauge) -> Tensor:
-    """Frames flow through the stages a few clips at a time; what is left are the tokens, "C M E"."""
+    """All is decoded, then frames flow through the stages a few clips at a time; left are the tokens, "C M E"."""
     side, clip = vc.model.config.vision.image_size, vc.model.config.vision.clip_frames
-    chunks = footage.chunks()
     tokens: list[Tensor] = []
-    while True:
-        if footage.info is None:
-            chunk = next(chunks, None)
-        else:
-            with gauge.stage(DECODE):
-                chunk = next(chunks, None)
-        if chunk is None:
-            return torch.cat(tokens)
+    if footage.info is not None:
+        with gauge.stage(DECODE):
+            footage.read()
+    for chunk in footage.chunks():
         with gauge.stage(RESIZE):
             small = np.stack([_squashed(pixels, side) for pixels in chunk.pixels])
         step = CLIP_BATCH[vc.model.device.type] * clip
@@ -208,6 +214,7 @@ def see(vc: VideoChatFlash, footage: Footage, gauge: Gauge) -> Tensor:
                 patches = vc.model.vision(clips)
             with gauge.stage(CONNECTOR):
                 tokens.append(vc.model.connector(patches, clip).cpu())
+    return torch.cat(tokens)
 
 
 def _squashed(pixels: np.ndarray, side: int) -> np.ndarray:
@@ -237,11 +244,11 @@ def _speak(vc: VideoChatFlash, begun: Prefilled, count: int) -> Iterator[tuple[s
         yield name, gauge.readings[name]
 
 
-def _whole(vc: VideoChatFlash, footage: Footage, keep: Plan) -> tuple[str, Reading]:
+def _whole(vc: VideoChatFlash, footage: Footage, keep: Plan, watch: Stopwatch) -> tuple[str, Reading]:
     """Seeing and the first token in the calls that users make, with whatever they overlap or skip."""
     gauge = Gauge(vc.model.device)
     with gauge.stage(WHOLE):
-        first_token(vc, footage.see(vc), QUESTION, keep)
+        first_token(vc, footage.see(vc, watch), QUESTION, keep)
     return WHOLE, gauge.readings[WHOLE]
 
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from .. import errors, show
-from ..files import check_target
 from ..options import (
     TINY,
     Device,
@@ -213,7 +212,7 @@ def rows(
     from .items import counted, read_items
     from .lmms.written import name_of, task_of
 
-    check_target(out)
+    errors.check_target(out)
     if not videos.is_dir():
         raise NotADirectoryError(f"--videos {videos} is not a folder")
     made = list(write_rows(benchmark, files, Media(videos, subtitles, out.parent)))
@@ -269,7 +268,7 @@ def ground(
         manner = session.Manner(session.plan_of(keep, keep_by), {"max_new_tokens": NEW_TOKENS["interval"]})
     check_question(event)
     if out is not None:
-        check_target(out)
+        errors.check_target(out)
     source = session.open_source(video, sampling, watch)
     vc = session.load(model, revision, device, dtype, watch)
     with errors.usage():

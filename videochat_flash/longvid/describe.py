@@ -14,8 +14,9 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from ..mp4 import write
 from ..remote import Refused, Reply, film, picture
-from ..video import SamplePlan, VideoInfo, decode, probe, write
+from ..video import SamplePlan, VideoInfo, decode, probe
 from .answers import Answers, prompt, prompt_mark
 from .records import Aside, Film, Note
 from .settings import Describe, Setting

@@ -12,10 +12,11 @@ import numpy as np
 from PIL import Image
 
 from ..files import beside
+from ..mp4 import write
 from ..synth import Card, Event, Mover, Scene, procedural, random_style, random_what
 from ..synth.questions import sort_of, thing, with_article
 from ..synth.world import Image8, Rng, pick
-from ..video import SamplePlan, decode, probe, write
+from ..video import SamplePlan, decode, probe
 
 SIZE = (320, 180)
 LAYOUTS = ("captions", "steps", "narrations", "notes", "mixed")  # dealt out to the videos in turn

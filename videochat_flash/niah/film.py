@@ -20,10 +20,11 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from ..chat import VideoChatFlash
 from ..config import PIXEL_MEAN
 from ..journal import digest
+from ..mp4 import write
 from ..sight import Sight
 from ..synth import Event, Scene
 from ..synth.world import Image8
-from ..video import CLIP, Frames, Sampling, write
+from ..video import CLIP, Frames, Sampling
 from .compat import ROW_TOKENS
 from .draws import VERSION
 from .haystack import Haystack

@@ -20,6 +20,7 @@ from ..model import VideoChatFlashModel
 from ..prompt import IGNORE, Prompt
 from ..weights import load_model, read_config, read_tokenizer
 from .learner import Learner, pack
+from .losses import learned
 from .parallel import Place, join
 from .recipe import Recipe
 from .samples import Sample, Samples
@@ -103,7 +104,7 @@ def _right(
     plan: Plan,
     spans: Sequence[int],
 ) -> list[bool]:
-    scores, labels = model.learned(prompts, videos, plan)
+    scores, labels = learned(model, prompts, videos, plan)
     return [bool(part.all()) for part in (scores.argmax(-1) == labels).split(list(spans))]
 
 

@@ -22,6 +22,7 @@ from ..sight import Sight
 from ..synth import Question, Scene, ask
 from .bank import Bank
 from .lessons import Progress, Run, optimiser, restore, save, set_rate, take_step
+from .losses import loss
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def train_decoder(
         set_rate(optimisers, lesson.rate, step, lesson.steps, lesson.fall)
         with torch.autocast(run.device.type, torch.bfloat16):
             rows = model.connector.mlp(tokens.to(run.device).float())
-            losses = model.loss(prompts, [[video] for video in rows.split(clips)], lesson.plan if step % 2 else ())
+            losses = loss(model, prompts, [[video] for video in rows.split(clips)], lesson.plan if step % 2 else ())
         take_step(net, optimisers, losses.mean())
         progress.log(step, loss=losses.mean().item(), certain=(losses < 0.1).float().mean().item())
         if (step + 1) % 50 == 0 or step + 1 == lesson.steps:

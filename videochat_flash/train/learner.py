@@ -15,6 +15,7 @@ from ..config import PIXEL_MEAN, PIXEL_STD, Plan
 from ..model import VideoChatFlashModel
 from ..prompt import IGNORE, Prompt
 from ..vision import Umt
+from .losses import loss
 from .samples import Sample, raster
 from .teach import EARLY, Taught, Teacher
 
@@ -59,7 +60,7 @@ class Learner(nn.Module):
         counts = [sum(label != IGNORE for label in prompt.labels) for prompt, _ in spoken]
         sums = []
         if spoken:
-            losses = self.model.loss([prompt for prompt, _ in spoken], [seen for _, seen in spoken], plan)
+            losses = loss(self.model, [prompt for prompt, _ in spoken], [seen for _, seen in spoken], plan)
             sums = [part.sum() for part in losses.split(counts)]
         if blank:
             zero = zero + sums.pop() * 0

@@ -1,0 +1,48 @@
+"""What is learned of packed conversations: scores and labels of each labelled token, and their cross-entropy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ..config import Plan
+from ..dropout import Segment
+from ..llm import Hidden
+from ..model import VideoChatFlashModel
+from ..prompt import IGNORE, Prompt
+
+Videos = Sequence[Sequence[Float[Tensor, "_ _ E"]]]  # of each conversation
+
+
+def loss(model: VideoChatFlashModel, prompts: Sequence[Prompt], videos: Videos, plan: Plan = ()) -> Float[Tensor, " n"]:
+    """Cross-entropy of each labelled token of packed conversations, in order."""
+    scores, labels = learned(model, prompts, videos, plan)
+    return F.cross_entropy(scores, labels, reduction="none")
+
+
+def learned(
+    model: VideoChatFlashModel, prompts: Sequence[Prompt], videos: Videos, plan: Plan = ()
+) -> tuple[Float[Tensor, "n V"], Int[Tensor, " n"]]:
+    """Scores of each labelled token of packed conversations, in order, and the label; these follow the rows that
+    stay."""
+    rows, segments = model.embed(prompts, videos)
+    labels = torch.tensor(_labels(prompts, segments), device=rows.device)
+    hidden: Hidden = model.decoder(rows, segments, plan)
+    following = labels[hidden.kept].roll(-1)  # every conversation begins with a row that is never learned
+    known = following != IGNORE
+    return model.logits(hidden.rows[known]), following[known]
+
+
+def _labels(prompts: Iterable[Prompt], segments: Sequence[Segment]) -> list[int]:
+    labels: list[int] = []
+    for prompt, segment in zip(prompts, segments, strict=True):
+        at = 0
+        for slot, run in zip(prompt.slots, segment.runs, strict=True):
+            labels += [*prompt.labels[at:slot], *[IGNORE] * run.length]
+            at = slot
+        labels += prompt.labels[at:]
+    return labels
