@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .pipeline import STEPS, remembered
-from .records import read_films
+from .records import read_films, read_videos
 from .report import table
 from .steps import JOURNAL
 
@@ -47,8 +47,7 @@ def plan(built: Path, assumed: Assumed) -> dict[str, Any]:
         ValueError: no step was run from its beginning, so that no cost is known.
     """
     state = remembered(built)
-    films = [film.video.duration for film in read_films(built / "scan.jsonl")]
-    measured = sum(films) / 3600
+    measured = sum(video.duration for video in read_videos(built / "scan.jsonl")) / 3600
     costs = dict(_costs(built, state, measured))
     if not costs:
         raise ValueError(f"{built}: no step tells its cost: build anew in an empty folder, in one run")

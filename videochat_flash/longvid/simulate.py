@@ -23,7 +23,8 @@ from .write import write
 ACTS = ("opens", "closes", "lifts", "drops", "paints", "washes", "carries", "breaks", "finds", "hides")
 THINGS = ("door", "lamp", "cup", "stone", "letter", "ladder", "basket", "mirror", "drum", "kettle", "rope", "shelf")
 PEOPLE = ("man", "woman", "child", "cook", "painter", "driver")
-EVENTS = 6  # of a film
+EVENTS = 4  # of a film
+ASKED = ("understanding", "grounding", "count")  # some three questions a film: a million have as many as LongVid
 ONCE_IN = 50  # films: one of so many is a copy of the one before
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -83,7 +84,7 @@ def simulate(out: Path, count: int, seed: int, workers: int, told: Callable[[str
         OSError: no room on the disk.
     """
     setting = Setting(
-        str(out), (Source("films", "simulated"),), 0.1, workers, Scan(), Shots(fps=0), ask=Ask(each=1), sieve=Rules()
+        str(out), (Source("films", "simulated"),), 0.1, workers, Scan(), Shots(fps=0), ask=Ask(ASKED, each=1), sieve=Rules()
     )
     setting = replace(setting, write=replace(setting.write, formats=("reference",)))
     out.mkdir(parents=True, exist_ok=True)

@@ -158,6 +158,8 @@ class Index:
 
     def find(self, key: str) -> int | None:
         """The place of a record's last line, below 0 if it failed: there it is ``-place - 1``; None if it has none."""
+        if not len(self.places):
+            return None
         high, low = np.uint64(int(key[:16], 16)), np.uint64(int(key[16:], 16))
         first, last = (int(np.searchsorted(self.high, high, side)) for side in ("left", "right"))
         same = np.flatnonzero(self.low[first:last] == low)

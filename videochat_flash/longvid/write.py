@@ -15,7 +15,7 @@ from typing import Any, TextIO
 
 from ..files import beside
 from ..journal import canonical, digest
-from .records import Film, Question, read_films
+from .records import Film, Question, read_films, read_videos
 from .settings import Setting
 
 FOLDER = "dataset"
@@ -65,7 +65,7 @@ def write(setting: Setting, sieved: Path) -> Written:
 def validation(share: float, sieved: Path) -> set[str]:
     """The groups of videos that are held out: those whose names' digests are the smallest. At least one is, and one is
     not, if there are two and the share is above 0."""
-    groups = sorted({film.video.group for film in read_films(sieved)}, key=lambda group: digest(["split", group]))
+    groups = sorted({video.group for video in read_videos(sieved)}, key=lambda group: digest(["split", group]))
     count = min(len(groups) - 1, max(1, round(share * len(groups)))) if share else 0
     return set(groups[: max(0, count)])
 
@@ -73,11 +73,17 @@ def validation(share: float, sieved: Path) -> set[str]:
 # -- records -----------------------------------------------------------------------------------------------------------
 
 
-def reference(film: Film, question: Question) -> dict[str, Any]:
-    """A record as the reference has it (spec training 4.2); readers pass over the keys that it does not know."""
+def reference(film: Film, question: Question, place: str) -> dict[str, Any]:
+    """A record as the reference has it (spec training 4.2); readers pass over the keys that they do not know.
+
+    Args:
+        film: whose question it is.
+        question: of the record.
+        place: of the video, as the record says it.
+    """
     return {
         "id": question.id,
-        "video": str(Path(film.video.path).resolve()),
+        "video": place,
         "duration": film.video.duration,
         "conversations": [
             {"from": "human", "value": PLACE + question.prompt},
@@ -87,7 +93,7 @@ def reference(film: Film, question: Question) -> dict[str, Any]:
     }
 
 
-def messages(film: Film, question: Question) -> dict[str, Any]:
+def messages(film: Film, question: Question, place: str) -> dict[str, Any]:
     """A record as ms-swift and LLaMA-Factory have it."""
     return {
         "id": question.id,
@@ -95,9 +101,14 @@ def messages(film: Film, question: Question) -> dict[str, Any]:
             {"role": "user", "content": OURS + question.prompt},
             {"role": "assistant", "content": question.reply},
         ],
-        "videos": [str(Path(film.video.path).resolve())],
+        "videos": [place],
         **meta(film, question),
     }
+
+
+def place_of(film: Film) -> str:
+    """Where a film lies, for whoever reads the set elsewhere on this machine."""
+    return str(Path(film.video.path).resolve())
 
 
 def meta(film: Film, question: Question) -> dict[str, Any]:
@@ -125,13 +136,14 @@ def meta(film: Film, question: Question) -> dict[str, Any]:
 class Lines(AbstractContextManager["Lines"]):
     """One record a line."""
 
-    def __init__(self, file: TextIO, record: Callable[[Film, Question], dict[str, Any]]) -> None:
+    def __init__(self, file: TextIO, record: Callable[[Film, Question, str], dict[str, Any]]) -> None:
         self.file, self.record = file, record
 
     def film(self, film: Film) -> None:
         """Write a film's records."""
+        place = place_of(film)
         for question in film.questions:
-            self.file.write(json.dumps(self.record(film, question), ensure_ascii=False) + "\n")
+            self.file.write(json.dumps(self.record(film, question, place), ensure_ascii=False) + "\n")
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Lines need no end."""
@@ -145,8 +157,9 @@ class Array(AbstractContextManager["Array"]):
 
     def film(self, film: Film) -> None:
         """Write a film's records."""
+        place = place_of(film)
         for question in film.questions:
-            self.file.write(self.before + json.dumps(reference(film, question), ensure_ascii=False))
+            self.file.write(self.before + json.dumps(reference(film, question, place), ensure_ascii=False))
             self.before = ",\n"
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -171,7 +184,7 @@ class Shards(AbstractContextManager["Shards"]):
             self._next()
         assert self.tar is not None
         key = film.video.key
-        records = [reference(film, question) | {"video": f"{key}{path.suffix}"} for question in film.questions]
+        records = [reference(film, question, f"{key}{path.suffix}") for question in film.questions]
         text = (canonical(records) + "\n").encode()
         self.tar.addfile(_entry(f"{key}.json", len(text)), io.BytesIO(text))
         for number, one in enumerate(files):
