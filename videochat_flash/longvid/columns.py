@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -99,4 +99,4 @@ def lines(path: Path) -> Iterator[str]:
 def _told(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _told(one) for name, one in value.items() if one is not None}
-    return [_told(one) for one in value] if isinstance(value, Sequence) and not isinstance(value, str) else value
+    return [_told(one) for one in value] if isinstance(value, list) else value

@@ -283,7 +283,10 @@ def read_videos(path: Path) -> Iterator[Video]:
     """
     for number, line in enumerate(read_lines(path), 1):
         where = f"{path} line {number}"
-        yield VIDEO.read(_values(line, where).get("video", {}), where)
+        video = _values(line, where).get("video")
+        if not isinstance(video, dict):
+            raise ValueError(f"{where}: video is missing")
+        yield VIDEO.read(video, where)
 
 
 def read_asides(path: Path) -> Iterator[Aside]:

@@ -6,7 +6,8 @@ import warnings
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import partial, reduce
+from operator import xor
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -71,7 +72,7 @@ def _kept(url: str) -> Iterator[Stored]:
         if _suffix(one.url) in STILLS:
             folders.setdefault(one.url.rpartition("/")[0], []).append(one)
     for folder, some in folders.items():
-        yield Stored(folder, sum(one.size for one in some), sum(one.mark for one in some) >> len(some).bit_length())
+        yield Stored(folder, sum(one.size for one in some), reduce(xor, (one.mark for one in some)))
     for one in files:
         if _suffix(one.url) in SUFFIXES and one.url.rpartition("/")[0] not in folders:
             yield one
@@ -209,7 +210,7 @@ def _alike(
     seen: set[tuple[int, int]] = set()  # a frame of the one, the other video: counted once
     width = -(-64 // BANDS)
     for band in range(BANDS):
-        part = looks >> np.uint64(band * width) & np.uint64((1 << width) - 1)
+        part = (looks >> np.uint64(band * width) & np.uint64((1 << width) - 1)).astype(np.uint32)
         order = np.argsort(part, kind="stable")
         sorted_part = part[order]
         for away in range(1, min(CROWD, len(order))):

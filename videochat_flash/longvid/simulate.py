@@ -30,6 +30,7 @@ ASKED = ("understanding", "grounding", "count")  # some two questions about each
 ONCE_IN = 50  # films: one of so many is a copy of the one before
 FACTS = "steps.json"
 MADE = "made"
+TELLING = 1000  # records from one look at the memory to the next
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -99,7 +100,8 @@ def simulate(out: Path, count: int, seed: int, workers: int, told: Callable[[str
         with told(MADE) as bar, writing(out / f"{MADE}.jsonl") as put:
             for number, line in enumerate(films(count, seed), 1):
                 put(line)
-                bar(number, count)
+                if number % TELLING == 0:
+                    bar(number, count)
     for step in steps(setting):
         lines = partial(read_lines, out / f"{before}.jsonl")
         if step.name not in facts:
@@ -137,7 +139,7 @@ def _measured(
     begin, most, began = resident(), [0.0], time.perf_counter()
 
     def told(done: int, of: int) -> None:
-        if done % 1000 == 0 or done == of:
+        if done % TELLING == 0 or done == of:
             most[0] = max(most[0], resident())
             bar(done, of)
 

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..bucket import put
+from ..bucket import is_url, put
 from ..files import beside
 from ..journal import digest
 from .hide import COPIES
@@ -75,12 +75,18 @@ def deliver(setting: Setting, written: Written, told: Callable[[int, int], None]
         ValueError: a driver is not installed.
         OSError: the bucket does not take them.
     """
-    to, folder = setting.write.to.rstrip("/"), Path(setting.out) / FOLDER
+    to, folder = goal(setting), Path(setting.out) / FOLDER
     names = {path: path.relative_to(folder).as_posix() for path in written.files}
     names |= {path: f"{COPIES}/{path.name}" for path in written.copies}
     for number, (path, name) in enumerate(names.items() if to else (), 1):
         put(path, f"{to}/{name}")
         told(number, len(names))
+
+
+def goal(setting: Setting) -> str:
+    """Where the set goes: a URL, a folder with its whole path, or nowhere."""
+    to = setting.write.to.rstrip("/")
+    return to if is_url(to) or not to else str(Path(to).absolute())
 
 
 def validation(share: float, sieved: Path) -> set[str]:
@@ -94,7 +100,7 @@ def validation(share: float, sieved: Path) -> set[str]:
 def _outs(setting: Setting, folder: Path, split: str, stack: ExitStack, files: list[Path]) -> list[Out]:
     """A writer for each layout."""
     outs: list[Out] = []
-    to = setting.write.to.rstrip("/")
+    to = goal(setting)
     for form in setting.write.formats:
         if form in ("webdataset", "parquet"):
             shards = folder / form
