@@ -125,11 +125,11 @@ def recipe(setting: Setting, out: Path) -> Path:
     text = f"""# A short fine-tuning of flash-tiny on the questions of this folder; its tower stays as it is.
 out = {json.dumps(str((out / "run").resolve()))}
 start = "flash-tiny"
-steps = 40
+steps = 600
 batch = 4
 pack = 8192
 max_rows = 8192
-save_every = 10
+save_every = 50
 keep = 1
 workers = 1
 recompute = false
