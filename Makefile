@@ -5,10 +5,10 @@ STAMP := .venv/.installed
 PIP := $(BIN)/pip --disable-pip-version-check --quiet --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install test long check demo eval-tiny eval-env test-eval report-tiny bench tiny ablations clean
+.PHONY: help install test long check demo eval-tiny eval-env test-eval report-tiny bench tiny ablations longvid-proof clean
 
 help:  ## print these lines
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "PYTHON=$(PYTHON)  TORCH='$(TORCH)'  (TORCH is what pip installs first: name a CUDA build here, then make clean install)"
 
 install: $(STAMP)  ## create .venv and install the package with its development tools
@@ -89,6 +89,27 @@ TRAIN := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184 $(BIN)/vcflash tr
 
 tiny: install  ## train the embedded model anew by recipes/tiny, stage after stage; a stopped one goes on
 	for stage in recipes/tiny/stage*.toml; do $(TRAIN) $$stage $(if $(SET),--set '$(SET)') || exit; done
+
+PROOF ?= runs/longvid
+EXAM := $(BIN)/vcflash longvid exam $(PROOF)/built --max-frames 64
+WEIGHTS := videochat_flash/assets/flash-tiny/model.safetensors
+
+longvid-proof: $(PROOF)/after.txt  ## two hours of rendered video through all of longvid, every answer checked; then flash-tiny learns from them
+	@tail -n +1 $(PROOF)/before.txt $(PROOF)/after.txt
+
+# HAYSTACK= are real videos to draw over. Each file is made once: what was stopped goes on, and other weights are asked and trained anew.
+$(PROOF)/finetune.toml: | install
+	$(BIN)/vcflash longvid proof --out $(PROOF) $(foreach video,$(HAYSTACK),--haystack '$(video)')
+
+$(PROOF)/before.txt: $(PROOF)/finetune.toml $(WEIGHTS)
+	rm -rf $(PROOF)/run
+	$(EXAM) > $@.part
+	mv $@.part $@
+
+$(PROOF)/after.txt: $(PROOF)/before.txt
+	$(TRAIN) $(PROOF)/finetune.toml
+	$(EXAM) --model $(PROOF)/run/model > $@.part
+	mv $@.part $@
 
 ablations: install  ## the paper's ablations in small, three seeds each; a stopped one goes on
 	for folder in recipes/ablations/*/; do $(BIN)/python -m videochat_flash.train.ablate $$folder || exit; done

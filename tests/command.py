@@ -76,7 +76,7 @@ def start(*arguments: object, **how: object) -> subprocess.Popen[str]:
 
 def finished(process: subprocess.Popen[str]) -> Done:
     """Wait for it."""
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=600)  # machines that test are busy
     return Done(process.returncode, out or "", err or "")
 
 

@@ -15,11 +15,12 @@ from .files import beside
 
 RUN = "run.json"
 MENDED = 1 << 16  # bytes that are looked at in one go
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def canonical(value: object) -> str:
     """JSON in one form: keys in order, no spaces. NaN is refused."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _ENCODER.encode(value)
 
 
 def digest(value: object) -> str:

@@ -62,16 +62,21 @@ class Schema(Generic[Read]):
         return hints_of(owner).get(last) if is_dataclass(owner) else None
 
     def _checked(self, kind: Any, values: Mapping[str, Any], where: str, table: str) -> dict[str, Any]:
-        hints = hints_of(kind)
+        known = _known(kind)
         checked: dict[str, Any] = {}
         for name, value in values.items():
-            key = table + name
-            if name not in hints:
+            one = known.get(name)
+            if one is None:
+                key = table + name
                 raise ValueError(f"{where}: unknown key {key!r}: did you mean {self._nearest(key)!r}?")
-            checked[name] = self._value(hints[name], value, key, where)
-            test, words = self.rules.get(key, (None, ""))
-            if test is not None and not test(checked[name]):
-                raise ValueError(f"{where}: {key} must be {words}, not {value!r}")
+            if type(value) is one.exact:
+                checked[name] = value
+            else:
+                checked[name] = self._value(one, value, table + name, where)
+            if self.rules:
+                test, words = self.rules.get(table + name, (None, ""))
+                if test is not None and not test(checked[name]):
+                    raise ValueError(f"{where}: {table}{name} must be {words}, not {value!r}")
         return checked
 
     def _nearest(self, key: str) -> str:
@@ -80,23 +85,25 @@ class Schema(Generic[Read]):
         elsewhere = [one for one in known if one.rpartition(".")[2] == last]  # the right word in the wrong table
         return (elsewhere or difflib.get_close_matches(key, known, n=1, cutoff=0))[0]
 
-    def _value(self, hint: Any, value: Any, key: str, where: str) -> Any:
+    def _value(self, one: _Field, value: Any, key: str, where: str) -> Any:
         """A value of the type that the field names."""
-        if is_dataclass(hint):
-            if not isinstance(value, dict):
-                raise ValueError(f"{where}: {key} must be a table, [{key}], not {value!r}")
-            return self._checked(hint, value, where, f"{key}.")
-        if get_origin(hint) is Literal:
-            if value not in get_args(hint):
-                raise ValueError(f"{where}: {key} must be {' or '.join(map(repr, get_args(hint)))}, not {value!r}")
-            return value
-        if get_origin(hint) is tuple:
-            inner = get_args(hint)[0]
+        if one.sort == "list":
             if not isinstance(value, list):
-                what = f"tables, [[{key}]]" if is_dataclass(inner) else LISTED[inner]
+                what = f"tables, [[{key}]]" if one.table else LISTED[one.kind]
                 raise ValueError(f"{where}: {key} must be a list of {what}, not {value!r}")
-            return tuple(self._value(inner, one, key, where) for one in value)
-        return _plain(hint, value, key, where)
+            if one.table:
+                return tuple([self._table(one.kind, row, key, where) for row in value])
+            return tuple([_plain(one.kind, row, key, where) for row in value])
+        if one.sort == "choice":
+            if value not in one.choices:
+                raise ValueError(f"{where}: {key} must be {' or '.join(map(repr, one.choices))}, not {value!r}")
+            return value
+        return self._table(one.kind, value, key, where) if one.table else _plain(one.kind, value, key, where)
+
+    def _table(self, kind: Any, value: Any, key: str, where: str) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise ValueError(f"{where}: {key} must be a table, [{key}], not {value!r}")
+        return self._checked(kind, value, where, f"{key}.")
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -114,6 +121,39 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not TOML: {error}") from None
 
 
+@dataclass(frozen=True)
+class _Field:
+    """What a field may hold, looked up once: millions of records are read by it."""
+
+    sort: Literal["one", "list", "choice"]
+    kind: Any  # of the value, or of those of a list
+    table: bool  # whether that is a dataclass
+    choices: tuple[Any, ...]
+    exact: type | None  # values of just this type are right as they are
+
+
+@cache
+def _known(kind: Any) -> dict[str, _Field]:
+    """The fields of a dataclass."""
+    return {name: _field(hint) for name, hint in hints_of(kind).items()}
+
+
+def _field(hint: Any) -> _Field:
+    if get_origin(hint) is Literal:
+        return _Field("choice", None, False, get_args(hint), None)
+    if get_origin(hint) is tuple:
+        inner = get_args(hint)[0]
+        return _Field("list", inner, is_dataclass(inner), (), None)
+    return _Field("one", hint, is_dataclass(hint), (), hint if hint in (str, int, bool) else None)
+
+
+@cache
+def _shape(kind: Any) -> tuple[tuple[str, ...], tuple[tuple[str, Any], ...]]:
+    """The fields that must be there, and those that are tables or lists of them, with the dataclasses behind them."""
+    needed = (one.name for one in fields(kind) if one.default is MISSING and one.default_factory is MISSING)
+    return tuple(needed), tuple((name, one.kind) for name, one in _known(kind).items() if one.table)
+
+
 @cache
 def _hints(kind: Any) -> dict[str, Any]:
     return get_type_hints(kind)
@@ -124,18 +164,12 @@ def hints_of(kind: Any) -> dict[str, Any]:
     return _hints(kind)
 
 
-def _table(hint: Any) -> Any:
-    """The dataclass behind a field that is a table or a list of tables; else None."""
-    inner = get_args(hint)[0] if get_origin(hint) is tuple else hint
-    return inner if is_dataclass(inner) else None
-
-
 def _keys(kind: Any) -> Iterator[str]:
     """Plain keys first, then those of every table."""
-    hints = hints_of(kind)
-    yield from (name for name, hint in hints.items() if _table(hint) is None)
-    for name, hint in hints.items():
-        yield from (f"{name}.{key}" for key in (hints_of(_table(hint)) if _table(hint) else ()))
+    known = _known(kind)
+    yield from (name for name, one in known.items() if not one.table)
+    for name, one in known.items():
+        yield from (f"{name}.{key}" for key in (hints_of(one.kind) if one.table else ()))
 
 
 def _plain(hint: Any, value: Any, key: str, where: str) -> Any:
@@ -148,16 +182,15 @@ def _plain(hint: Any, value: Any, key: str, where: str) -> Any:
 
 
 def _build(kind: Any, values: Mapping[str, Any], where: str, table: str) -> Any:
-    hints = hints_of(kind)
-    for one in fields(kind):
-        if one.name not in values and one.default is MISSING and one.default_factory is MISSING:
-            raise ValueError(f"{where}: {table}{one.name} is missing")
-    built = {}
-    for name, value in values.items():
-        inner = _table(hints[name])
-        if inner is not None and isinstance(value, tuple):
-            value = tuple(_build(inner, one, where, f"{table}{name}.") for one in value)
-        elif inner is not None:
-            value = _build(inner, value, where, f"{table}{name}.")
-        built[name] = value
+    needed, tables = _shape(kind)
+    for name in needed:
+        if name not in values:
+            raise ValueError(f"{where}: {table}{name} is missing")
+    built = dict(values)
+    for name, inner in tables:
+        value = values.get(name)
+        if isinstance(value, tuple):
+            built[name] = tuple([_build(inner, row, where, f"{table}{name}.") for row in value])
+        elif value is not None:
+            built[name] = _build(inner, value, where, f"{table}{name}.")
     return kind(**built)

@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command import small_model
 from haystacks import Request, serving
 from longvid_corpus import corpus, film
+from serving import PATIENCE
+from serving import serving as served
 
 from videochat_flash.longvid.answers import Answers, Pace
 from videochat_flash.longvid.pipeline import do
@@ -56,6 +59,28 @@ def test_shots_are_captioned_from_their_frames_and_every_response_is_kept(send: 
     assert all(note.origin.startswith("m caption@") and note.text.startswith("A mosaic") for note in captions)
     assert made.questions and len(responses(tmp_path / "out")) == 6
     assert all("choices" in json.loads(one["response"]) for one in responses(tmp_path / "out"))
+
+
+@pytest.mark.slow
+def test_our_own_server_is_an_endpoint(tmp_path: Path) -> None:
+    films = tmp_path / "films"
+    films.mkdir()
+    film(films / "silent.mp4", 1, seconds=20, scenes=2)
+    with served(small_model(tmp_path), tmp_path / "store") as server:
+        for send in ("frames", "video"):
+            setting = setting_of(
+                films,
+                tmp_path / send,
+                server.url,
+                describe=Describe("endpoint", send, frames=4, side=64),  # type: ignore[arg-type]
+                shots=Shots(fps=1),
+            )
+            setting = replace(setting, endpoint=Endpoint(server.url, server.model, timeout=PATIENCE))
+            through(setting, "scan", "shots")
+            ran = do("describe", setting)
+            assert (ran.films, ran.failed, ran.entries) == (1, 0, 2)
+            told = [json.loads(one["response"]) for one in responses(tmp_path / send)]
+            assert len(told) == 2 and all(one["model"] == server.model and one["usage"] for one in told)
 
 
 def test_annotations_are_captioned_only_where_they_are_silent(tmp_path: Path) -> None:

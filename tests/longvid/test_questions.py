@@ -14,10 +14,22 @@ from hypothesis import strategies as st
 from longvid_corpus import ACTS, told, video
 from longvid_corpus import film as filmed
 
+from videochat_flash.config import FLASH_TINY
 from videochat_flash.grade import LETTERS
 from videochat_flash.longvid import ask, scan, sieve
 from videochat_flash.longvid.ask import by_templates, parse_list
-from videochat_flash.longvid.records import FAMILIES, FILM, Aside, Event, Film, Note, Question, line_of, parse
+from videochat_flash.longvid.records import (
+    FAMILIES,
+    FILM,
+    Aside,
+    Event,
+    Film,
+    Note,
+    Question,
+    line_of,
+    parse,
+    read_films,
+)
 from videochat_flash.longvid.rendered import Shown
 from videochat_flash.longvid.settings import Ask, Setting, Sieve, Source, Weave
 from videochat_flash.longvid.templates import drafts
@@ -204,7 +216,9 @@ def test_the_proof_in_small(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert {name.split(".")[0] for name in facts["kinds"]} == set(FAMILIES)
     from videochat_flash.train.recipe import load_recipe
 
-    assert load_recipe(Path(facts["recipe"])).start == "flash-tiny"
+    recipe = load_recipe(Path(facts["recipe"]))
+    assert (recipe.start, recipe.plan) == ("flash-tiny", FLASH_TINY.keep)
+    assert len({film.video.duration for film in read_films(tmp_path / "built" / "scan.jsonl")}) == 5
 
 
 # What may pass.

@@ -16,6 +16,7 @@ from longvid_corpus import corpus, video
 
 from videochat_flash.chat import VideoChatFlash
 from videochat_flash.longvid import exam, plan
+from videochat_flash.longvid import simulate as simulation
 from videochat_flash.longvid.pipeline import STEPS, do
 from videochat_flash.longvid.records import Film, Note, Question, line_of
 from videochat_flash.longvid.scan import settle
@@ -46,13 +47,34 @@ def test_made_up_films_go_through_all_steps_and_copies_are_found(tmp_path: Path)
     facts = simulate(tmp_path / "out", 60, 0, 1, quiet)
     assert list(facts) == list(STEPS)
     assert (facts["scan"]["records"], facts["scan"]["films"]) == (60, 59)  # one is a copy
-    assert all(facts[name]["records"] == 59 for name in STEPS[1:-1]) and facts["write"]["films"] > 59 * 5
+    assert all(facts[name]["records"] == 59 for name in STEPS[1:-1]) and facts["write"]["films"] > 59
     assert sorted(path.name for path in (tmp_path / "out").glob("*.jsonl")) == [
         *(f"{name}.aside.jsonl" for name in sorted(STEPS[:-1])[:4]),
         "sieve.aside.jsonl",
         "sieve.jsonl",
         "weave.aside.jsonl",
     ]
+
+
+def test_a_simulation_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+
+    def measured(step: Step, *more: Any) -> Any:
+        if step.name == "ask" and "ask" not in done:
+            done.append("ask")
+            raise KeyboardInterrupt
+        done.append(step.name)
+        return plainly(step, *more)
+
+    plainly = simulation._measured
+    monkeypatch.setattr(simulation, "_measured", measured)
+    with pytest.raises(KeyboardInterrupt):
+        simulate(tmp_path, 60, 0, 1, quiet)
+    assert simulate(tmp_path, 60, 0, 1, quiet)["sieve"]["films"] == 59
+    assert simulate(tmp_path, 60, 0, 1, quiet)["weave"]["records"] == 59  # told of once more, not done
+    assert done == [*STEPS[:4], "ask", *STEPS[4:6]]
+    with pytest.raises(ValueError, match="choose another folder"):
+        simulate(tmp_path, 61, 0, 1, quiet)
 
 
 def test_made_up_films_are_the_same_each_time() -> None:
@@ -89,7 +111,8 @@ def test_a_plan_grows_with_the_hours(built: Path, capsys: pytest.CaptureFixture[
         assert ten["steps"][name]["days"] == pytest.approx(cost["days"], abs=0.02)
     assert ten["captions"]["shots"] == pytest.approx(10 * one["captions"]["shots"], abs=10)
     assert one["captions"]["prompt_tokens"] == pytest.approx(one["captions"]["shots"] * (8 * 256 + 100))
-    assert "| scan |" in run(capsys, "longvid", "plan", built).out
+    told = run(capsys, "longvid", "plan", built, "--cores", 100, "--machine", 64).out
+    assert "| scan |" in told and "100 cores are 2 machines." in told
 
 
 def test_a_plan_takes_the_tokens_that_an_endpoint_counted(tmp_path: Path) -> None:
@@ -101,7 +124,7 @@ def test_a_plan_takes_the_tokens_that_an_endpoint_counted(tmp_path: Path) -> Non
         setting = Setting(**{**vars(setting), "endpoint": Endpoint(server.url, "m")})
         for name in STEPS[:3]:
             do(name, setting)
-    told = plan.plan(tmp_path / "out", plan.Assumed(10.0, 1, 256, 8, 128))["captions"]
+    told = plan.plan(tmp_path / "out", plan.Assumed(10.0, 1, 1, 256, 8, 128))["captions"]
     assert told["measured"] == 6 and told["prompt_tokens"] == 700 * told["shots"] == 700 * 6 * 600
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from ..journal import digest
 from ..remote import Refused
 from .answers import Answers, prompt, prompt_mark
-from .hide import hidden
+from .hide import COPIES, hidden
 from .records import FAMILIES, Aside, Film, Question, question_id
 from .settings import Ask, Setting
 from .steps import Made, Step, Work
@@ -49,7 +49,7 @@ def worker(setting: Setting) -> Work:
         wanted = {"needle", "hops"} & set(ask.families)
         if ask.needles and wanted and film.video.kind == "video" and int(film.video.key, 16) % ask.needles == 0:
             try:
-                films.append(hidden(film, ask, Path(setting.out) / "needles"))
+                films.append(hidden(film, ask, Path(setting.out) / COPIES))
             except ValueError as error:  # too short or too small; its other questions stand
                 asides.append(Aside("ask", "rejected", film.video.path, f"no cards are hidden in it: {error}"))
         return Made(tuple(films), tuple(asides), entries)

@@ -47,6 +47,7 @@ def build(
         _run(name, setting, where, not (quiet or as_json))
     written = _write(setting)
     facts = _report(setting, written, not no_plots)
+    _deliver(setting, written, not (quiet or as_json))
     if as_json:
         typer.echo(json.dumps(facts, ensure_ascii=False))
         return
@@ -79,7 +80,7 @@ def _step(name: str, what: str) -> Callable[..., None]:
             aside = ", ".join(f"{number} {kind}" for kind, number in ran["kinds"].items()) or "nothing"
             there = f"{ran['before']} were there, " if ran["before"] else ""
             made = f"{ran['films']} films of {ran['records']} records"
-            typer.echo(f"{setting.out}/{name}.jsonl: {made}, {there}{aside} kept aside")
+            typer.echo(f"{setting.out}/{name}.{setting.between}: {made}, {there}{aside} kept aside")
 
     command.__doc__ = what
     return command
@@ -102,6 +103,7 @@ def write_set(
     videos: options.Videos = None,
     out: options.Out = None,
     license: options.License = None,
+    quiet: Quiet = False,
 ) -> None:
     """Step: the set in the layouts that trainers read, split by video, with its card."""
     from . import card
@@ -110,6 +112,7 @@ def write_set(
     setting = _setting(config, videos, out, license, None, None)
     written = _write(setting)
     written.files.append(card.save(setting, facts_of(Path(setting.out)), written))
+    _deliver(setting, written, not quiet)
     for path in written.files:
         typer.echo(path)
 
@@ -147,7 +150,7 @@ def proof(
         room.corpus(out / "films", videos, round(60 * minutes), seed, haystack or [], told)
     setting = room.setting_of(out, fps, needles)
     found = room.prove(setting, out / "films", lambda name: show.progress(name, bars))
-    recipe = room.recipe(setting, out)
+    fine = found.share >= room.LEAST and bool(found.asked)
     facts = {
         "videos": videos,
         "hours": round(found.seconds / 3600, 3),
@@ -155,7 +158,7 @@ def proof(
         "right": found.right.total(),
         "share": found.share,
         "kinds": {name: [found.right[name], found.asked[name]] for name in sorted(found.asked)},
-        "recipe": str(recipe),
+        **({"recipe": str(room.recipe(setting, out))} if fine else {}),
     }
     for path, question in found.wrong:
         typer.echo(show.one_line(f"wrong: {path} {question.family}.{question.kind}: {question.question}"), err=True)
@@ -165,7 +168,7 @@ def proof(
     else:
         kinds = {name: f"{found.right[name]} of {found.asked[name]}" for name in sorted(found.asked)}
         show.print_facts({**facts, "kinds": len(kinds), **kinds})
-    if found.share < room.LEAST or not found.asked:
+    if not fine:
         raise typer.Exit(1)
 
 
@@ -230,6 +233,7 @@ def plan(
     built: options.Built,
     hours: options.Hours = 300_000.0,
     cores: options.Cores = 1024,
+    machine: options.PerMachine = 64,
     tokens_per_frame: options.PerFrame = 256,
     as_json: Json = False,
 ) -> None:
@@ -238,7 +242,7 @@ def plan(
     from .settings import Describe
 
     describe = Describe()
-    assumed = room.Assumed(hours, cores, tokens_per_frame, describe.frames, describe.tokens)
+    assumed = room.Assumed(hours, cores, machine, tokens_per_frame, describe.frames, describe.tokens)
     facts = room.plan(built, assumed)
     typer.echo(json.dumps(facts) if as_json else room.words(facts))
 
@@ -246,7 +250,7 @@ def plan(
 def _setting(
     config: Path | None,
     videos: str | None,
-    out: Path | None,
+    out: str | None,
     license: str | None,
     workers: int | None,
     max_failed: float | None,
@@ -264,9 +268,9 @@ def _setting(
         made = settings.load(config) if config else settings.default(str(videos), str(out), license or "unknown")
         given: dict[str, Any] = {"workers": workers, "max_failed": max_failed}
         given = {name: value for name, value in given.items() if value is not None}
-        made = replace(made, **given, out=str((out or Path(made.out)).absolute()))
+        made = replace(made, **given, out=out or made.out)
         settings.check(made, str(config or "longvid"))
-    return made
+    return replace(made, out=str(Path(made.out).absolute()))
 
 
 def _where(setting: Setting, ray_address: str | None) -> Where:
@@ -294,9 +298,19 @@ def _check_plots(wanted: bool) -> None:
 
 
 def _write(setting: Setting) -> Written:
+    from .records import stored
     from .write import write
 
-    return write(setting, Path(setting.out) / "sieve.jsonl")
+    return write(setting, stored(Path(setting.out), "sieve"))
+
+
+def _deliver(setting: Setting, written: Written, bars: bool) -> None:
+    """Copy the set to where the setting wants it."""
+    from .write import deliver
+
+    if setting.write.to:
+        with show.progress("copying", bars) as told:
+            deliver(setting, written, told)
 
 
 def _report(setting: Setting, written: Written | None, plots: bool) -> dict[str, Any]:
@@ -307,7 +321,8 @@ def _report(setting: Setting, written: Written | None, plots: bool) -> dict[str,
     facts = report.facts_of(out)
     files = report.texts(setting, facts, remembered(out), written)
     if written:
-        files.append(card.save(setting, facts, written))
+        written.files.append(card.save(setting, facts, written))
+        files.append(written.files[-1])
     if plots:
         _check_plots(plots)
         from .plot import draw

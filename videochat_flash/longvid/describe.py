@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from ..bucket import fetched
 from ..mp4 import write
 from ..remote import Refused, Reply, film, picture
 from ..video import SamplePlan, VideoInfo, decode, probe
@@ -46,7 +47,10 @@ def worker(setting: Setting) -> Work:
         if setting.describe.how == "endpoint":
             told = tuple(note for note in told if note.kind not in TEXTS)
         spans = [note for note in told if note.kind == "shot" and not _covered(note, told)]
-        notes, asides = _captions(made, spans, answers, setting)
+        if not spans:
+            return Made((replace(made, notes=told),))
+        with fetched(made.video.path) as place:
+            notes, asides = _captions(made, probe(place), spans, answers, setting)
         return Made((replace(made, notes=tuple(sorted((*told, *notes), key=_order))),), tuple(asides), len(spans))
 
     return work
@@ -66,13 +70,13 @@ def _covered(shot: Note, notes: tuple[Note, ...]) -> bool:
     return covered >= COVERED * (shot.end - shot.start)
 
 
-def _captions(made: Film, spans: list[Note], answers: Answers, setting: Setting) -> tuple[list[Note], list[Aside]]:
+def _captions(
+    made: Film, info: VideoInfo, spans: list[Note], answers: Answers, setting: Setting
+) -> tuple[list[Note], list[Aside]]:
     """A note for each span, or why there is none. Raises Unanswered where the endpoint cannot be reached."""
     describe, mark = setting.describe, prompt_mark("caption")
-    info = probe(made.video.path) if spans else None
 
     def one(span: Note) -> Reply | str:
-        assert info is not None
         words = prompt("caption").format(start=clock(span.start), end=clock(span.end))
         shown = {"send": describe.send, "frames": describe.frames, "side": describe.side}
         what = {"video": made.video.key, "start": span.start, "end": span.end, **shown}

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from ..bucket import fetched
 from ..chat import VideoChatFlash
+from ..prefix import prepare
 from ..video import Sampling
 from .records import Question, read_lines
+from .rows import PLACE
 from .sieve import right
 from .weave import alike
-from .write import FOLDER, PLACE
+from .write import FOLDER
 
+ROOM = 16  # tokens beyond the bytes of the right answer, after which a wrong one may end
 TOLD = ("caption", "summary")  # families whose answers are texts: scored by the words that they share with the truth
 
 
@@ -71,12 +75,15 @@ def exam(
     scores: dict[str, Score] = {}
     count = 0
     for video, some in groupby(asked, key=lambda pair: pair[0]):
-        sight = vc.see(video, sampling)
+        with fetched(video) as place:
+            sight = vc.see(place, sampling)
+        begun = prepare(vc, sight)
         for _, question in some:
             score = scores.setdefault(question.family, Score())
             score.asked += 1
-            score.seen += points(vc.answer(sight, question.prompt), question)
-            score.blind += points(vc.answer(None, question.prompt), question)
+            how = replace(vc.decoding, max_new_tokens=ROOM + len(question.reply.encode()))
+            score.seen += points(vc.answer(sight, question.prompt, decoding=how, prefix=begun), question)
+            score.blind += points(vc.answer(None, question.prompt, decoding=how), question)
             score.chance += 1 / len(question.options) if question.options else 0.0
             count += 1
             told(count)

@@ -6,6 +6,7 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
+from ..bucket import fetched
 from ..journal import digest
 from ..needle import SMALLEST, make_needle
 from ..synth import ATTRIBUTES, HOPS, Card, Scene
@@ -15,6 +16,7 @@ from ..video import probe
 from .records import Event, Film, Note, Question, question_id
 from .settings import Ask
 
+COPIES = "needles"  # folder of the copies
 FRAMES = 1024  # of a copy at most
 LEAST = 16  # frames; fewer have no room for cards
 WIDE = 640  # pixels
@@ -34,10 +36,10 @@ def hidden(film: Film, ask: Ask, folder: Path) -> Film:
     shrink = min(1.0, WIDE / video.width)
     size = (max(SMALLEST, round(video.width * shrink)), max(SMALLEST, round(video.height * shrink)))
     kinds = (("grounding", *ATTRIBUTES) if "needle" in ask.families else ()) + (HOPS if "hops" in ask.families else ())
-    with warnings.catch_warnings():
+    with fetched(video.path) as place, warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of frames that a slow video shows twice
         made = make_needle(
-            video.path, frames, 4 * ask.each, seed, path, path.with_suffix(".json"),
+            str(place), frames, 4 * ask.each, seed, path, path.with_suffix(".json"),
             kinds=kinds, fps=round(frames / video.duration, 6), size=size, movers=0,
         )  # fmt: skip
     info = probe(path)

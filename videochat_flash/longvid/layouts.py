@@ -11,9 +11,10 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, get_args
 
+from ..bucket import below, fetched, is_url
 from .records import Aside, Note, NoteKind
 from .settings import Format
 from .subtitles import chapters, cues
@@ -53,11 +54,11 @@ def names(stem: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((stem, stem.removeprefix("v_"), f"v_{stem}")))
 
 
-def read(paths: Iterable[str], layout: Format, videos: Callable[[Path], bool] = lambda _: False) -> Annotations:
+def read(paths: Iterable[str], layout: Format, videos: Callable[[PurePath], bool] = lambda _: False) -> Annotations:
     """All annotations of a source.
 
     Args:
-        paths: files, or folders of them.
+        paths: files, or folders of them, or a bucket's.
         layout: of the files; ``auto`` looks at each.
         videos: whether a path is a video, which folders may hold as well.
 
@@ -65,47 +66,61 @@ def read(paths: Iterable[str], layout: Format, videos: Callable[[Path], bool] = 
         FileNotFoundError: a path that is not there.
     """
     found = Annotations()
-    for path in map(Path, paths):
-        if not path.exists():
-            raise FileNotFoundError(f"no annotations at {path}: name a file or a folder")
-        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-            if file.is_file() and (file == path or (file.suffix.lower() in TEXTS and not videos(file))):
-                _read_file(file, layout, found, alone=file == path)
+    for path in paths:
+        for place, data, alone in _files(path, videos):
+            _read_file(place, data, layout, found, alone)
     return found
 
 
-def _read_file(file: Path, layout: Format, found: Annotations, alone: bool) -> None:
+def _files(path: str, videos: Callable[[PurePath], bool]) -> Iterator[tuple[str, bytes, bool]]:
+    """Place and content of each file that may hold annotations, and whether it was named itself."""
+    places = [one.url for one in below(path)] if is_url(path) else _local(Path(path))
+    for place in places:
+        alone = len(places) == 1 and PurePosixPath(place).name == PurePosixPath(path).name
+        name = PurePosixPath(place)
+        if alone or (name.suffix.lower() in TEXTS and not videos(name)):
+            with fetched(place) as local:
+                yield place, local.read_bytes(), alone
+
+
+def _local(path: Path) -> list[str]:
+    if not path.exists():
+        raise FileNotFoundError(f"no annotations at {path}: name a file or a folder")
+    return [str(one) for one in sorted(path.rglob("*")) if one.is_file()] if path.is_dir() else [str(path)]
+
+
+def _read_file(place: str, data: bytes, layout: Format, found: Annotations, alone: bool) -> None:
+    file = PurePosixPath(place)
     try:
-        text = _decoded(file, found)
+        text = _decoded(place, data, found)
         entries = list(_entries(file, text, layout))
     except ValueError as error:
         # Nobody said that every file of a folder is an annotation; of one that was named it was said.
-        found.asides.append(Aside("shots", "entry" if alone else "missing", str(file), str(error), ""))
+        found.asides.append(Aside("shots", "entry" if alone else "missing", place, str(error), ""))
         return
     for raw in entries:
         try:
             note = _note(file, raw)
         except ValueError as error:
             kept = json.dumps([raw.video, raw.start, raw.end, raw.text], default=str, ensure_ascii=False)[:RAW]
-            found.asides.append(Aside("shots", "entry", f"{file} {raw.place}", str(error), kept))
+            found.asides.append(Aside("shots", "entry", f"{place} {raw.place}", str(error), kept))
         else:
             found.notes.setdefault(str(raw.video), []).append(note)
 
 
-def _decoded(file: Path, found: Annotations) -> str:
+def _decoded(place: str, data: bytes, found: Annotations) -> str:
     """The text of a file in UTF-8 or UTF-16, else in Windows' Latin, which is then told of."""
-    data = file.read_bytes()
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return data.decode("utf-16")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
         text = data.decode("cp1252", errors="replace")
-        found.asides.append(Aside("shots", "mended", str(file), "it is no UTF-8: read as cp1252"))
+        found.asides.append(Aside("shots", "mended", place, "it is no UTF-8: read as cp1252"))
         return text
 
 
-def _entries(file: Path, text: str, layout: Format) -> Iterator[Raw]:
+def _entries(file: PurePath, text: str, layout: Format) -> Iterator[Raw]:
     named = TEXTS.get(file.suffix.lower(), "") if layout == "auto" else layout
     if named == "subtitles":
         some = ((cue, "speech") for cue in cues(text))
@@ -268,7 +283,7 @@ def _spoken(text: Any) -> Any:
     return text[:1].upper() + text[1:]
 
 
-def _note(file: Path, raw: Raw) -> Note:
+def _note(file: PurePath, raw: Raw) -> Note:
     """Raises ValueError where an entry is none."""
     if not isinstance(raw.video, str) or not raw.video:
         raise ValueError("it names no video")

@@ -8,8 +8,11 @@ from typing import Annotated
 import typer
 
 Config = Annotated[Path | None, typer.Argument(metavar="CONFIG", help="A .toml file; or give --videos and --out.")]
-Videos = Annotated[str | None, typer.Option(help="A folder of videos, with annotations beside them if there are any.")]
-Out = Annotated[Path | None, typer.Option(help="Folder of everything that is built; over the file's own.")]
+Videos = Annotated[
+    str | None,
+    typer.Option(help="A folder of videos, or a bucket's URL, with annotations beside them if there are any."),
+]
+Out = Annotated[str | None, typer.Option(help="Folder of everything that is built; over the file's own.")]
 License = Annotated[str | None, typer.Option(help="Of --videos, carried into every record; else: unknown.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes; over the file's own.")]
 MaxFailed = Annotated[
@@ -18,7 +21,7 @@ MaxFailed = Annotated[
 NoPlots = Annotated[bool, typer.Option("--no-plots", help="Only report.md, no pictures.")]
 ProofOut = Annotated[Path, typer.Option("--out", help="Folder of the videos and of what is built from them.")]
 Count = Annotated[int, typer.Option(min=1, help="Videos that are rendered.")]
-Minutes = Annotated[float, typer.Option(min=0.5, help="That each lasts.")]
+Minutes = Annotated[float, typer.Option(min=0.5, help="That they last, on average: from a third of it to five thirds.")]
 Haystacks = Annotated[
     list[str] | None, typer.Option(help="A video to draw over, for every second one; may be repeated.")
 ]
@@ -27,6 +30,7 @@ Needles = Annotated[int, typer.Option(min=0, help="Of so many videos, one gets c
 Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")]
 Hours = Annotated[float, typer.Option(min=0, help="Of video that are planned for.")]
 Cores = Annotated[int, typer.Option(min=1, help="That work at a time.")]
+PerMachine = Annotated[int, typer.Option(min=1, help="Cores of a machine.")]
 PerFrame = Annotated[int, typer.Option(min=1, help="Of a picture that an endpoint is shown, where none was asked.")]
 Built = Annotated[Path, typer.Argument(metavar="DIR", help="Where a set was built.")]
 Most = Annotated[int, typer.Option(min=0, help="Questions at most; 0 is all.")]

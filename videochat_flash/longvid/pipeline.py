@@ -10,10 +10,10 @@ from typing import Any
 
 from ..files import beside
 from . import ask, describe, scan, shots, sieve, weave
-from .records import line_of, read_lines
+from .records import line_of, read_lines, stored
 from .settings import Setting
 from .steps import Ran, Step, Told, Where, check, counts, run
-from .workers import local
+from .workers import counted, cpu, local
 
 STEPS = ("scan", "shots", "describe", "weave", "ask", "sieve", "write")
 STATE = "steps.json"  # how each step went when it last ran
@@ -43,8 +43,9 @@ def do(name: str, setting: Setting, told: Told = lambda *_: None, where: Where |
     out = Path(setting.out)
     out.mkdir(parents=True, exist_ok=True)
     step, lines = _prepared(name, setting, out)
-    ran = run(step, lines, out, setting.max_failed, told, where or local(setting.workers))
-    ran.workers = setting.workers
+    where, began = where or local(setting.workers), cpu()
+    ran = run(step, lines, out, setting.max_failed, told, where, setting.between)
+    ran.workers, ran.cpu = setting.workers, round(cpu() - began, 3) if counted(where) else 0.0
     state = {**remembered(out), **counts([ran])}
     with beside(out / STATE) as part:
         part.write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
@@ -57,9 +58,9 @@ def _prepared(name: str, setting: Setting, out: Path) -> tuple[Step, Callable[[]
     if name == "scan":
         return scan.step(setting), lambda: map(line_of, scan.discover(setting))
     if name == "shots":
-        joined = shots.Joined(setting, out / "scan.jsonl")
+        joined = shots.Joined(setting, stored(out, "scan"))
         return shots.step(setting, joined.asides), joined.lines
-    before = out / f"{STEPS[STEPS.index(name) - 1]}.jsonl"
+    before = stored(out, STEPS[STEPS.index(name) - 1])
     return PLAIN[name](setting), lambda: read_lines(before)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .pipeline import STEPS, remembered
-from .records import read_films
+from .records import read_films, read_videos, stored
 from .report import table
 from .steps import JOURNAL
 
@@ -23,6 +23,7 @@ class Assumed:
     Attributes:
         hours: of video that are planned for.
         cores: that work at a time.
+        machine: cores of a machine.
         tokens_per_frame: of a picture that is sent to the endpoint.
         frames: of a shot that are sent.
         caption: tokens of a caption.
@@ -30,6 +31,7 @@ class Assumed:
 
     hours: float
     cores: int
+    machine: int
     tokens_per_frame: int
     frames: int
     caption: int
@@ -47,12 +49,11 @@ def plan(built: Path, assumed: Assumed) -> dict[str, Any]:
         ValueError: no step was run from its beginning, so that no cost is known.
     """
     state = remembered(built)
-    films = [film.video.duration for film in read_films(built / "scan.jsonl")]
-    measured = sum(films) / 3600
+    measured = sum(video.duration for video in read_videos(stored(built, "scan"))) / 3600
     costs = dict(_costs(built, state, measured))
     if not costs:
         raise ValueError(f"{built}: no step tells its cost: build anew in an empty folder, in one run")
-    shots = sum(note.kind == "shot" for film in read_films(built / "shots.jsonl") for note in film.notes)
+    shots = sum(note.kind == "shot" for film in read_films(stored(built, "shots")) for note in film.notes)
     asked, prompt, reply = _tokens(built)
     if not asked:
         prompt, reply = assumed.frames * assumed.tokens_per_frame + WORDS, assumed.caption
@@ -61,6 +62,7 @@ def plan(built: Path, assumed: Assumed) -> dict[str, Any]:
         "measured_hours": round(measured, 3),
         "hours": assumed.hours,
         "cores": assumed.cores,
+        "machines": -(-assumed.cores // assumed.machine),
         "steps": {
             name: {
                 "core_seconds_per_hour": round(seconds, 3),
@@ -84,9 +86,9 @@ def _costs(built: Path, state: Mapping[str, Any], hours: float) -> Iterator[tupl
     for name in STEPS[:-1]:
         one = state.get(name)
         if one and not one["before"] and hours:
-            files = (built / f"{name}.jsonl", built / JOURNAL / f"{name}.jsonl")
+            files = (stored(built, name), built / JOURNAL / f"{name}.jsonl")
             size = sum(path.stat().st_size for path in files if path.is_file())
-            yield name, (one["seconds"] * one["workers"] / hours, size / hours)
+            yield name, ((one["cpu"] or one["seconds"] * one["workers"]) / hours, size / hours)
 
 
 def _tokens(built: Path) -> tuple[int, float, float]:
@@ -118,12 +120,15 @@ def words(facts: Mapping[str, Any]) -> str:
     ]
     total = [sum(one[key] for one in facts["steps"].values()) for key in ("core_hours", "days", "gigabytes")]
     rows.append(("all", "", f"{total[0]:,.0f}", f"{total[1]:,.1f}", f"{total[2]:,.1f}"))
-    head = ("step", "core seconds an hour of video", "core hours", f"days on {facts['cores']} cores", "GB of records")
+    days = f"days on {facts['cores']:,} cores"
+    head = ("step", "core seconds an hour of video", "core hours", days, "GB of records")
     captions = facts["captions"]
     known = f"as {captions['measured']:,} responses tell" if captions["measured"] else "assumed"
     return "\n".join(
         [
             f"# {facts['hours']:,g} hours of video, from what {facts['measured_hours']:,g} hours took",
+            "",
+            f"{facts['cores']:,} cores are {facts['machines']:,} machines.",
             "",
             *table(head, rows),
             "",

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..config import FLASH_TINY
 from ..files import beside
 from .pipeline import STEPS, do
 from .records import Film, Question, read_films
@@ -18,6 +19,9 @@ from .truth import right
 from .write import FOLDER, write
 
 LEAST = 0.995  # share of template answers that must be right
+LENGTHS = (2, 4, 6, 8, 10)  # of videos, in sixths of the average: short ones are told of whole, long ones are long
+FRAMES = 64  # of a video that are seen in the fine-tuning
+TURNS = 8  # questions of a conversation: a video is seen once for all of them
 RECIPE = "finetune.toml"
 
 
@@ -40,6 +44,11 @@ def corpus(folder: Path, videos: int, seconds: int, seed: int, haystacks: Sequen
     """Render what is not there yet; haystacks are dealt out to every second video in turn, the rest are made.
 
     Args:
+        folder: of the videos.
+        videos: how many there are.
+        seconds: that they last, on average.
+        seed: of all.
+        haystacks: real videos to draw over.
         told: frames that are written of a video, of how many, and which video it is.
 
     Raises:
@@ -49,7 +58,8 @@ def corpus(folder: Path, videos: int, seconds: int, seed: int, haystacks: Sequen
         if not (folder / "truth" / f"video{number:03d}.json").is_file():
             stack = haystacks[number // 2 % len(haystacks)] if haystacks and number % 2 == 0 else ""
             words = f"{number + 1} of {videos}"
-            render(folder, number, seconds, seed, stack, lambda done, of, words=words: told(done, of, words))
+            length = seconds * LENGTHS[(number + number // len(LENGTHS)) % len(LENGTHS)] // 6
+            render(folder, number, length, seed, stack, lambda done, of, words=words: told(done, of, words))
 
 
 def setting_of(out: Path, fps: float, needles: int) -> Setting:
@@ -66,7 +76,7 @@ def setting_of(out: Path, fps: float, needles: int) -> Setting:
         "shots": {"fps": fps},
         "scan": {"alike": 1.0},  # made haystacks may look alike, and their videos are not the same for that
         "ask": {"needles": needles},
-        "write": {"validation": 0.2, "formats": ["reference", "messages"]},
+        "write": {"validation": 0.2, "formats": ["reference", "messages"], "turns": TURNS},
     }
     setting = SCHEMA.read(values, "longvid proof")
     check(setting, "longvid proof")
@@ -109,24 +119,30 @@ def _check(proof: Proof, film: Film, films: Path) -> None:
 def recipe(setting: Setting, out: Path) -> Path:
     """A short fine-tuning of flash-tiny on the set, as a recipe of ``vcflash train``; returns the file."""
     data = (Path(setting.out) / FOLDER / "train.jsonl").resolve()
+    plan = ",".join(f"{drop.layer}:{drop.ratio:g}" for drop in FLASH_TINY.keep)
+    uniform = sum(drop.by == "uniform" for drop in FLASH_TINY.keep)
+    by = ("attention", "uniform0_attention", "uniform1_attention")[uniform]
     text = f"""# A short fine-tuning of flash-tiny on the questions of this folder; its tower stays as it is.
 out = {json.dumps(str((out / "run").resolve()))}
 start = "flash-tiny"
-steps = 300
-batch = 16
+steps = 600
+batch = 4
 pack = 8192
 max_rows = 8192
-save_every = 100
-precision = "float32"
-train_with_dropout = "2:0.5"
+save_every = 50
+keep = 1
+workers = 1
+recompute = false
+train_with_dropout = "{plan}"
+dropout_by = "{by}"
 
 [rates]
 connector = 1e-4
-decoder = 3e-4
+decoder = 6e-4
 
 [video]
-min_frames = 64
-max_frames = 128
+min_frames = {FRAMES}
+max_frames = {FRAMES}
 
 [[data]]
 annotation = {json.dumps(str(data))}

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..files import beside
-from .records import Film, read_asides, read_films
+from .records import Film, read_asides, read_films, stored
 from .settings import Setting
 from .write import SPLITS, Written
 
@@ -57,7 +57,7 @@ def facts_of(out: Path) -> Facts:
         ValueError: a damaged file.
     """
     facts = Facts()
-    for film in read_films(out / "sieve.jsonl"):
+    for film in read_films(stored(out, "sieve")):
         _count(facts, film)
     for name in STEPS:
         path = out / f"{name}.aside.jsonl"

@@ -6,12 +6,14 @@ import warnings
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator
-from functools import partial
-from pathlib import Path
+from functools import partial, reduce
+from operator import xor
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from jaxtyping import Int64, UInt64
 
+from ..bucket import Stored, below, fetched, is_url
 from ..looks import NEAR, hash_of
 from ..video import STILLS, SamplePlan, VideoInfo, VideoWarning, decode, probe
 from .records import FOUND, Aside, Film, Found, Video
@@ -41,24 +43,46 @@ def discover(setting: Setting) -> Iterator[Found]:
     """
     none = True
     for path in setting.scan.benchmarks:
-        for place in _videos(Path(path), "benchmarks"):
-            yield _found(place, "benchmark", "", benchmark=True)
+        for one in _videos(path, "benchmarks"):
+            yield Found(one.url, "benchmark", "", one.size, one.mark, benchmark=True)
     for source in setting.source:
-        for place in _videos(Path(source.videos), source.label):
+        for one in _videos(source.videos, source.label):
             none = False
-            yield _found(place, source.label, source.license)
+            yield Found(one.url, source.label, source.license, one.size, one.mark)
     if none:
         named = ", ".join(source.videos for source in setting.source)
         raise ValueError(f"no video in {named}: give folders with {', '.join(SUFFIXES[:5])} ... or folders of frames")
 
 
-def _found(place: Path, source: str, license: str, benchmark: bool = False) -> Found:
-    told = place.stat()
-    return Found(str(place.absolute()), source, license, told.st_size, told.st_mtime_ns, benchmark)
+def _videos(path: str, source: str) -> Iterator[Stored]:
+    """A file, or all videos below a folder or a bucket's URL; a folder whose files are pictures is a video itself."""
+    if is_url(path):
+        yield from _kept(path)
+        return
+    for place in _local(Path(path), source):
+        told = place.stat()
+        yield Stored(str(place.absolute()), told.st_size, told.st_mtime_ns)
 
 
-def _videos(path: Path, source: str) -> Iterator[Path]:
-    """A file, or all videos below a folder; a folder whose files are pictures is a video itself."""
+def _kept(url: str) -> Iterator[Stored]:
+    """The videos of a bucket."""
+    files = [one for one in below(url) if not PurePosixPath(one.url).name.startswith(".")]
+    folders: dict[str, list[Stored]] = {}
+    for one in files:
+        if _suffix(one.url) in STILLS:
+            folders.setdefault(one.url.rpartition("/")[0], []).append(one)
+    for folder, some in folders.items():
+        yield Stored(folder, sum(one.size for one in some), reduce(xor, (one.mark for one in some)))
+    for one in files:
+        if _suffix(one.url) in SUFFIXES and one.url.rpartition("/")[0] not in folders:
+            yield one
+
+
+def _suffix(url: str) -> str:
+    return PurePosixPath(url).suffix.lower()
+
+
+def _local(path: Path, source: str) -> Iterator[Path]:
     if path.is_file():
         yield path
         return
@@ -70,7 +94,7 @@ def _videos(path: Path, source: str) -> Iterator[Path]:
         return
     for one in entries:
         if one.is_dir() and not one.name.startswith("."):
-            yield from _videos(one, source)
+            yield from _local(one, source)
         elif one.suffix.lower() in SUFFIXES and not one.name.startswith("."):
             yield one
 
@@ -79,9 +103,9 @@ def worker(scan: Scan) -> Work:
     """Opens one video: facts, and hashes of frames spread evenly over it."""
 
     def work(found: Found) -> Made:
-        with warnings.catch_warnings(record=True) as told:
+        with fetched(found.path) as place, warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always", VideoWarning)
-            info = probe(found.path)
+            info = probe(place)
             if info.kind == "image" or info.duration < scan.shortest:
                 reason = f"it lasts {info.duration:.1f} s, less than scan.shortest {scan.shortest:g}"
                 return Made((), (Aside("scan", "rejected", found.path, reason),))
@@ -186,7 +210,7 @@ def _alike(
     seen: set[tuple[int, int]] = set()  # a frame of the one, the other video: counted once
     width = -(-64 // BANDS)
     for band in range(BANDS):
-        part = looks >> np.uint64(band * width) & np.uint64((1 << width) - 1)
+        part = (looks >> np.uint64(band * width) & np.uint64((1 << width) - 1)).astype(np.uint32)
         order = np.argsort(part, kind="stable")
         sorted_part = part[order]
         for away in range(1, min(CROWD, len(order))):

@@ -6,20 +6,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from ..bucket import is_url
 from ..strict import Rule, Schema, read_toml
 from .records import FAMILIES
 
 Format = Literal[
     "auto", "narrations", "speech", "steps", "captions", "subtitles", "chapters", "notes"
 ]  # layouts of annotations
-OutFormat = ("reference", "reference-json", "messages", "webdataset")
+OutFormat = ("reference", "reference-json", "messages", "webdataset", "parquet")
 
 
 @dataclass(frozen=True)
 class Source:
     """Videos of one origin and what was said of them: a ``[[source]]`` table."""
 
-    videos: str  # a folder, or one file
+    videos: str  # a folder, or one file; local, or a bucket's URL
     name: str = ""  # for reports and provenance; else the folder's
     license: str = "unknown"  # carried into every record
     annotations: tuple[str, ...] = ()  # files, or folders of them
@@ -118,7 +119,9 @@ class Write:
 
     formats: tuple[str, ...] = ("reference", "messages")
     validation: float = 0.05  # share of the videos
-    shard: int = 1000  # megabytes of a WebDataset shard
+    to: str = ""  # a bucket's URL, or a folder, that the set is copied to
+    turns: int = 1  # questions of one conversation of the training part, at most
+    shard: int = 1000  # megabytes of a shard: of a WebDataset's files, of a Parquet's text
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,7 @@ class Setting:
 
     out: str
     source: tuple[Source, ...] = field(default=())
+    between: Literal["jsonl", "parquet"] = "jsonl"  # what steps leave for each other
     max_failed: float = 0.1  # share of videos, and of entries of annotations, that may fail in a step
     workers: int = 1  # processes
     scan: Scan = Scan()
@@ -148,7 +152,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("out", "source.videos"), _GIVEN),
     **dict.fromkeys(("scan.looks", "describe.frames", "describe.tokens", "ask.each", "workers", "write.shard"), _SOME),
     **dict.fromkeys(("endpoint.parallel", "sieve.per_video", "sieve.most_alike", "sieve.least_words"), _SOME),
-    **dict.fromkeys(("sieve.most_words",), _SOME),
+    **dict.fromkeys(("sieve.most_words", "write.turns"), _SOME),
     **dict.fromkeys(("scan.shortest", "shots.fps", "shots.threshold", "shots.shortest", "weave.gap"), _NONE),
     **dict.fromkeys(("endpoint.per_minute", "endpoint.retries", "ask.needles", "ask.endpoint", "ask.seed"), _NONE),
     **dict.fromkeys(("sieve.per_source",), _NONE),
@@ -188,7 +192,7 @@ def default(videos: str, out: str, license: str = "unknown") -> Setting:
 
 
 def _within(inner: str, outer: str) -> bool:
-    return Path(inner).resolve().is_relative_to(Path(outer).resolve())
+    return not is_url(outer) and Path(inner).resolve().is_relative_to(Path(outer).resolve())
 
 
 def check(setting: Setting, where: str) -> None:
@@ -200,6 +204,7 @@ def check(setting: Setting, where: str) -> None:
         (len(set(labels)) < len(labels), "two sources have one name: give each its own"),
         (asks and not setting.endpoint.url, "describe, ask or sieve want an endpoint: set endpoint.url"),
         (asks and not setting.endpoint.model, "describe, ask or sieve want an endpoint: set endpoint.model"),
+        (is_url(setting.out), "out must be a local folder, since what is finished is appended: see write.to"),
         (any(_within(setting.out, source.videos) for source in setting.source), "out lies within the videos: move it"),
         (setting.shots.shortest > setting.shots.longest, "shots.shortest is more than shots.longest"),
         (setting.sieve.least_words > setting.sieve.most_words, "sieve.least_words is more than sieve.most_words"),

@@ -7,11 +7,12 @@ from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from itertools import pairwise
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 
+from ..bucket import fetched
 from ..video import SamplePlan, VideoInfo, decode, probe
 from . import layouts
 from .records import Aside, Film, Note, line_of, read_films
@@ -67,7 +68,7 @@ class Joined:
                     yield Aside("shots", "missing", video, f"{len(notes)} notes of a video that is not there", source)
 
 
-def _is_video(path: Path) -> bool:
+def _is_video(path: PurePath) -> bool:
     return path.suffix.lower() in SUFFIXES
 
 
@@ -84,8 +85,9 @@ def worker(shots: Shots) -> Work:
         entries = len(film.notes)
         notes, asides = fitted(film)
         if shots.fps:
-            info = probe(film.video.path)
-            spans = bounded(cuts(info, shots), film.video.duration, shots.shortest, shots.longest)
+            with fetched(film.video.path) as place:
+                found = cuts(probe(place), shots)
+            spans = bounded(found, film.video.duration, shots.shortest, shots.longest)
             notes += [Note(start, end, "shot", "", f"scenedetect {shots.detector}") for start, end in spans]
         return Made((replace(film, notes=tuple(notes)),), tuple(asides), entries)
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..journal import digest
+from ..files import beside
+from ..journal import begin_run, digest
 from . import ask, describe, scan, shots, sieve, weave
-from .records import Film, Note, Video, line_of, read_lines
-from .settings import Ask, Scan, Setting, Shots, Source
-from .settings import Sieve as Rules
+from .records import Film, Note, Video, line_of, read_lines, writing
+from .settings import Ask, Setting, Shots, Source
 from .steps import JOURNAL, Made, Step, run
 from .workers import local
 from .write import write
@@ -23,8 +25,12 @@ from .write import write
 ACTS = ("opens", "closes", "lifts", "drops", "paints", "washes", "carries", "breaks", "finds", "hides")
 THINGS = ("door", "lamp", "cup", "stone", "letter", "ladder", "basket", "mirror", "drum", "kettle", "rope", "shelf")
 PEOPLE = ("man", "woman", "child", "cook", "painter", "driver")
-EVENTS = 6  # of a film
+EVENTS = 3  # of a film
+ASKED = ("understanding", "grounding", "count")  # some two questions about each film
 ONCE_IN = 50  # films: one of so many is a copy of the one before
+FACTS = "steps.json"
+MADE = "made"
+TELLING = 1000  # records from one look at the memory to the next
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -66,7 +72,7 @@ def resident() -> float:
 
 
 def simulate(out: Path, count: int, seed: int, workers: int, told: Callable[[str], Any]) -> dict[str, Any]:
-    """Run all steps; a step's files go when the next one has its own.
+    """Run all steps; a step's files go when the next one has its own. The same call goes on where it was stopped.
 
     Args:
         out: folder of the steps.
@@ -81,20 +87,29 @@ def simulate(out: Path, count: int, seed: int, workers: int, told: Callable[[str
 
     Raises:
         OSError: no room on the disk.
+        ValueError: the folder holds a run of other records.
     """
     setting = Setting(
-        str(out), (Source("films", "simulated"),), 0.1, workers, Scan(), Shots(fps=0), ask=Ask(each=1), sieve=Rules()
+        str(out), (Source("films", "simulated"),), workers=workers, shots=Shots(fps=0), ask=Ask(ASKED, each=1)
     )
     setting = replace(setting, write=replace(setting.write, formats=("reference",)))
-    out.mkdir(parents=True, exist_ok=True)
-    facts: dict[str, Any] = {}
-    before = ""
+    begin_run(out, {"records": count, "seed": seed}, {}, "choose another folder")
+    facts = _remembered(out)
+    before = MADE
+    if "scan" not in facts and not (out / f"{MADE}.jsonl").is_file():
+        with told(MADE) as bar, writing(out / f"{MADE}.jsonl") as put:
+            for number, line in enumerate(films(count, seed), 1):
+                put(line)
+                if number % TELLING == 0:
+                    bar(number, count)
     for step in steps(setting):
-        lines = partial(read_lines, out / f"{before}.jsonl") if before else partial(films, count, seed)
-        with told(step.name) as bar:
-            facts[step.name] = _measured(step, lines, out, workers, bar)
-        if before:
-            _forget(out, before)
+        lines = partial(read_lines, out / f"{before}.jsonl")
+        if step.name not in facts:
+            with told(step.name) as bar:
+                facts[step.name] = _measured(step, lines, out, workers, bar)
+            with beside(out / FACTS) as part:
+                part.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+        _forget(out, before)
         before = step.name
     held, began = resident(), time.perf_counter()
     written = write(setting, out / f"{before}.jsonl")
@@ -110,13 +125,21 @@ def simulate(out: Path, count: int, seed: int, workers: int, told: Callable[[str
     return facts
 
 
+def _remembered(out: Path) -> dict[str, Any]:
+    """What an earlier call told of the steps that it finished."""
+    with suppress(FileNotFoundError):
+        held: dict[str, Any] = json.loads((out / FACTS).read_text(encoding="utf-8"))
+        return held
+    return {}
+
+
 def _measured(
     step: Step, lines: Callable[[], Iterator[str]], out: Path, workers: int, bar: Callable[[int, int], None]
 ) -> dict[str, Any]:
     begin, most, began = resident(), [0.0], time.perf_counter()
 
     def told(done: int, of: int) -> None:
-        if done % 1000 == 0 or done == of:
+        if done % TELLING == 0 or done == of:
             most[0] = max(most[0], resident())
             bar(done, of)
 

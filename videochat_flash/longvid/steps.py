@@ -1,8 +1,9 @@
 """A step: records -> records, each finished one on disk before the next, none done twice, failures kept aside.
 
-Beside a step's file ``NAME.jsonl`` stand ``NAME.aside.jsonl``, what was kept out and why, and ``journal/NAME.jsonl``,
-what came of each record as it was finished. A record's key there is a digest of the record itself and of everything
-that the step does with it: a record that has changed, or a step with other settings, is done anew, and nothing else is.
+Beside a step's file ``NAME.jsonl`` (or ``.parquet``) stand ``NAME.aside.jsonl``, what was kept out and why, and
+``journal/NAME.jsonl``, what came of each record as it was finished. A record's key there is a digest of the record
+itself and of everything that the step does with it: a record that has changed, or a step with other settings, is done
+anew, and nothing else is.
 Both files are written from the journal in the order of the input, so that they are the same bytes however often a run
 was stopped and wherever it ran.
 """
@@ -17,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TextIO, runtime_checkable
+from typing import Any, Literal, Protocol, TextIO, get_args, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,7 @@ from ..files import beside
 from ..journal import Log, appending, canonical
 from ..remote import Unanswered
 from ..strict import Schema
-from .records import ASIDE, FILM, Aside, Film, line_of, parse, plain, read_lines
+from .records import ASIDE, FILM, Aside, Film, line_of, parse, plain, read_lines, writing
 
 JOURNAL = "journal"
 KEY = 32  # hexadecimal digits
@@ -47,6 +48,7 @@ class Made:
 
 Work = Callable[[Any], Made]
 Told = Callable[[int, int], None]
+Form = Literal["jsonl", "parquet"]  # of a step's file
 
 
 @runtime_checkable
@@ -100,6 +102,7 @@ class Ran:
     films: int = 0
     kinds: dict[str, int] = field(default_factory=dict)  # of what was kept aside
     seconds: float = 0.0  # of this run
+    cpu: float = 0.0  # of cores, in this run; 0 where nobody counted: on a cluster
     workers: int = 1
 
 
@@ -156,8 +159,13 @@ class Index:
         self.low: NDArray[np.uint64] = np.array(low, np.uint64)[order]
         self.places: NDArray[np.int64] = np.array(places, np.int64)[order]
 
+    def __len__(self) -> int:
+        return len(self.places)
+
     def find(self, key: str) -> int | None:
         """The place of a record's last line, below 0 if it failed: there it is ``-place - 1``; None if it has none."""
+        if not len(self):
+            return None
         high, low = np.uint64(int(key[:16], 16)), np.uint64(int(key[16:], 16))
         first, last = (int(np.searchsorted(self.high, high, side)) for side in ("left", "right"))
         same = np.flatnonzero(self.low[first:last] == low)
@@ -176,6 +184,7 @@ def run(
     limit: float,
     told: Told = lambda *_: None,
     where: Where = worked,
+    form: Form = "jsonl",
 ) -> Ran:
     """Do what is left of a step, and write its files; it stops early where more fails than the limit allows.
 
@@ -186,6 +195,7 @@ def run(
         limit: share of records, and of their entries, that may fail; a single one always may.
         told: records that are done, of how many.
         where: in this process, or on Ray.
+        form: of the step's file.
 
     Raises:
         ValueError: another process runs this step.
@@ -196,14 +206,15 @@ def run(
     with ExitStack() as stack:
         journal = stack.enter_context(appending(path, ADVICE))
         index = Index(path)
-        total = 0
         for line in lines():
-            total += 1
-            place = index.find(key_of(mark, line))
+            ran.records += 1
+            place = index.find(key_of(mark, line)) if len(index) else None
             ran.before += place is not None and place >= 0
-        ran.records = total
         _work(step, ((key_of(mark, line), line) for line in lines()), index, journal, ran, limit, told, where)
-        _write(step, (key_of(mark, line) for line in lines()), path, folder, ran)
+        target = folder / f"{step.name}.{form}"
+        _write(step, (key_of(mark, line) for line in lines()), path, target, ran)
+        for other in {*get_args(Form)} - {form}:
+            (folder / f"{step.name}.{other}").unlink(missing_ok=True)
     ran.seconds = round(time.perf_counter() - began, 3)
     return ran
 
@@ -238,16 +249,15 @@ def _work(
             break  # what is written now tells which
 
 
-def _write(step: Step, keys: Iterator[str], path: Path, folder: Path, ran: Ran) -> None:
+def _write(step: Step, keys: Iterator[str], path: Path, target: Path, ran: Ran) -> None:
     """The step's two files, from the journal."""
     index = Index(path)
-    raw = folder / JOURNAL / f"{step.name}.films.jsonl"
+    raw = path.with_suffix(".films.jsonl")
     with ExitStack() as stack:
         aside = stack.enter_context(
-            stack.enter_context(beside(folder / f"{step.name}.aside.jsonl")).open("w", encoding="utf-8")
+            stack.enter_context(beside(target.with_suffix(".aside.jsonl"))).open("w", encoding="utf-8")
         )
-        target = raw if step.settle else folder / f"{step.name}.jsonl"
-        with beside(target) as part, part.open("w", encoding="utf-8") as out, path.open("rb") as journal:
+        with writing(raw if step.settle else target) as out, path.open("rb") as journal:
             ran.failed = 0
             for key in keys:
                 place = index.find(key)
@@ -258,26 +268,26 @@ def _write(step: Step, keys: Iterator[str], path: Path, folder: Path, ran: Ran) 
                 ran.failed += bool(values["failed"])
                 ran.entries += values["entries"]
                 for film in values["films"]:
-                    out.write(canonical(film) + "\n")
+                    out(canonical(film))
                     ran.films += not step.settle
                 for one in values["asides"]:
                     _put(aside, ASIDE.read(one, str(path)), ran)
         if step.settle:
-            _settle(step, raw, folder, aside, ran)
+            _settle(step, raw, target, aside, ran)
         for one in step.more():
             _put(aside, one, ran)
 
 
-def _settle(step: Step, raw: Path, folder: Path, aside: TextIO, ran: Ran) -> None:
+def _settle(step: Step, raw: Path, target: Path, aside: TextIO, ran: Ran) -> None:
     assert step.settle is not None
 
     def films() -> Iterator[Film]:
         return (parse(FILM, line, str(raw)) for line in read_lines(raw))
 
-    with beside(folder / f"{step.name}.jsonl") as part, part.open("w", encoding="utf-8") as out:
+    with writing(target) as out:
         for one in step.settle(films):
             if isinstance(one, Film):
-                out.write(line_of(one) + "\n")
+                out(line_of(one))
                 ran.films += 1
             else:
                 _put(aside, one, ran)

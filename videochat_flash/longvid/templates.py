@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from .records import Event, Film
-from .weave import alike, normal, shared
+from .weave import normal, shared
 
 VERSION = "template 1"
 TOUCH = 0.5  # seconds by which events that follow each other may overlap
@@ -57,10 +57,15 @@ class Plot:
         self.bags = [Counter(normal(event.text)) for event in film.events]
         self.plain: dict[int, bool] = {}
         self.rows: list[int] | None = None
+        self.made: Counter[tuple[str, str]] = Counter()  # questions of each family and kind
 
     def drawn(self, places: Sequence[int]) -> list[int]:
         """Some of these events, in random order."""
         return self.rng.sample(list(places), min(len(places), TRIES * self.each))
+
+    def full(self, family: str, kind: str) -> bool:
+        """Whether there are as many questions of a kind as are wanted."""
+        return self.made[family, kind] >= self.each
 
     def clear(self, place: int) -> bool:
         """Whether an event is known by its text."""
@@ -91,9 +96,13 @@ class Plot:
 
     def others(self, *places: int) -> tuple[str, ...]:
         """Texts of what else is seen: answers that are wrong wherever those of ``places`` are right or named."""
-        named = [self.events[place].text for place in places]
-        texts = dict.fromkeys(bare(self.events[i].text) for i in self.rng.sample(self.seen, len(self.seen)))
-        return tuple(text for text in texts if all(alike(text, one) < LIKE for one in named))
+        named = [self.bags[place] for place in places]
+        texts: dict[str, int] = {}
+        for place in self.rng.sample(self.seen, len(self.seen)):
+            texts.setdefault(bare(self.events[place].text), place)
+        return tuple(
+            text for text, place in texts.items() if all(shared(self.bags[place], one) < LIKE for one in named)
+        )
 
 
 def said_time(seconds: float) -> str:
@@ -176,6 +185,8 @@ def understanding(plot: Plot) -> Iterator[Draft]:
     """Which of what the video shows happens in a certain part of it."""
     for place in plot.drawn(plot.seen):
         event = plot.events[place]
+        if plot.full("understanding", "at"):
+            return
         if plot.clear(place) and plot.alone(place) and event.end - event.start >= 1:
             ask = plot.rng.choice(("Which of these happens from {}?", "What is shown from {}?"))
             others = plot.others(place)
@@ -220,11 +231,13 @@ def neighbours(plot: Plot) -> Iterator[Draft]:
     for number in plot.drawn(range(len(row))):
         here = row[number]
         for kind, other in (("after", number + 1), ("before", number - 1)):
-            if 0 <= other < len(row) and plot.clear(here):
+            if 0 <= other < len(row) and not plot.full("relationship", kind) and plot.clear(here):
                 there = row[other]
                 ask = f'What happens right {kind} this: "{bare(plot.events[here].text)}"?'
                 yield _of(plot, kind, ask, there, (here, there))
-        if number + 2 < len(row) and plot.clear(here) and plot.clear(row[number + 2]):
+        if number + 2 >= len(row) or plot.full("relationship", "between"):
+            continue
+        if plot.clear(here) and plot.clear(row[number + 2]):
             first, middle, last = row[number : number + 3]
             texts = bare(plot.events[first].text), bare(plot.events[last].text)
             ask = f'What happens between "{texts[0]}" and "{texts[1]}"?'
@@ -309,11 +322,12 @@ def things(plot: Plot) -> Iterator[Draft]:
         for name in plot.events[place].entities:
             met.setdefault(name, []).append(place)
     starts = [f"At {said_time(plot.events[i].start)} seconds." for i in plot.seen]
+    texts = [f" {' '.join(_words(event.text))} " for event in plot.events]
     names = list(met)
     plot.rng.shuffle(names)
     for name in names[: TRIES * plot.each]:
         words = f" {name} "
-        where = [i for i in range(len(plot.events)) if words in f" {' '.join(_words(plot.events[i].text))} "]
+        where = [i for i, text in enumerate(texts) if words in text]
         if not set(where) <= set(met[name]) or len({plot.events[i].start for i in where}) < len(where):
             continue  # its words are in other names as well, or it is told of twice at once
         first, last = where[0], max(where, key=lambda i: plot.events[i].start)
@@ -338,18 +352,19 @@ def _words(text: str) -> list[str]:
     return "".join(c if c.isalnum() or c in "'-_" else " " for c in text.casefold()).split()
 
 
-MAKERS: tuple[Callable[[Plot], Iterator[Draft]], ...] = (
-    *(whole, segment, summary, understanding, heard, grounding),
-    *(neighbours, ends, order, count, scenes, things),
+MAKERS: tuple[tuple[str, Callable[[Plot], Iterator[Draft]]], ...] = (
+    *(("caption", whole), ("caption", segment), ("summary", summary)),
+    *(("understanding", understanding), ("understanding", heard), ("grounding", grounding)),
+    *(("relationship", neighbours), ("relationship", ends), ("relationship", order)),
+    *(("count", count), ("change", scenes), ("change", things)),
 )
 
 
 def drafts(film: Film, families: Sequence[str], each: int, rng: random.Random) -> Iterator[Draft]:
     """Questions about a film: of each kind, up to ``each``."""
     plot = Plot(film, rng, each)
-    for make in MAKERS:
-        made: Counter[str] = Counter()
-        for draft in make(plot):
-            if draft.family in families and made[draft.kind] < each:
-                made[draft.kind] += 1
+    for family, make in MAKERS:
+        for draft in make(plot) if family in families else ():
+            if not plot.full(draft.family, draft.kind):
+                plot.made[draft.family, draft.kind] += 1
                 yield draft

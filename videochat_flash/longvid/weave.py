@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Literal
 
 from .records import Event, Note
@@ -88,6 +88,7 @@ def _both(one: Event, other: Event, text: str) -> Event:
     return replace(one, start=min(one.start, other.start), end=last.end, text=text, notes=notes, open=last.open)
 
 
+@lru_cache(maxsize=4096)  # a film's texts are compared with each other again and again
 def normal(text: str) -> tuple[str, ...]:
     """The words that tell one text from another."""
     return tuple(word for word in re.findall(r"\w+", text.casefold()) if word not in ("a", "an", "the"))

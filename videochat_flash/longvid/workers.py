@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Iterator
+import resource
+import time
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
@@ -11,7 +13,9 @@ from itertools import islice
 
 from .steps import Step, Where, Work, finished, worked
 
-AHEAD = 4  # records handed out for each process, beyond which no more are read
+AHEAD = 4  # bunches handed out for each process, beyond which no more are read
+BRIEF = 0.05  # seconds; records are handed out in bunches that take about as long, or one by one
+LARGEST = 256  # records of a bunch
 _held: dict[str, tuple[Step, Work]] = {}  # the step of a worker process, which does nothing else
 
 
@@ -20,13 +24,24 @@ def local(processes: int) -> Where:
     return worked if processes == 1 else Pool(processes)
 
 
+def counted(where: Where) -> bool:
+    """Whether all that is worked there is work of this process and its children."""
+    return where is worked or isinstance(where, Pool)
+
+
+def cpu() -> float:
+    """Seconds of cores that this process took, and its children that have ended."""
+    told = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in told)
+
+
 def portable(step: Step) -> Step:
     """What of a step is needed to work on single records; it can be sent to other processes."""
     return replace(step, settle=None, more=tuple)
 
 
 class Pool:
-    """Several processes; a few records are ahead, so that memory stays flat."""
+    """Several processes; a few bunches of records are ahead, so that memory stays flat."""
 
     def __init__(self, processes: int) -> None:
         self.processes = processes
@@ -35,17 +50,21 @@ class Pool:
         """Journal lines, as they are finished."""
         context = multiprocessing.get_context("spawn")  # what was loaded here must not be shared by fork
         with ProcessPoolExecutor(self.processes, context, _begin, (portable(step),)) as pool:
-            ahead: set[Future[str]] = set()
+            ahead: set[Future[tuple[float, list[str]]]] = set()
+            size = 1
             while True:
-                room = AHEAD * self.processes - len(ahead)
-                ahead |= {pool.submit(_one, pair) for pair in islice(lines, room)}
+                while len(ahead) < AHEAD * self.processes and (some := list(islice(lines, size))):
+                    ahead.add(pool.submit(_some, some))
                 if not ahead:
                     return
                 ended, ahead = wait(ahead, return_when=FIRST_COMPLETED)
                 try:
-                    yield from [one.result() for one in ended]
+                    results = [one.result() for one in ended]
                 except BrokenProcessPool:
                     raise OSError(f"{step.name}: a worker process was ended: the same command goes on") from None
+                for seconds, made in results:
+                    size = min(LARGEST, 2 * size) if seconds < BRIEF else max(1, size // 2)
+                    yield from made
 
 
 def _begin(step: Step) -> None:
@@ -53,6 +72,8 @@ def _begin(step: Step) -> None:
     _held["step"] = step, step.worker()
 
 
-def _one(pair: tuple[str, str]) -> str:
-    step, work = _held["step"]
-    return finished(step, work, *pair)
+def _some(pairs: Sequence[tuple[str, str]]) -> tuple[float, list[str]]:
+    """Seconds that it took, and journal lines."""
+    (step, work), began = _held["step"], time.perf_counter()
+    made = [finished(step, work, *pair) for pair in pairs]
+    return time.perf_counter() - began, made

@@ -5,14 +5,11 @@ from __future__ import annotations
 import errno
 import math
 import os
-import shutil
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
-from tempfile import TemporaryDirectory
-from urllib.parse import urlsplit
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,6 +17,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from ..bucket import fetched, is_url
 from ..config import PIXEL_MEAN
 from ..video import (
     CLIP,
@@ -35,7 +33,6 @@ from ..video import (
     sample_indices,
 )
 from .recipe import Video
-from .records import is_url
 
 CUT = 0.1  # seconds before the end of a video at which a window ends at the latest (spec 5.3)
 PADDING = (int(PIXEL_MEAN[0] * 255), int(PIXEL_MEAN[1] * 255), int(PIXEL_MEAN[2] * 255))
@@ -201,22 +198,14 @@ def _padded(image: Image.Image) -> Image.Image:
 
 @contextmanager
 def _fetched(path: str) -> Iterator[Path]:
-    """The local file or folder, or a copy of a URL's file for as long as it is read."""
-    if not is_url(path):
-        local = Path(path).expanduser()
-        if not local.exists():
-            raise FileNotFoundError(errno.ENOENT, "there is no such file or folder", path)
-        if not os.access(local, os.R_OK):
-            raise PermissionError(errno.EACCES, "it may not be read", path)
-        yield local
-        return
-    import fsspec  # type: ignore[import-untyped, unused-ignore]
-
-    with TemporaryDirectory() as folder:
-        local = Path(folder) / (PurePosixPath(urlsplit(path).path).name or "media")
-        with fsspec.open(path, "rb") as remote, local.open("wb") as copy:
-            shutil.copyfileobj(remote, copy)
-        yield local
+    """The local file or folder, or a copy of a URL's for as long as it is read."""
+    local = path if is_url(path) else str(Path(path).expanduser())
+    if not is_url(path) and not Path(local).exists():
+        raise FileNotFoundError(errno.ENOENT, "there is no such file or folder", path)
+    if not is_url(path) and not os.access(local, os.R_OK):
+        raise PermissionError(errno.EACCES, "it may not be read", path)
+    with fetched(local) as place:
+        yield place
 
 
 @contextmanager

@@ -20,6 +20,7 @@ import numpy as np
 import yaml  # type: ignore[import-untyped, unused-ignore]
 from jaxtyping import Int64
 
+from ..bucket import fetched, is_url
 from ..prompt import SYSTEM, Turn
 from .recipe import STRATEGY, Source
 
@@ -61,10 +62,6 @@ class Record:
     frame_fps: float = 1.0
     system: str = SYSTEM
     flaw: str = ""
-
-
-def is_url(path: str) -> bool:
-    return "://" in path
 
 
 def name_of(source: Source) -> str:
@@ -127,13 +124,8 @@ def choose(strategy: str, count: int, seed: int = 0) -> Sequence[int]:
 def _text(path: str) -> str:
     """The text of a local file or a URL."""
     try:
-        if is_url(path):
-            import fsspec  # type: ignore[import-untyped, unused-ignore]
-
-            with fsspec.open(path, "rb") as file:
-                data: bytes = file.read()
-        else:
-            data = Path(path).expanduser().read_bytes()
+        with fetched(path if is_url(path) else str(Path(path).expanduser())) as local:
+            data = local.read_bytes()
         return data.decode("utf-8-sig")
     except (FileNotFoundError, IsADirectoryError):
         text = f"no annotation at {path}: give a .json or .jsonl file, or drop this source"

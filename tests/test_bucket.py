@@ -1,0 +1,60 @@
+"""Buckets as fsspec has them, here one in memory: what is there is listed, read and written; what is not is told."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from videochat_flash.bucket import below, fetched, is_url, put
+
+fsspec = pytest.importorskip("fsspec")
+
+
+@pytest.fixture
+def bucket() -> Iterator[str]:
+    yield "memory://store"
+    fsspec.filesystem("memory").rm("/store", recursive=True)
+
+
+def test_files_are_put_listed_and_fetched(bucket: str, tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    for name in ("b/two.txt", "one.txt"):
+        file.write_text(name)
+        put(file, f"{bucket}/{name}")
+    found = below(bucket)
+    assert [(one.url.rpartition("store/")[2], one.size) for one in found] == [("b/two.txt", 9), ("one.txt", 7)]
+    assert below(found[1].url) == [found[1]]
+    with fetched(found[1].url) as local:
+        assert (local.name, local.read_text()) == ("one.txt", "one.txt")
+    assert not local.exists()
+    with fetched(bucket) as local:
+        assert sorted(one.name for one in local.rglob("*.txt")) == ["one.txt", "two.txt"]
+    file.write_text("another")
+    put(file, f"{bucket}/one.txt")
+    assert below(bucket)[1].mark != found[1].mark and below(bucket)[0] == found[0]
+
+
+def test_a_local_path_is_itself(tmp_path: Path) -> None:
+    assert not is_url(str(tmp_path)) and is_url("s3://films/a.mp4")
+    with fetched(str(tmp_path)) as local:
+        assert local == tmp_path
+    assert tmp_path.exists()
+
+
+def test_what_is_not_there_is_told(bucket: str, tmp_path: Path) -> None:
+    put(Path(__file__), f"{bucket}/one.txt")
+    with pytest.raises(FileNotFoundError, match="there is nothing at memory://store/none"):
+        below(f"{bucket}/none")
+    with pytest.raises(FileNotFoundError), fetched(f"{bucket}/none.mp4"):
+        pass
+    with pytest.raises(ValueError, match="nowhere://films: Protocol not known"):
+        below("nowhere://films")
+
+
+def test_without_fsspec(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fsspec.core", None)
+    with pytest.raises(ValueError, match="memory://store: fsspec is not installed: pip install fsspec"):
+        below("memory://store")
