@@ -19,22 +19,8 @@ TREES = {path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_text(encoding
 
 # Module -> the modules of ours it may import. A folder counts as one module.
 BELOW_CHAT = {
-    *(
-        "config",
-        "files",
-        "reader",
-        "video",
-        "attention",
-        "vision",
-        "merge",
-        "connector",
-        "sight",
-        "dropout",
-        "llm",
-        "prompt",
-    ),
-    "model",
-    *("generate", "released", "weights"),
+    *("config", "files", "reader", "video", "attention", "vision", "merge", "connector", "sight", "dropout", "llm"),
+    *("prompt", "model", "generate", "released", "weights"),
 }
 CORE = {*BELOW_CHAT, "chat"}
 ALLOWED: dict[str, set[str]] = {

@@ -222,9 +222,7 @@ class VideoChatFlash:
                 something else.
         """
         pieces = self.reply(sight, question, history=history, keep=keep, decoding=decoding, stop=stop, prefix=prefix)
-        if stream:
-            return pieces
-        return "".join(pieces)
+        return pieces if stream else "".join(pieces)
 
     def ask(self, video: str | Path | Frames, question: str, sampling: Sampling | None = None) -> str:
         """See and answer in one call."""
@@ -251,8 +249,7 @@ class VideoChatFlash:
         videos = self.tokens_of(sights)
         prompt = render(self.tokenizer, [*history, Turn("user", question)], sights)
         rows = len(prompt.ids) + sum(s.tokens.shape[0] * s.tokens.shape[1] for s in sights)
-        limit = self.model.config.llm.max_positions
-        if rows > limit:
+        if rows > (limit := self.model.config.llm.max_positions):
             warnings.warn(f"{rows} rows are beyond the {limit} positions that the model was made for", stacklevel=2)
         how = decoding or self.decoding
         room = min(how.max_new_tokens, 2048)
@@ -282,8 +279,7 @@ class VideoChatFlash:
     ) -> Generator[str, None, Reply]:
         with watch.stage("prefill"):
             begun = begin()
-        made: list[int] = []
-        told = ""
+        made, told = list[int](), ""
         tokens = decode(self.model, begun, how, self.steps)
         while True:
             with watch.stage("decode tokens"):
