@@ -21,9 +21,10 @@ from ..config import Config
 from ..connector import Connector
 from ..files import beside
 from ..synth import Card, Event, Mover, Scene, scene_frames
+from ..vision import normalise
 from . import splice
 from .lessons import Run
-from .see import SIZES, Pupil, to_clips
+from .see import SIZES, Pupil
 from .splice import CLIP_SECONDS, Piece, clashes
 
 SHARE = {"empty": 0.2, "card": 0.4, "pair": 0.2, "mover": 0.2}  # of the bank's scenes
@@ -64,7 +65,7 @@ def fill_bank(config: Config, pupil: Pupil, run: Run, seed: int, count: int) -> 
     pupil = pupil.to(run.device)
     kept, shows = [], []
     for frames in run.batches(Scenes(seed, count), 32, collate=join):
-        clips = to_clips(frames.to(run.device).unflatten(0, (-1, 4)))
+        clips = normalise(frames.to(run.device).unflatten(0, (-1, 4)))
         with torch.autocast(run.device.type, torch.bfloat16):
             tokens = merge(pupil.tower(clips).float(), 4).bfloat16()
             colour = pupil.what(tokens)[..., : SIZES[0]]

@@ -227,7 +227,7 @@ def activation_bytes(recipe: Recipe, config: Config, sample: Sample, width: int,
     """What one conversation's forward holds for its backward, with arithmetic of ``width`` bytes.
 
     Measured on saved tensors under autocast, bytes. A row in a decoder layer: 16 E (two norms, in and out, float32),
-    10 E (bfloat16 copies for five products) and ``width`` times 3 N H + 2 K H + 4 ffn. A patch in a tower block: 20 D
+    10 E (bfloat16 copies for five products) and ``width`` times 3 N H + 2 K H + 4 ffn. A patch in a tower block: 16 D
     (InternVideo2 48 D) + 4 mlp, twice that in float32; in merging, 16 D. A learned row: 12 V (scores, softmax and
     gradient). Recomputation holds the input of each block and all of the one at work. A tower that no gradient reaches
     holds one block's, for as long as it runs.
@@ -237,7 +237,7 @@ def activation_bytes(recipe: Recipe, config: Config, sample: Sample, width: int,
     heads = llm.head_width * (3 * llm.heads + 2 * llm.kv_heads)
     casts = 10 * llm.width if width == 2 else 0
     layer = (16 * llm.width + casts + width * (heads + 4 * llm.ffn)) * sample.rows
-    norms = 20 if vision.kind == "umt" else 48
+    norms = 16 if vision.kind == "umt" else 48
     block = width / 2 * (norms * vision.width + 4 * vision.mlp_width) * patches
     decoder = layer + 4 * llm.width * sample.rows * llm.layers if recompute else layer * llm.layers
     tower = block

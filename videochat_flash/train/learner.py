@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ..config import PIXEL_MEAN, PIXEL_STD, Plan
+from ..config import Plan
 from ..model import VideoChatFlashModel
 from ..prompt import IGNORE, Prompt
-from ..vision import Umt
+from ..vision import Umt, normalise
 from .losses import loss
 from .samples import Sample, raster
 from .teach import EARLY, Taught, Teacher
@@ -31,9 +31,6 @@ class Learner(nn.Module):
             same weights at the same time.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(self, model: VideoChatFlashModel, idle: bool = False, teach: float = 0.0) -> None:
         super().__init__()
         self.model = model
@@ -41,8 +38,6 @@ class Learner(nn.Module):
         self.teach = teach
         vision = model.config.vision
         self.teacher = Teacher(vision.width, vision.image_size // vision.patch) if teach else None
-        for name, values in (("mean", PIXEL_MEAN), ("std", PIXEL_STD)):
-            self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
 
     def forward(
         self, samples: Sequence[Sample], plan: Plan = ()
@@ -79,7 +74,7 @@ class Learner(nn.Module):
         frames = self.model.config.vision.clip_frames
         flat = [clips for one in samples for clips in one.clips if clips.ndim == 5]
         seen: dict[int, list[Tensor]] = {}
-        zero = torch.zeros((), device=self.mean.device)
+        zero = torch.zeros((), device=self.model.device)
         blanks: list[Tensor] = []
         for length in (frames, 1):
             group = [clips for clips in flat if clips.shape[1] == length]
@@ -90,8 +85,8 @@ class Learner(nn.Module):
                 seen[length] = list(tokens.split([len(clips) for clips in group]))
             elif self.idle:
                 size = self.model.config.vision.image_size
-                blank = torch.zeros(1, length, size, size, 3, dtype=torch.uint8)
-                blanks.append(self.model.see(self._normalised(blank)))
+                blank = torch.zeros(1, length, size, size, 3, dtype=torch.uint8, device=self.model.device)
+                blanks.append(self.model.see(normalise(blank)))
                 zero = zero + blanks[-1].sum() * 0
         kept = iter(self._connected([clips for one in samples for clips in one.clips if clips.ndim == 3]))
         videos = []
@@ -106,13 +101,13 @@ class Learner(nn.Module):
         """Merged tokens that were kept, as the decoder takes them; all at once, or a GPU waits for launches."""
         if not kept:
             return []
-        rows = torch.cat([clips.flatten(0, 1) for clips in kept]).to(self.mean.device)
+        rows = torch.cat([clips.flatten(0, 1) for clips in kept]).to(self.model.device)
         parts = self.model.connector.mlp(rows.float()).split([clips[..., 0].numel() for clips in kept])
         return [part.unflatten(0, clips.shape[:2]) for part, clips in zip(parts, kept, strict=True)]
 
     def _look(self, clips: Tensor, lessons: Sequence[Taught]) -> tuple[Float[Tensor, "C M E"], Tensor | float]:
         """Tokens of clips or images, and the loss of what the tower should know of their patches."""
-        pixels = self._normalised(clips)
+        pixels = normalise(clips.to(self.model.device))
         if self.teacher is None or not lessons:
             return self.model.see(pixels), 0.0
         tower = self.model.vision
@@ -124,11 +119,6 @@ class Learner(nn.Module):
         patches = tower.vision_layernorm(x)
         loss = self.teacher(patches, early, lessons) * self.teach * len(lessons)
         return self.model.connector(patches, clips.shape[1]), loss
-
-    def _normalised(self, clips: Tensor) -> Float[Tensor, "C F 3 h w"]:
-        """uint8 "C F h w 3", on the way to the device."""
-        pixels = clips.to(self.mean.device).permute(0, 1, 4, 2, 3).float() / 255
-        return (pixels - self.mean) / self.std
 
 
 def objective(

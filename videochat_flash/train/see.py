@@ -76,12 +76,6 @@ def stack_labels(labels: Labels, frames: int) -> np.ndarray:
     return np.stack([getattr(labels, name).reshape(frames, -1) for name in FIELDS], -1).reshape(-1, 5).astype(np.int64)
 
 
-def to_clips(pixels: Tensor) -> Float[Tensor, "C F 3 h w"]:
-    """uint8 "C F h w 3" -> normalised."""
-    mean, std = (torch.tensor(values, device=pixels.device) for values in (PIXEL_MEAN, PIXEL_STD))
-    return ((pixels.float() / 255 - mean) / std).permute(0, 1, 4, 2, 3)
-
-
 def tracks(values: np.ndarray, frames: int) -> np.ndarray:
     """For patches of a moving shape its centre (row, column; -1 to 1) in four frames, float32 "F*P 8"; else NaN.
 

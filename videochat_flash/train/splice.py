@@ -20,12 +20,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ..config import PIXEL_MEAN, PIXEL_STD
 from ..files import beside
 from ..merge import merge_tokens
 from ..model import VideoChatFlashModel
 from ..synth import Card, Event, Mover, Question, Scene, random_pointer, random_style, random_what, scene_frames
 from ..video import CLIP
+from ..vision import normalise
 from .worlds import Drawn, World, questions
 
 CLIP_SECONDS = 4.0  # at one frame a second
@@ -110,11 +110,10 @@ def fill(folder: Path, model: VideoChatFlashModel, world: World, workers: int) -
 
 def _seen(model: VideoChatFlashModel, world: World, frames: np.ndarray) -> Float[Tensor, "C M D"]:
     """What the tower sees of whole clips, uint8 "4C h w 3", compressed as the world wants it."""
-    mean, std = (torch.tensor(values, device=model.device).view(3, 1, 1) for values in (PIXEL_MEAN, PIXEL_STD))
     length = 1 if world.alone else CLIP
-    clips = torch.from_numpy(frames).to(model.device).unflatten(0, (-1, length)).permute(0, 1, 4, 2, 3)
+    clips = torch.from_numpy(frames).to(model.device).unflatten(0, (-1, length))
     with torch.autocast(model.device.type, torch.bfloat16):
-        patches = model.vision((clips.float() / 255 - mean) / std)
+        patches = model.vision(normalise(clips))
     tokens = compressed(patches.float(), length, world.tokens, world.by, model.config.vision.heads)
     return tokens.reshape(-1, CLIP * world.tokens, tokens.shape[-1]).bfloat16().cpu()
 
