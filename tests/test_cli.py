@@ -70,16 +70,16 @@ COMMON = "model revision device dtype max-frames fps num-frames start end policy
 SAY = "keep keep-by seed temperature top-p top-k repetition-penalty max-new-tokens stop"
 BUILD = "videos out license"
 OPTIONS = {
-    "ask": f"{COMMON} {SAY} evidence json quiet",
-    "chat": f"{COMMON} {SAY} quiet",
-    "see": f"out {COMMON} json quiet",
+    "ask": f"{COMMON} sampling {SAY} evidence json quiet",
+    "chat": f"{COMMON} sampling {SAY} quiet",
+    "see": f"out {COMMON} sampling json quiet",
     "info": "revision json",
     "convert": "",
     "demo": "video out seed model",
     "train": "set dry-run check-data exam gpu gpus json quiet",
     "eval": "out model revision device dtype max-frames fps num-frames policy keep keep-by prompt benchmark "
     "max-new-tokens no-blind limit allow-missing score-only against json quiet",
-    "rows": "videos out subtitles",
+    "rows": "videos out subtitles task",
     "ground": f"out {COMMON} keep keep-by prompt json quiet",
     "niah build": "out haystack join fps size allow-repeat lengths depths items hops decoys hold align needles images "
     "ask rotations controls compat no-duplicate seed quiet",
@@ -89,18 +89,18 @@ OPTIONS = {
     "niah plot": "name",
     "niah verify": "name json",
     "bench": "video frames size model random-weights image-size device dtype keep keep-by max-new-tokens repeats "
-    "warmup plan share compare out write json quiet",
+    "warmup whole plan share compare out write json quiet",
     "longvid build": f"{BUILD} workers max-failed ray-address no-plots json quiet",
     **{
         f"longvid {name}": f"{BUILD} workers max-failed ray-address json quiet"
         for name in ("scan", "shots", "describe", "weave", "ask", "sieve")
     },
-    "longvid write": BUILD,
+    "longvid write": f"{BUILD} quiet",
     "longvid report": "videos out no-plots json",
     "longvid proof": "out videos minutes haystack fps needles seed json quiet",
     "longvid exam": "model revision device dtype max-frames most json quiet",
     "longvid simulate": "out records workers seed json quiet",
-    "longvid plan": "hours cores tokens-per-frame json",
+    "longvid plan": "hours cores machine tokens-per-frame json",
     "batch": f"root {COMMON} {SAY} retry ray-address workers quiet",
     "serve": "model revision device dtype host port api-key-file no-auth media-root allow-media-domain limit store "
     "ray replicas ray-address log-level",

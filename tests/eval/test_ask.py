@@ -110,7 +110,7 @@ def test_subtitles_may_be_longer_than_what_people_type(
     vc: VideoChatFlash, items: list[Item], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(chat, "MAX_QUESTION", 100)
-    long = replace(items[0], subtitles="And on. " * 550)
+    long = replace(items[0], subtitles="And on. " * 900)
     with pytest.warns(UserWarning, match="rows are beyond the 4096 positions"):
         assert Ours(vc, "small", How(), {})(long, True).rows > 4096
 

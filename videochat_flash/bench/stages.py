@@ -177,7 +177,7 @@ def run(vc: VideoChatFlash, setting: Setting, told: Told) -> Run:
         if setting.whole:
             after.append(_whole(vc, footage, keep, watch))
         if number >= setting.warmup:
-            waited.append(watch.seconds["decode"])
+            waited += [watch.seconds["decode"]] if setting.whole else []
             for name, reading in [*gauge.readings.items(), *after]:
                 found[name].append(reading)
     told(rounds, rounds)
