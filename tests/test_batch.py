@@ -267,7 +267,7 @@ if __name__ == "__main__":
     )
     ray_began(done.stderr)
     expected = [f"{row} answered" for row in (0, 1, 2)] + [f"3 {batch_cluster.LOST}", "4 answered"]
-    assert done.stdout.splitlines() == expected, done.stderr
+    assert [line for line in done.stdout.splitlines() if "raylet" not in line] == expected, done.stderr
 
 
 @pytest.mark.slow

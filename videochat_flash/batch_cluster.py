@@ -1,7 +1,7 @@
 """Rows answered on a Ray cluster: workers take groups of rows, and their lines come back as they are made.
 
-A worker that is ended while it answers is started again, and the rest of its rows are answered by whoever is free; a
-row at which workers ended twice is a failure like any other.
+A worker that is ended while it answers is started again, and the rest of its rows are answered one by one by whoever is
+free; a row at which a worker ended for the second time is a failure like any other.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from types import ModuleType
 from typing import Any
 
@@ -103,12 +104,17 @@ def answered(ray: ModuleType, workers: Sequence[Any], rows: Sequence[Row]) -> It
         except StopIteration:
             idle.append(busy.pop(lines)[0])
         except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError):
-            idle.append(busy.pop(lines)[0])
+            del busy[lines]
             in_a_row += 1
             if in_a_row == IN_A_ROW:
                 raise OSError(f"{IN_A_ROW} workers were ended, one after the other: the same command goes on") from None
             yield from _given_up(left, losses)
-            groups.extendleft([list(left)] if left else [])
+            groups.extendleft([row] for row in reversed(left))  # alone: then it is known which one ends a worker
+            for _ in range(IN_A_ROW):  # while it starts again it would take a row and lose it
+                with suppress(ray.exceptions.RayActorError):
+                    ray.get(worker.ready.remote())
+                    break
+            idle.append(worker)
         else:
             in_a_row = 0
             left.popleft()
@@ -116,8 +122,8 @@ def answered(ray: ModuleType, workers: Sequence[Any], rows: Sequence[Row]) -> It
 
 
 def _given_up(left: deque[Row], losses: Counter[str | int]) -> Iterator[Line]:
-    """The row at which a worker ended, if it was not the first to."""
-    if left:
-        losses[left[0].id] += 1
-        if losses[left[0].id] > 1:
-            yield {"id": left.popleft().id, "error": LOST}
+    """The only row that was left, where a worker ended at it before. Of several it is not known which one it was: lines
+    that were on their way are lost with a worker."""
+    losses.update(row.id for row in left)
+    if len(left) == 1 and losses[left[0].id] > 1:
+        yield {"id": left.popleft().id, "error": LOST}
