@@ -173,11 +173,11 @@ def run(vc: VideoChatFlash, setting: Setting, told: Told) -> Run:
         begun, text = _prefill(vc, tokens, setting, keep, gauge)
         visual, after = begun.visual, list(_speak(vc, begun, setting.tokens))
         del tokens, begun
-        watch = Stopwatch()
         if setting.whole:
+            watch = Stopwatch()
             after.append(_whole(vc, footage, keep, watch))
+            waited.append(watch.seconds["decode"])
         if number >= setting.warmup:
-            waited += [watch.seconds["decode"]] if setting.whole else []
             for name, reading in [*gauge.readings.items(), *after]:
                 found[name].append(reading)
     told(rounds, rounds)
@@ -191,7 +191,7 @@ def run(vc: VideoChatFlash, setting: Setting, told: Told) -> Run:
     for name, stage in stages.items():
         for reading in found[name]:
             stage.add(reading)
-    return Run(setting.frames, sample.rows, visual, stages, stages.pop(WHOLE, None), waited)
+    return Run(setting.frames, sample.rows, visual, stages, stages.pop(WHOLE, None), waited[setting.warmup :])
 
 
 @torch.inference_mode()
