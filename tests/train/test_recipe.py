@@ -235,6 +235,8 @@ def test_every_field_can_be_told_apart() -> None:
         ('data=[{annotation="x", world={kind="clips", count=1}}]', "one of the two"),
         ('data=[{world={kind="clips"}}]', "count of conversations"),
         ('data=[{world={kind="clips", count=1, clips=[3, 2]}}]', "fewest and most"),
+        ('data=[{world={kind="videos", count=1, characters="1Z"}}]', "some of 0123456789"),
+        ('data=[{world={kind="videos", count=1, kinds=["order"]}}]', "a list of character, colour"),
         ('data=[{world={kind="clip", count=1}}]', "data.world.kind must be"),
         ("teach=1.0", "teach is for worlds"),
         ('data=[{world={kind="clips", count=1, talk=0.5}}]', "teaches nothing without teach"),

@@ -136,6 +136,20 @@ def test_spliced_videos_hold_chains_and_nothing_twice(bank: Bank) -> None:
     assert chains > 15, TRIES
 
 
+def test_a_world_may_show_few_characters_and_ask_by_them_alone(bank: Bank, tmp_path: Path) -> None:
+    few = replace(VIDEOS, characters="1379LP", cards=(3, 3), hops=(0, 0), kinds=("colour", "shape"))
+    fill(tmp_path, tiny.model(CONFIG), few, 0)
+    some = Bank(tmp_path, few)
+    assert torch.equal(some.tokens, bank.tokens) and len(some.cards) < len(bank.cards)
+    for index in range(12):
+        one = Drawn("a", "b", few, 3, index)
+        cards = [event.what for event in some.video(one.rng, few)[1].cards]
+        shown_there = {card.character for card in cards if isinstance(card, Card)}
+        assert shown_there <= set("1379LP")
+        asked = some.draw(one)[1]
+        assert sorted(question.kind for question in asked) == sorted(["colour", "shape"] * len(cards))
+
+
 def test_what_could_be_taken_for_another_does_not_fit(bank: Bank) -> None:
     piece = bank.cards[0]
     assert fits(piece, [], 9) and not fits(piece, [piece], 9) and not fits(piece, [], piece.clips - 1)

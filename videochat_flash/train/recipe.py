@@ -15,7 +15,8 @@ from typing import Any, Literal
 
 from ..config import FLASH_TINY, RELEASES, Config, Plan, check_plan, parse_plan
 from ..strict import Rule, Schema, read_toml
-from .worlds import World
+from ..synth import CHARACTERS
+from .worlds import OF_A_CARD, World
 
 MODELS: dict[str, Config] = {"flash-tiny": FLASH_TINY, **RELEASES}
 PARTS = ("tower", "connector", "decoder")
@@ -154,6 +155,11 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("data.world.count", "data.world.seed"), _NONE),
     **dict.fromkeys(("data.world.movers", "data.world.pointers", "data.world.talk"), _SHARE),
     **dict.fromkeys(("data.world.clips", "data.world.cards", "data.world.moving", "data.world.hops"), _SPAN),
+    "data.world.characters": (
+        lambda text: bool(text) and set(text) <= set(CHARACTERS),
+        f"some of {''.join(CHARACTERS)}",
+    ),
+    "data.world.kinds": (lambda kinds: set(kinds) <= set(OF_A_CARD), f"a list of {', '.join(OF_A_CARD)}"),
     "data.strategy": (lambda text: bool(STRATEGY.fullmatch(text)), "all, or as first:25%, random:1000, end:10%"),
 }
 SCHEMA = Schema(Recipe, RULES)

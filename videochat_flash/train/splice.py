@@ -165,6 +165,8 @@ class Bank:
             scene = small_scene(world.seed, index, world.pointers)
             piece = Piece(first, round(scene.duration / CLIP_SECONDS), scene.events)
             first += piece.clips
+            if any(isinstance(one, Card) and one.character not in world.characters for one in piece.whats):
+                continue
             shelf = self.movers if scene.movers else self.cards if scene.cards else self.empty
             shelf.append(piece)
             if len(piece.events) == 1 and isinstance(card := piece.events[0].what, Card):
@@ -225,7 +227,7 @@ class Bank:
         """The merged tokens of a video and questions about it."""
         rng = one.rng
         tokens, scene = self.video(rng, one.world)
-        return tokens, questions(rng, scene)
+        return tokens, questions(rng, scene, one.world.kinds)
 
 
 def fits(piece: Piece, chosen: Sequence[Piece], room: int) -> bool:

@@ -124,17 +124,18 @@ def fill_banks(recipe: Recipe, data: Data, model: VideoChatFlashModel, place: Pl
     Worlds that want the same pieces share them; the first process makes them, once.
     """
     banks: dict[str, Bank] = {}
-    shared: dict[str, Bank] = {}
+    shared: dict[tuple[str, str], Bank] = {}
     pieces = Path(recipe.pieces) if recipe.pieces else Path(recipe.out) / "pieces"
     for one in {record.source: record for record in data.records if isinstance(record, Drawn)}.values():
         if one.world.kind != "videos":
             continue
-        wanted = one.world.bank
+        folder = pieces / one.world.bank
+        wanted = one.world.bank, one.world.characters
         if wanted not in shared:
             if place.first:
-                fill(pieces / wanted, model.to(place.device), one.world, recipe.workers)
+                fill(folder, model.to(place.device), one.world, recipe.workers)
             place.wait()
-            shared[wanted] = Bank(pieces / wanted, one.world)
+            shared[wanted] = Bank(folder, one.world)
         banks[one.source] = shared[wanted]
     return banks
 

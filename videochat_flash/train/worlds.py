@@ -37,6 +37,7 @@ from ..synth import (
 from .teach import Taught, taught
 
 Span = tuple[int, int]
+OF_A_CARD = ("character", "colour", "shape", "description")
 LOOK = random_style(np.random.default_rng(0), Card("red", "star", "7"))  # of what is only talked about
 
 
@@ -53,6 +54,8 @@ class World:
     cards: Span = (2, 4)
     moving: Span = (0, 1)  # moving shapes of a video
     hops: Span = (0, 0)  # indicator cards of a chain and its decoy; 0 is no chain
+    characters: str = "".join(CHARACTERS)  # that a video's cards may show
+    kinds: tuple[str, ...] = ()  # of these one question each about every card, and nothing else; (): the usual mixture
     pieces: int = 20_000  # scenes that a video is spliced from, each seen once by the frozen tower
     seed: int = 1  # of the pieces
     tokens: int = 16  # that stay of a frame of a piece
@@ -96,7 +99,7 @@ def draw_pixels(one: Drawn, size: int) -> tuple[UInt8[Tensor, "1 F h w 3"], tupl
     else:
         pixels, labels = card_clip(rng, size, movers=world.movers, pointers=world.pointers)
     talks = world.talk == 1 or rng.random() < world.talk
-    asked = questions(rng, shown(labels)) if talks else []
+    asked = questions(rng, shown(labels), world.kinds) if talks else []
     return torch.from_numpy(np.array(pixels))[None], (taught(labels),), asked
 
 
@@ -129,22 +132,25 @@ def _what(codes: Sequence[int]) -> Card | Mover:
     return Card(*name, CHARACTERS[character - 1], ahead)
 
 
-def questions(rng: np.random.Generator, scene: Scene) -> list[Question]:
-    """One of each thing, some about when, what is there and what came first, and chains to the end.
+def questions(rng: np.random.Generator, scene: Scene, kinds: Sequence[str] = ()) -> list[Question]:
+    """One of each thing, some about when, what is there and what came first, and chains to the end; or, where ``kinds``
+    are named, one of each of them about every card.
 
     Things are asked about one by one, so that none of the questions gives another's answer away.
     """
     asked: list[Question] = []
     for event in scene.events:
         alone = Scene(scene.duration, scene.fps, (event,))
-        if isinstance(event.what, Card):
-            asked += ask(rng, alone, ["character", "colour", "shape", "description"], 1)
+        if kinds:
+            asked += [one for kind in kinds for one in ask(rng, alone, [kind], 1)]
+        elif isinstance(event.what, Card):
+            asked += ask(rng, alone, OF_A_CARD, 1)
         elif event.what.direction:
             asked += ask(rng, alone, ["motion", "speed"], 1)
-    asked += ask(rng, scene, ["presence", "order"], 2)
-    if scene.duration > 1:
-        asked += ask(rng, scene, ["grounding"], 2)
-    asked += ask(rng, scene, HOPS, 2)
+    if not kinds:
+        asked += ask(rng, scene, ["presence", "order"], 2)
+        asked += ask(rng, scene, ["grounding"], 2) if scene.duration > 1 else []
+        asked += ask(rng, scene, HOPS, 2)
     if not asked:
         return ask(rng, scene, ["presence"], 1) or [nothing(rng)]
     return [asked[i] for i in rng.permutation(len(asked)).tolist()]
