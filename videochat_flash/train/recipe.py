@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from ..config import FLASH_TINY, RELEASES, Config, Plan, check_plan, parse_plan
 from ..strict import Rule, Schema, read_toml
-from ..synth import CHARACTERS
+from ..synth import CHARACTERS, HOPS
 from .worlds import OF_A_CARD, World
 
 MODELS: dict[str, Config] = {"flash-tiny": FLASH_TINY, **RELEASES}
@@ -159,7 +159,10 @@ RULES: dict[str, Rule] = {
         lambda text: bool(text) and set(text) <= set(CHARACTERS),
         f"some of {''.join(CHARACTERS)}",
     ),
-    "data.world.kinds": (lambda kinds: set(kinds) <= set(OF_A_CARD), f"a list of {', '.join(OF_A_CARD)}"),
+    "data.world.kinds": (
+        lambda kinds: set(kinds) <= {*OF_A_CARD, *HOPS},
+        f"a list of {', '.join((*OF_A_CARD, *HOPS))}",
+    ),
     "data.strategy": (lambda text: bool(STRATEGY.fullmatch(text)), "all, or as first:25%, random:1000, end:10%"),
 }
 SCHEMA = Schema(Recipe, RULES)

@@ -55,7 +55,7 @@ class World:
     moving: Span = (0, 1)  # moving shapes of a video
     hops: Span = (0, 0)  # indicator cards of a chain and its decoy; 0 is no chain
     characters: str = "".join(CHARACTERS)  # that a video's cards may show
-    kinds: tuple[str, ...] = ()  # of these one question each about every card, and nothing else; (): the usual mixture
+    kinds: tuple[str, ...] = ()  # one question of each about every card or chain, and nothing else; (): the usual mix
     pieces: int = 20_000  # scenes that a video is spliced from, each seen once by the frozen tower
     seed: int = 1  # of the pieces
     tokens: int = 16  # that stay of a frame of a piece
@@ -134,7 +134,7 @@ def _what(codes: Sequence[int]) -> Card | Mover:
 
 def questions(rng: np.random.Generator, scene: Scene, kinds: Sequence[str] = ()) -> list[Question]:
     """One of each thing, some about when, what is there and what came first, and chains to the end; or, where ``kinds``
-    are named, one of each of them about every card.
+    are named, one of each of them about every card or chain.
 
     Things are asked about one by one, so that none of the questions gives another's answer away.
     """
@@ -142,12 +142,14 @@ def questions(rng: np.random.Generator, scene: Scene, kinds: Sequence[str] = ())
     for event in scene.events:
         alone = Scene(scene.duration, scene.fps, (event,))
         if kinds:
-            asked += [one for kind in kinds for one in ask(rng, alone, [kind], 1)]
+            asked += [one for kind in kinds if kind in OF_A_CARD for one in ask(rng, alone, [kind], 1)]
         elif isinstance(event.what, Card):
             asked += ask(rng, alone, OF_A_CARD, 1)
         elif event.what.direction:
             asked += ask(rng, alone, ["motion", "speed"], 1)
-    if not kinds:
+    if kinds:
+        asked += ask(rng, scene, [kind for kind in kinds if kind in HOPS], len(kinds) * len(scene.events))
+    else:
         asked += ask(rng, scene, ["presence", "order"], 2)
         asked += ask(rng, scene, ["grounding"], 2) if scene.duration > 1 else []
         asked += ask(rng, scene, HOPS, 2)
