@@ -16,12 +16,12 @@ from typing import Any, Literal
 from ..config import FLASH_TINY, RELEASES, Config, Plan, check_plan, parse_plan
 from ..strict import Rule, Schema, read_toml
 from ..synth import CHARACTERS, HOPS
+from ..video import CLIP
 from .worlds import OF_A_CARD, World
 
 MODELS: dict[str, Config] = {"flash-tiny": FLASH_TINY, **RELEASES}
 PARTS = ("tower", "connector", "decoder")
 ADAPTED = ("decoder", "tower")  # parts that can have LoRA adapters
-CLIP = 4  # frames in a clip: videos are read in whole ones (spec 5.2)
 STRATEGY = re.compile(r"all|(first[234]?|end|random):\d+(\.\d+%|%)?")  # spec 4.1; decimal shares are ours
 WEIGHTLESS = ("image_size", "rope_theta", "rms_eps", "max_positions", "yarn")  # no shape depends on these
 DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
