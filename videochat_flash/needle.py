@@ -19,6 +19,7 @@ from .mp4 import write
 from .synth import (
     ALL_KINDS,
     ATTRIBUTES,
+    CARD_KINDS,
     CHARACTERS,
     COLOURS,
     HOPS,
@@ -220,7 +221,7 @@ def _scene(
         wanted = int(rng.integers(4, min(8, 5 + int(seconds // 64)) + 1))
         room = int((FULL * seconds - MOVER_SECONDS * movers) / shortest)
         cards = max(2, min(wanted, room))
-    if cards < 2 and set(kinds) & {*ATTRIBUTES, "description"}:
+    if cards < 2 and set(kinds) & set(CARD_KINDS):
         warnings.warn(f"{cards} card has no other one to be taken for it: the questions are easy", stacklevel=3)
     scene = make_scene(rng, frames, fps, cards, movers)
     return whole_seconds(scene) if "grounding" in kinds else scene

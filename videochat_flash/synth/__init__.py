@@ -5,6 +5,7 @@ from videochat_flash.synth.haystack import Haystack, procedural
 from videochat_flash.synth.questions import (
     ALL_KINDS,
     ATTRIBUTES,
+    CARD_KINDS,
     EXTRA_KINDS,
     HOPS,
     KINDS,
@@ -36,6 +37,7 @@ from videochat_flash.synth.world import (
 __all__ = [
     "ALL_KINDS",
     "ATTRIBUTES",
+    "CARD_KINDS",
     "CHARACTERS",
     "COLOURS",
     "DIGITS",

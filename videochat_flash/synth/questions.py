@@ -75,6 +75,7 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
 }
 KINDS = tuple(TEMPLATES)
 ATTRIBUTES = ("character", "colour", "shape")
+CARD_KINDS = (*ATTRIBUTES, "description")  # about one card
 
 # Kinds that are asked only where they are named.
 LEADS = (

@@ -24,7 +24,7 @@ from rich.table import Table
 
 from .. import errors, show
 from ..files import beside
-from ..synth import ATTRIBUTES, HOPS
+from ..synth import CARD_KINDS, HOPS
 from .begin import PARTS
 from .exam import Mark, examine_folder, unseen
 from .loop import METRICS
@@ -34,7 +34,7 @@ from .stage import MODEL, train
 
 SHARED = ("base", "exam")  # files that are no arm
 ABOUT: dict[str, tuple[str, ...]] = {
-    "attributes": (*ATTRIBUTES, "description"),
+    "attributes": CARD_KINDS,
     "motion": ("motion", "speed"),
     "order": ("order",),
     "presence": ("presence",),

@@ -19,7 +19,7 @@ from ..config import Plan
 from ..model import VideoChatFlashModel
 from ..prompt import Prompt, Turn, render
 from ..sight import Sight
-from ..synth import Question, Scene, ask
+from ..synth import CARD_KINDS, Question, Scene, ask
 from .bank import Bank
 from .lessons import Progress, Run, optimiser, restore, save, set_rate, take_step
 from .losses import loss
@@ -46,7 +46,7 @@ def questions(rng: np.random.Generator, scene: Scene) -> list[Question]:
     asked: list[Question] = []
     for event in scene.cards:
         alone = Scene(scene.duration, scene.fps, (event,))
-        asked += ask(rng, alone, ["character", "colour", "shape", "description"], 1)
+        asked += ask(rng, alone, CARD_KINDS, 1)
     for event in scene.movers:
         asked += ask(rng, Scene(scene.duration, scene.fps, (event,)), ["motion", "speed"], 1)
     asked += ask(rng, scene, ["presence", "order"], 3)

@@ -15,9 +15,9 @@ from typing import Any, Literal
 
 from ..config import FLASH_TINY, RELEASES, Config, Plan, check_plan, parse_plan
 from ..strict import Rule, Schema, read_toml
-from ..synth import CHARACTERS, HOPS
+from ..synth import CARD_KINDS, CHARACTERS, HOPS
 from ..video import CLIP
-from .worlds import OF_A_CARD, World
+from .worlds import World
 
 MODELS: dict[str, Config] = {"flash-tiny": FLASH_TINY, **RELEASES}
 PARTS = ("tower", "connector", "decoder")
@@ -160,8 +160,8 @@ RULES: dict[str, Rule] = {
         f"some of {''.join(CHARACTERS)}",
     ),
     "data.world.kinds": (
-        lambda kinds: set(kinds) <= {*OF_A_CARD, *HOPS},
-        f"a list of {', '.join((*OF_A_CARD, *HOPS))}",
+        lambda kinds: set(kinds) <= {*CARD_KINDS, *HOPS},
+        f"a list of {', '.join((*CARD_KINDS, *HOPS))}",
     ),
     "data.strategy": (lambda text: bool(STRATEGY.fullmatch(text)), "all, or as first:25%, random:1000, end:10%"),
 }

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..prompt import Turn
 from ..synth import (
+    CARD_KINDS,
     CHARACTERS,
     COLOURS,
     DIRECTIONS,
@@ -37,7 +38,6 @@ from ..synth import (
 from .teach import Taught, taught
 
 Span = tuple[int, int]
-OF_A_CARD = ("character", "colour", "shape", "description")
 LOOK = random_style(np.random.default_rng(0), Card("red", "star", "7"))  # of what is only talked about
 
 
@@ -133,29 +133,30 @@ def _what(codes: Sequence[int]) -> Card | Mover:
 
 
 def questions(rng: np.random.Generator, scene: Scene, kinds: Sequence[str] = ()) -> list[Question]:
-    """One of each thing, some about when, what is there and what came first, and chains to the end; or, where ``kinds``
-    are named, one of each of them about every card or chain.
+    """Of each kind one question about every card or chain; or, where none is named, of all kinds together, and some
+    question in any case."""
+    asked = ask(rng, scene, kinds, len(kinds) * len(scene.events)) if kinds else _mixed(rng, scene)
+    if not asked:
+        return ask(rng, scene, ["presence"], 1) or [nothing(rng)]
+    return [asked[i] for i in rng.permutation(len(asked)).tolist()]
+
+
+def _mixed(rng: np.random.Generator, scene: Scene) -> list[Question]:
+    """One of each thing, some about when, what is there and what came first, and chains to the end.
 
     Things are asked about one by one, so that none of the questions gives another's answer away.
     """
     asked: list[Question] = []
     for event in scene.events:
         alone = Scene(scene.duration, scene.fps, (event,))
-        if kinds:
-            asked += [one for kind in kinds if kind in OF_A_CARD for one in ask(rng, alone, [kind], 1)]
-        elif isinstance(event.what, Card):
-            asked += ask(rng, alone, OF_A_CARD, 1)
+        if isinstance(event.what, Card):
+            asked += ask(rng, alone, CARD_KINDS, 1)
         elif event.what.direction:
             asked += ask(rng, alone, ["motion", "speed"], 1)
-    if kinds:
-        asked += ask(rng, scene, [kind for kind in kinds if kind in HOPS], len(kinds) * len(scene.events))
-    else:
-        asked += ask(rng, scene, ["presence", "order"], 2)
-        asked += ask(rng, scene, ["grounding"], 2) if scene.duration > 1 else []
-        asked += ask(rng, scene, HOPS, 2)
-    if not asked:
-        return ask(rng, scene, ["presence"], 1) or [nothing(rng)]
-    return [asked[i] for i in rng.permutation(len(asked)).tolist()]
+    asked += ask(rng, scene, ["presence", "order"], 2)
+    if scene.duration > 1:
+        asked += ask(rng, scene, ["grounding"], 2)
+    return asked + ask(rng, scene, HOPS, 2)
 
 
 def nothing(rng: np.random.Generator) -> Question:
