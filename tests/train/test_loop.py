@@ -68,7 +68,7 @@ def step_sizes(recipe: Recipe) -> dict[str, float]:
     """How far the first step moves the weights of each part that moves at all."""
     with tiny.seeded():
         model, _ = begin(recipe)
-        net = prepare(Learner(model), HERE, recipe.recompute, recipe.precision)
+        net = prepare(Learner(model), HERE, recipe)
         optimizers = make_optimizers(net, recipe)
         before = {name: value.clone() for name, value in net.named_parameters()}
         sums, counts, zero = net(samples_of(recipe))
@@ -166,10 +166,11 @@ def test_packed_conversations_lose_what_each_alone_would(path: Path) -> None:
 
 def test_recomputation_changes_no_gradient(path: Path) -> None:
     grads = []
-    for recompute in (False, True):
-        model, _ = begin(stage.recipe(path))
-        net = prepare(Learner(model), HERE, recompute, "float32")
-        net(samples_of(stage.recipe(path)))[0].sum().backward()
+    for recompute in ("false", "true"):
+        recipe = stage.recipe(path, f"recompute={recompute}")
+        model, _ = begin(recipe)
+        net = prepare(Learner(model), HERE, recipe)
+        net(samples_of(recipe))[0].sum().backward()
         grads.append([value.grad for value in net.parameters()])
     for plain, again in zip(*grads, strict=True):
         torch.testing.assert_close(plain, again)
@@ -229,8 +230,11 @@ def test_any_number_of_readers_gives_the_same(path: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_two_processes_learn_what_one_does_and_each_goes_on_from_the_other(path: Path, tmp_path: Path) -> None:
-    more = ("train_with_dropout=2:0.5", "loss=token", "save_every=2")
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_two_processes_learn_what_one_does_and_each_goes_on_from_the_other(
+    path: Path, tmp_path: Path, kind: str
+) -> None:
+    more = ("train_with_dropout=2:0.5", "loss=token", "save_every=2", f"optimizer.kind={kind}")
     expected = trained(stage.recipe(path, f"out={tmp_path / 'one'}", *more))
     shared_run(path, 2, f"out={tmp_path / 'two'}", *more)
     np.testing.assert_allclose(losses(tmp_path / "two"), expected, rtol=1e-5)

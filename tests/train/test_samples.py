@@ -27,6 +27,7 @@ from videochat_flash.train.media import PADDING, best_tiles, plan_video, read_im
 from videochat_flash.train.recipe import Recipe, Source, Video
 from videochat_flash.train.records import Record, epoch_order
 from videochat_flash.train.samples import Bad, Sample, Samples, arranged, chat_prompt, check, estimated_rows, raster
+from videochat_flash.train.worlds import Drawn, World
 from videochat_flash.video import Sampling, VideoInfo, decode, plan, probe
 
 SIZE = 48  # pixels: numbers can be read in squares of this
@@ -484,6 +485,8 @@ def test_rows_are_estimated_without_opening_anything(numbered_film: Path, tmp_pa
         visual = good(record).rows - len(good(record).prompt.ids)
         text = estimated_rows(replace(record, media=(), kind="text"), RECIPE, config)
         assert estimated_rows(record, RECIPE, config) == text + visual
+    drawn = Drawn("a", "b", World("videos", 1, clips=(3, 9), tokens=4), 0, 7)
+    assert estimated_rows(drawn, RECIPE, config) == 200 + 16 * drawn.world.length(drawn.rng)
     unknown = replace(film("nowhere.mp4"), turns=())
     assert estimated_rows(unknown, RECIPE, config) == config.clip_tokens
     assert estimated_rows(unknown, replace(RECIPE, video=Video("middle", 4, 8)), config) == 2 * config.clip_tokens

@@ -127,6 +127,7 @@ def test_spliced_videos_hold_chains_and_nothing_twice(bank: Bank) -> None:
     chains = 0
     for seed in range(30):
         tokens, scene = bank.video(np.random.default_rng(seed), VIDEOS)
+        assert len(tokens) == VIDEOS.length(np.random.default_rng(seed))
         assert tokens.shape == (8, 64, 24) and scene.duration == 32
         pairs = [(event.what.colour, event.what.shape) for event in scene.events]
         characters = [event.what.character for event in scene.cards if isinstance(event.what, Card)]

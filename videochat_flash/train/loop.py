@@ -274,10 +274,8 @@ class Trainer:
         ).tolist()
         self._check(number, summed, weight, bad / self._judged(read), samples)
         for parameter in self.net.parameters():
-            if parameter.grad is not None:
-                parameter.grad.mul_(self.place.world / weight)  # sharding averages over processes
-            elif parameter.requires_grad:
-                parameter.grad = torch.zeros_like(parameter)  # as sharding has it
+            if parameter.requires_grad:
+                self.place.total_gradient(parameter).mul_(1 / weight)
         norm = whole(nn.utils.clip_grad_norm_(self.net.parameters(), self.recipe.optimizer.clip))
         for optimizer in self.optimizers:
             optimizer.step()

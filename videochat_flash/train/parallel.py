@@ -16,6 +16,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_f
 from torch.distributed.tensor import DTensor
 
 from .learner import Learner
+from .recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,16 @@ class Place:
             values = values.clone()
             dist.all_reduce(values)
         return values
+
+    def total_gradient(self, parameter: nn.Parameter) -> Tensor:
+        """Its gradient summed over all processes, in place; zeros where nothing reached it, as sharding has it."""
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        if isinstance(parameter, DTensor):
+            return parameter.grad.mul_(self.world)  # sharding averages over processes
+        if self.world > 1:
+            dist.all_reduce(parameter.grad)
+        return parameter.grad
 
     def most(self, value: int) -> int:
         """The largest of all processes' values."""
@@ -123,20 +134,25 @@ def blocks(learner: Learner) -> list[tuple[nn.ModuleList, int]]:
     return [(held, i) for held in lists if isinstance(held, nn.ModuleList) for i in range(len(held))]
 
 
-def prepare(learner: Learner, place: Place, recompute: bool, precision: str) -> Learner:
+def prepare(learner: Learner, place: Place, recipe: Recipe) -> Learner:
     """Move to the device; recompute blocks in the backward pass; shard over all processes (FSDP2).
 
-    Weights stay float32; with ``bfloat16`` they are gathered as such, while gradients are summed in float32.
+    Weights stay float32; with ``bfloat16`` they are gathered as such, while gradients are summed in float32. Muon needs
+    whole matrices: with it every process has all weights, those of the first.
     """
     learner = learner.to(place.device)
-    if recompute:
+    if recipe.recompute:
         for held, i in blocks(learner):
             held[i] = checkpoint_wrapper(held[i], CheckpointImpl.NO_REENTRANT)
     if place.world == 1:
         return learner
+    if recipe.optimizer.kind == "muon":
+        for held in learner.state_dict().values():
+            dist.broadcast(held, 0)
+        return learner
     mesh = init_device_mesh(place.device.type, (place.world,))
     policy = MixedPrecisionPolicy(
-        param_dtype=torch.bfloat16 if precision == "bfloat16" else None,
+        param_dtype=torch.bfloat16 if recipe.precision == "bfloat16" else None,
         reduce_dtype=torch.float32,
         cast_forward_inputs=False,
     )

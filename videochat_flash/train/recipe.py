@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from ..config import FLASH_TINY, RELEASES, Config, Plan, check_plan, parse_plan
 from ..strict import Rule, Schema, read_toml
-from ..synth import CARD_KINDS, CHARACTERS, HOPS
+from ..synth import ALL_KINDS, CHARACTERS, HOPS
 from ..video import CLIP
 from .worlds import World
 
@@ -60,7 +60,7 @@ class Optimizer:
     clip: float = 1.0  # norm of all gradients together, at most
     warmup: float = 0.03  # share of the steps
     fall: float = 1.0  # share of the steps in which the rate sinks; 1: right behind the warm-up, as in the paper
-    kind: Literal["adamw", "muon"] = "adamw"  # muon: for the matrices inside blocks, AdamW for the rest; one process
+    kind: Literal["adamw", "muon"] = "adamw"  # muon: for the matrices inside blocks, AdamW for the rest
 
 
 @dataclass(frozen=True)
@@ -160,8 +160,8 @@ RULES: dict[str, Rule] = {
         f"some of {''.join(CHARACTERS)}",
     ),
     "data.world.kinds": (
-        lambda kinds: set(kinds) <= {*CARD_KINDS, *HOPS},
-        f"a list of {', '.join((*CARD_KINDS, *HOPS))}",
+        lambda kinds: set(kinds) <= set(ALL_KINDS),
+        f"a list of {', '.join(ALL_KINDS)}",
     ),
     "data.strategy": (lambda text: bool(STRATEGY.fullmatch(text)), "all, or as first:25%, random:1000, end:10%"),
 }
@@ -248,6 +248,9 @@ def _check_together(recipe: Recipe, where: str) -> None:
         ),
         "a world needs a count of conversations": any(not source.world.count for source in drawn),
         "a world of videos is spliced from what a frozen tower saw: set rates.tower to 0": spliced and rates["tower"],
+        f"{' and '.join(HOPS)} are asked about chains: set data.world.hops, as [1, 3]": any(
+            set(source.world.kinds) & set(HOPS) and not source.world.hops[1] for source in drawn
+        ),
         "teach is for worlds of frames and clips and a tower that learns, with loss sample": bool(recipe.teach)
         and (spliced or len(drawn) < len(recipe.data) or not rates["tower"] or recipe.loss != "sample"),
         "what has no conversation teaches nothing without teach: set data.world.talk to 1": (

@@ -204,7 +204,10 @@ def estimated_rows(record: Record | Drawn, recipe: Recipe, config: Config) -> in
     """About how many rows a record takes, without opening its media. A video of unknown length counts as a short one,
     and an image as a usual one."""
     if isinstance(record, Drawn):
-        return DRAWN_TEXT + visual_rows(config, *record.world.span)
+        world = record.world
+        if world.kind == "videos":
+            return DRAWN_TEXT + CLIP * world.tokens * world.length(record.rng)
+        return DRAWN_TEXT + visual_rows(config, *world.span)
     text = sum(len(turn.text.encode()) for turn in record.turns) // BYTES
     if record.kind == "image":
         cut = recipe.tiles > 1 and len(record.media) == 1

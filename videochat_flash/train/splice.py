@@ -174,8 +174,9 @@ class Bank:
 
     def video(self, rng: np.random.Generator, world: World) -> tuple[Float[Tensor, "C M D"], Scene]:
         """A video as the world wants it: chains first, then movers and cards, and nothing in the rest."""
-        clips, cards, moving, hops = (
-            int(rng.integers(low, high + 1)) for low, high in (world.clips, world.cards, world.moving, world.hops)
+        clips = world.length(rng)
+        cards, moving, hops = (
+            int(rng.integers(low, high + 1)) for low, high in (world.cards, world.moving, world.hops)
         )
         chosen: list[Piece] = []
         for _ in range(2 if hops else 0):  # one to follow and a decoy

@@ -92,10 +92,8 @@ def _train(recipe: Recipe, place: Place, told: Callable[[Step, int], None], warn
     torch.manual_seed(recipe.seed + place.rank)
     data = read_data(recipe)
     model, tokenizer = begin(recipe)
-    if recipe.optimizer.kind == "muon" and place.world > 1:
-        raise ValueError("optimizer.kind muon needs whole matrices and so a single process: take adamw for several")
     banks = fill_banks(recipe, data, model, place)
-    net = prepare(Learner(model, place.world > 1, recipe.teach), place, recipe.recompute, recipe.precision)
+    net = prepare(Learner(model, place.world > 1, recipe.teach), place, recipe)
     schedule = schedule_of(recipe, data, model)
     steps = schedule.steps(recipe)
     trainer = Trainer(

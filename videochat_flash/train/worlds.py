@@ -55,7 +55,7 @@ class World:
     moving: Span = (0, 1)  # moving shapes of a video
     hops: Span = (0, 0)  # indicator cards of a chain and its decoy; 0 is no chain
     characters: str = "".join(CHARACTERS)  # that a video's cards may show
-    kinds: tuple[str, ...] = ()  # one question of each about every card or chain, and nothing else; (): the usual mix
+    kinds: tuple[str, ...] = ()  # these alone, as many of each as there are cards and movers; (): the usual mix
     pieces: int = 20_000  # scenes that a video is spliced from, each seen once by the frozen tower
     seed: int = 1  # of the pieces
     tokens: int = 16  # that stay of a frame of a piece
@@ -66,6 +66,10 @@ class World:
     def span(self) -> tuple[int, int]:
         """Clips of a conversation, of a video at most, and frames of each."""
         return {"frames": (1, 1), "clips": (1, 4)}.get(self.kind, (self.clips[1], 4))
+
+    def length(self, rng: np.random.Generator) -> int:
+        """Clips of a video: what a conversation's own chance says first."""
+        return int(rng.integers(self.clips[0], self.clips[1] + 1))
 
     @property
     def bank(self) -> str:
@@ -133,8 +137,8 @@ def _what(codes: Sequence[int]) -> Card | Mover:
 
 
 def questions(rng: np.random.Generator, scene: Scene, kinds: Sequence[str] = ()) -> list[Question]:
-    """Of each kind one question about every card or chain; or, where none is named, of all kinds together, and some
-    question in any case."""
+    """Of the kinds named, about as many of each as there are events; where none is named, the usual mix. Some question
+    in any case."""
     asked = ask(rng, scene, kinds, len(kinds) * len(scene.events)) if kinds else _mixed(rng, scene)
     if not asked:
         return ask(rng, scene, ["presence"], 1) or [nothing(rng)]
