@@ -237,6 +237,7 @@ def test_every_field_can_be_told_apart() -> None:
         ('data=[{world={kind="clips", count=1, clips=[3, 2]}}]', "fewest and most"),
         ('data=[{world={kind="videos", count=1, characters="1Z"}}]', "some of 0123456789"),
         ('data=[{world={kind="videos", count=1, kinds=["colors"]}}]', "a list of character, colour"),
+        ('data=[{world={kind="clips", count=1, characters="17"}}]', "frames and clips show all"),
         ('data=[{world={kind="videos", count=1, kinds=["hop_colour"]}}]', "set data.world.hops, as [1, 3]"),
         ('data=[{world={kind="clip", count=1}}]', "data.world.kind must be"),
         ("teach=1.0", "teach is for worlds"),

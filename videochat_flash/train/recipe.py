@@ -240,21 +240,24 @@ def _check_together(recipe: Recipe, where: str) -> None:
     rates, video = vars(recipe.rates), recipe.video
     parts = [part for part in PARTS if vars(recipe)[part]]
     still = [part for part in recipe.lora.parts if not rates[part]]
-    drawn = [source for source in recipe.data if source.world.kind]
-    spliced = any(source.world.kind == "videos" for source in drawn)
+    drawn = [source.world for source in recipe.data if source.world.kind]
+    spliced = any(world.kind == "videos" for world in drawn)
     faults = {
         "each [[data]] table needs an annotation or a world, one of the two": any(
             bool(source.annotation) == bool(source.world.kind) for source in recipe.data
         ),
-        "a world needs a count of conversations": any(not source.world.count for source in drawn),
+        "a world needs a count of conversations": not all(world.count for world in drawn),
         "a world of videos is spliced from what a frozen tower saw: set rates.tower to 0": spliced and rates["tower"],
         f"{' and '.join(HOPS)} are asked about chains: set data.world.hops, as [1, 3]": any(
-            set(source.world.kinds) & set(HOPS) and not source.world.hops[1] for source in drawn
+            set(world.kinds) & set(HOPS) and not world.hops[1] for world in drawn
+        ),
+        "data.world.characters chooses pieces of videos; frames and clips show all": any(
+            world.kind != "videos" and world.characters != World.characters for world in drawn
         ),
         "teach is for worlds of frames and clips and a tower that learns, with loss sample": bool(recipe.teach)
         and (spliced or len(drawn) < len(recipe.data) or not rates["tower"] or recipe.loss != "sample"),
         "what has no conversation teaches nothing without teach: set data.world.talk to 1": (
-            not recipe.teach and any(source.world.talk < 1 for source in drawn)
+            not recipe.teach and any(world.talk < 1 for world in drawn)
         ),
         "train_with_dropout ranks by the last row of a question, and template plain has none": (
             recipe.template == "plain" and recipe.train_with_dropout.strip() not in ("", "off")
