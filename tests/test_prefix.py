@@ -93,6 +93,19 @@ def test_the_last_rows_see_all_before_them(rows: int, before: int) -> None:
     torch.testing.assert_close(part, whole, rtol=1e-5, atol=1e-5)
 
 
+def test_a_prefix_in_half_precision_is_as_exact_as_the_whole_prompt() -> None:
+    off: dict[str, list[float]] = {"whole": [], "part": []}
+    for seed in range(6):
+        net, seen, prompt = tiny.model(seed=seed), [tiny.draw(6, 8, 48, seed=seed)], prompt_of(4, 6, seed)
+        exact = prefill(net, [prompt], [seen]).logits
+        net, seen = net.bfloat16(), [seen[0].bfloat16()]
+        whole = prefill(net, [prompt], [seen]).logits
+        part = make_prefix(net, prompt, seen, ()).go_on(net, prompt).logits
+        off["whole"].append(float((whole - exact).norm()))
+        off["part"].append(float((part - exact).norm()))
+    assert sum(off["part"]) < 1.2 * sum(off["whole"]), off
+
+
 def test_a_prefix_of_something_else_is_told() -> None:
     net, seen = tiny.model(), [tiny.draw(2, 8, 48)]
     prompt = prompt_of(4, 3, 0)
@@ -102,6 +115,7 @@ def test_a_prefix_of_something_else_is_told() -> None:
         (Prompt(prompt.ids, prompt.labels, (3,)), seen),
         (prompt, [tiny.draw(2, 8, 48, seed=1)]),
         (prompt, [tiny.draw(3, 8, 48)]),
+        (prompt, [seen[0].flip(0)]),
     ):
         with pytest.raises(ValueError, match="does not begin as the prefix"):
             kept.check(other, videos)

@@ -23,6 +23,8 @@ def attend(
     rows, held, grouped = q.shape[2], k.shape[2], q.shape[1] != k.shape[1]
     half = q.is_cuda and q.dtype != torch.float32 and q.shape[3] % 8 == 0  # what the flash kernel takes, since Ampere
     half = half and torch.cuda.get_device_capability(q.device) >= (8, 0)
+    if grouped and q.is_cuda and not half:  # kernels that keep no n x m scores want as many key heads as query heads
+        k, v, grouped = *(x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v)), False
     if half and rows == 1:  # what PyTorch may prefer, cuDNN, makes a plan for each number of rows held
         return attend_flash(q, k, v)[0]
     if causal and 1 < rows < held:  # PyTorch's flag would take the rows for the first ones
@@ -42,7 +44,7 @@ def attend_after(
     held = k.shape[2] - q.shape[2]
     before, log_before = attend_flash(q, k[:, :, :held], v[:, :, :held])
     own, log_own = attend_flash(q, k[:, :, held:], v[:, :, held:], causal=True)
-    return own + (before - own) * (log_before - log_own).sigmoid()[..., None].to(own.dtype)
+    return torch.lerp(own.float(), before.float(), (log_before - log_own).sigmoid()[..., None]).to(own.dtype)
 
 
 def attend_flash(

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from . import weights
 from .config import Plan, check_plan
-from .generate import Begun, Decoding, Prefilled, Steps, decode, prefill
+from .generate import LONGEST, Begun, Decoding, Prefilled, Steps, decode, prefill
 from .model import VideoChatFlashModel
 from .prompt import Turn, render
 from .sight import Sight
@@ -162,14 +162,8 @@ class VideoChatFlash:
                 done += len(chunk.seconds)
                 if on_frames is not None:
                     on_frames(done, total)
-        return Sight(
-            torch.cat(tokens),
-            torch.from_numpy(np.concatenate(seconds)),
-            0.0 if image else duration,
-            clip_frames,
-            source,
-            self.made_by,
-        )
+        times = torch.from_numpy(np.concatenate(seconds))
+        return Sight(torch.cat(tokens), times, 0.0 if image else duration, clip_frames, source, self.made_by)
 
     @torch.inference_mode()
     def encode(self, pixels: np.ndarray, clip_frames: int) -> torch.Tensor:
@@ -252,7 +246,7 @@ class VideoChatFlash:
         if rows > (limit := self.model.config.llm.max_positions):
             warnings.warn(f"{rows} rows are beyond the {limit} positions that the model was made for", stacklevel=2)
         how = decoding or self.decoding
-        room = min(how.max_new_tokens, 2048)
+        room = min(how.max_new_tokens, LONGEST)
         begin = partial(prefill, self.model, [prompt], [videos], plan, room, on_layer)
         if prefix is not None:
             prefix.check(prompt, videos)
@@ -339,11 +333,10 @@ def check_device(device: str) -> None:
 
 def _squashed(frames: Frames, size: int, clip_frames: int, batch: int) -> Generator[Frames, None, None]:
     """Frames in memory as the decoder would have given them."""
-    if not len(frames.seconds) or len(frames.seconds) % clip_frames:
-        raise ValueError(
-            f"{len(frames.seconds)} frames are not whole clips of {clip_frames}: leave some out or repeat some"
-        )
-    for at in range(0, len(frames.seconds), batch):
+    count = len(frames.seconds)
+    if not count or count % clip_frames:
+        raise ValueError(f"{count} frames are not whole clips of {clip_frames}: leave some out or repeat some")
+    for at in range(0, count, batch):
         images = (Image.fromarray(pixels) for pixels in frames.pixels[at : at + batch])
         small = np.stack([np.asarray(image.resize((size, size), Image.Resampling.BICUBIC)) for image in images])
         yield Frames(small, frames.seconds[at : at + batch], frames.duration)

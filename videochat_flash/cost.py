@@ -34,12 +34,12 @@ GPUS = {
 
 
 def gpu_named(name: str) -> str:
-    """A name of GPUS, whatever its case.
+    """A name of GPUS, whatever its case, and with or without "RTX".
 
     Raises:
         ValueError: an unknown one.
     """
-    names = {known.lower(): known for known in GPUS}
+    names = {word.lower(): known for known in GPUS for word in (known, known.removeprefix("RTX "))}
     if name.lower() not in names:
         near = get_close_matches(name.lower(), names, n=1, cutoff=0.4)
         hint = f"did you mean {names[near[0]]}?" if near else f"use one of {', '.join(GPUS)}"

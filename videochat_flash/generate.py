@@ -16,6 +16,8 @@ from .llm import Caches, LayerCache
 from .model import VideoChatFlashModel
 from .prompt import Prompt
 
+LONGEST = 4096  # tokens of an answer that room is kept for
+
 
 @dataclass(frozen=True)
 class Decoding:

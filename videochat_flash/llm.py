@@ -1,9 +1,8 @@
 """The Qwen2 decoder on a packed row axis, with visual rows dropped between layers (paper section 3.2).
 
-No padding and no mask: attention is a causal square over each conversation (prefill, training) or one row against its
-cache (decoding); only a question behind a kept prefix has a mask, of its own few rows. The position of a new row in a
-layer is the length of that layer's cache, so layers of unequal length need no bookkeeping. Nothing is remembered on a
-module: caches belong to the caller.
+Attention is a causal square over each conversation (prefill, training) or new rows against a cache (decoding). The
+position of a new row in a layer is the length of that layer's cache, so layers of unequal length need no bookkeeping.
+Nothing is remembered on a module: caches belong to the caller.
 """
 
 from __future__ import annotations
@@ -105,9 +104,10 @@ def rotary_frequencies(config: LLMConfig) -> tuple[Float[Tensor, " half"], float
 def rotary_tables(config: LLMConfig, positions: Int[Tensor, " T"]) -> Tables:
     """Cosine and sine for each row, float32 "T H", from float64 angles: exact to the last position."""
     frequencies, factor = rotary_frequencies(config)
-    angles = positions.double()[:, None] * frequencies.to(positions.device)
+    exact = "cpu" if positions.device.type == "mps" else positions.device  # which has no float64
+    angles = positions.to(exact).double()[:, None] * frequencies.to(exact)
     angles = torch.cat([angles, angles], dim=-1)
-    return (angles.cos() * factor).float(), (angles.sin() * factor).float()
+    return (angles.cos() * factor).float().to(positions.device), (angles.sin() * factor).float().to(positions.device)
 
 
 def rotate(x: Float[Tensor, "n T H"], tables: Tables) -> Float[Tensor, "n T H"]:

@@ -85,16 +85,8 @@ class VideoChatFlashModel(nn.Module):
 
     def fingerprint(self) -> str:
         """What made a Sight: sizes of tower and connector, and a sample of their weights."""
-        digest = hashlib.sha256(
-            repr((asdict(self.config.vision), self.config.clip_tokens, self.config.image_tokens)).encode()
-        )
-        for part in (self.vision, self.connector):
-            for name, tensor in part.state_dict().items():
-                flat = tensor.flatten()
-                places = torch.linspace(0, len(flat) - 1, 64, dtype=torch.long, device=flat.device)
-                sample = flat[places].bfloat16().float().cpu()  # the same for every dtype that it was loaded to
-                digest.update(name.encode() + sample.numpy().tobytes())
-        return digest.hexdigest()[:16]
+        sizes = repr((asdict(self.config.vision), self.config.clip_tokens, self.config.image_tokens)).encode()
+        return hashlib.sha256(sizes + sampled(self.vision) + sampled(self.connector)).hexdigest()[:16]
 
     def _visual_rows(self, tokens: Float[Tensor, "C M E"]) -> Float[Tensor, "S E"]:
         rows = tokens.flatten(0, 1)
@@ -109,3 +101,13 @@ class VideoChatFlashModel(nn.Module):
             return (length - 1,)
         shifts = list(zip(prompt.slots, (run.length for run in runs), strict=True))
         return tuple(i + sum(n for slot, n in shifts if slot <= i) for i in before)
+
+
+def sampled(part: nn.Module) -> bytes:
+    """Names and some numbers of its weights, by which they are known: the same for every dtype they were loaded to."""
+    known = b""
+    for name, tensor in part.state_dict().items():
+        flat = tensor.flatten()
+        places = torch.linspace(0, len(flat) - 1, 64, dtype=torch.long, device=flat.device)
+        known += name.encode() + flat[places].bfloat16().float().cpu().numpy().tobytes()
+    return known

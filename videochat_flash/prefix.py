@@ -2,7 +2,8 @@
 
 What stands before the question serves any question up to the first layer where attention ranks visual rows, since that
 depends on the question; without such a drop, through all layers. What videos begin with serves them all up to the first
-layer where any rows are dropped. Answers are those of the whole prompt.
+layer where any rows are dropped. Answers are those of the whole prompt, but for rounding: in half precision, scores
+differ by as much as those of two kernels do.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Prefix:
 
     Attributes:
         ids: its text tokens.
-        videos: of each, how many rows it has and what its numbers add up to: by that it is known.
+        videos: of each, what the bits of every clip's numbers add up to: by that it is known.
         plan: the dropout that holds.
         layer: the first layer that is still to come.
         rows: as they enter that layer; none where none is to come.
@@ -40,7 +41,7 @@ class Prefix:
     """
 
     ids: tuple[int, ...]
-    videos: tuple[tuple[int, float], ...]
+    videos: tuple[tuple[int, ...], ...]
     plan: Plan
     layer: int
     rows: Float[Tensor, "n E"]
@@ -202,5 +203,6 @@ def _undropped(model: VideoChatFlashModel, plan: Plan) -> int:
     return min((drop.layer for drop in plan), default=len(model.decoder.layers))
 
 
-def _known_by(videos: Sequence[Float[Tensor, "_ _ E"]]) -> tuple[tuple[int, float], ...]:
-    return tuple((video.shape[0] * video.shape[1], float(video.float().sum())) for video in videos)
+def _known_by(videos: Sequence[Float[Tensor, "_ _ E"]]) -> tuple[tuple[int, ...], ...]:
+    bits = {2: torch.int16, 4: torch.int32}
+    return tuple(tuple(v.view(bits[v.element_size()]).sum((1, 2), dtype=torch.int64).tolist()) for v in videos)

@@ -21,6 +21,7 @@ from .evidence import Evidence, look
 from .facts import plan_facts
 from .files import beside
 from .generate import Begun, Decoding
+from .model import sampled
 from .prefix import Prefix, prepare
 from .prompt import Turn
 from .sheet import contact_sheet, timeline
@@ -174,12 +175,7 @@ def load(model: str, revision: str | None, device: str, dtype: str, watch: Stopw
 
 def decoder_mark(vc: VideoChatFlash) -> str:
     """Digest of a sample of the decoder's weights: results of two trainings of one name must not be mixed."""
-    mark = hashlib.sha256()
-    for name, tensor in vc.model.decoder.state_dict().items():
-        flat = tensor.flatten()
-        places = torch.linspace(0, len(flat) - 1, 64, dtype=torch.long, device=flat.device)
-        mark.update(name.encode() + flat[places].bfloat16().float().cpu().numpy().tobytes())
-    return mark.hexdigest()[:16]
+    return hashlib.sha256(sampled(vc.model.decoder)).hexdigest()[:16]
 
 
 def see(vc: VideoChatFlash, source: Source, sampling: Sampling, watch: Stopwatch, bars: bool = True) -> Sight:

@@ -14,12 +14,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .attention import attend_flash
-from .generate import Prefilled, Step
+from .generate import LONGEST, Prefilled, Step
 from .llm import Caches, LayerCache, rotary_tables
 from .model import VideoChatFlashModel
 
 UNRECORDED = 3  # first steps that are run: a short answer needs no recording
-LONGEST = 4096  # tokens of an answer up to which a window is worth it
 
 
 def steps(model: VideoChatFlashModel, begun: Prefilled, tokens: int) -> Step | None:
@@ -120,7 +119,9 @@ class Steady:
         with torch.cuda.stream(aside):
             self._step()
             graph.capture_begin(capture_error_mode="thread_local")  # other threads may use the device meanwhile
-            logits = self._step()
-            graph.capture_end()
+            try:
+                logits = self._step()
+            finally:  # or PyTorch would take all that follows for a part of it
+                graph.capture_end()
         here.wait_stream(aside)
         return graph, logits

@@ -162,7 +162,7 @@ def plan(info: VideoInfo, sampling: Sampling, *, group: int = GROUP) -> SamplePl
     if part:
         end = min(math.inf if sampling.end is None else sampling.end, end - 0.1 * (sampling.policy == "reference"))
         first = int(np.searchsorted(times, start + TICK, "right")) - 1
-        steady = np.all(np.abs(times * info.fps - np.arange(len(times))) < 0.25)  # a constant rate: whole frames
+        steady = even(times, info.fps)  # whole frames
         last = first + int((end - start + TICK) * info.fps) if steady else int(np.searchsorted(times, end - TICK))
         last, end = min(max(last, first + 1), info.frames), max(start, end)
     span = float((times[last] if last < info.frames else info.duration) - times[first])

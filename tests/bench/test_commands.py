@@ -78,7 +78,7 @@ def test_full_sizes_are_drawn_without_a_download(capsys: pytest.CaptureFixture[s
     assert "decode" not in told["runs"][0]["stages"] and set(told["runs"][0]["visual_rows_per_layer"]) == {64}
 
 
-@pytest.mark.parametrize("device", ["H200", "h100", "A100-80", "L4", "rtx 4090", "cpu"])
+@pytest.mark.parametrize("device", ["H200", "h100", "A100-80", "L4", "rtx 4090", "4090", "cpu"])
 def test_a_plan_is_computed_for_every_device(device: str, capsys: pytest.CaptureFixture[str]) -> None:
     line = ("bench", "--plan", "--device", device, "--model", RELEASED, "--frames", "2048,10000", "--dtype", "bfloat16")
     told = json.loads(run(capsys, *line, "--json").out)
