@@ -33,7 +33,7 @@ JOURNAL = "journal"
 KEY = 32  # hexadecimal digits
 HEAD = '{"key":"'
 FAILED = '","failed":'
-FEWEST = 20  # records before the share of failed ones is looked at while a step runs
+FEWEST = 20  # records before a step is ended early: of a small set all is told
 ADVICE = "wait for it, or build in another folder"
 
 
@@ -244,9 +244,8 @@ def _work(
         count += 1
         failed += line[len(HEAD) + KEY + len(FAILED) :].startswith("true")
         told(count, ran.records)
-        if count >= FEWEST and failed > limit * count:
-            ran.records = count
-            break  # what is written now tells which
+        if count >= FEWEST and too_many(failed, ran.records, limit):
+            break  # ``check`` fails whatever the rest comes to; what is written now tells which
 
 
 def _write(step: Step, keys: Iterator[str], path: Path, target: Path, ran: Ran) -> None:
@@ -299,10 +298,15 @@ def _put(file: TextIO, one: Aside, ran: Ran) -> None:
     ran.bad_entries += one.kind == "entry"
 
 
+def too_many(bad: int, of: int, limit: float) -> bool:
+    """Whether more has failed than the limit allows, which always allows a single one."""
+    return bad > 1 and bad > limit * of
+
+
 def check(ran: Ran, limit: float, folder: Path) -> None:
     """Raises ValueError where more has failed than the limit allows."""
     for what, bad, of in (("videos", ran.failed, ran.records), ("entries", ran.bad_entries, ran.entries)):
-        if bad > 1 and bad > limit * of:
+        if too_many(bad, of, limit):
             raise ValueError(
                 f"{ran.step}: {bad} of {of} {what} failed, more than the limit of {limit:g}: see "
                 f"{folder / f'{ran.step}.aside.jsonl'}; the same command tries failed videos again, max_failed raises "
