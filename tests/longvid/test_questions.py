@@ -18,6 +18,7 @@ from videochat_flash.config import FLASH_TINY
 from videochat_flash.grade import LETTERS
 from videochat_flash.longvid import ask, scan, sieve
 from videochat_flash.longvid.ask import by_templates, parse_list
+from videochat_flash.longvid.pipeline import STEPS, do
 from videochat_flash.longvid.records import (
     FAMILIES,
     FILM,
@@ -31,7 +32,7 @@ from videochat_flash.longvid.records import (
     read_films,
 )
 from videochat_flash.longvid.rendered import Shown
-from videochat_flash.longvid.settings import Ask, Setting, Sieve, Source, Weave
+from videochat_flash.longvid.settings import Ask, Setting, Shots, Sieve, Source, Weave, default
 from videochat_flash.longvid.templates import drafts
 from videochat_flash.longvid.truth import CHECKS, right
 from videochat_flash.longvid.weave import alike, entities, time_line
@@ -371,3 +372,21 @@ def test_cards_are_hidden_in_a_copy_and_what_has_no_room_keeps_its_other_questio
     made = work(film)
     assert made.films == (first,)
     assert [(one.kind, one.reason.split(":")[0]) for one in made.asides] == [("rejected", "no cards are hidden in it")]
+
+
+def test_copies_of_other_seeds_stay_and_a_copy_that_is_gone_is_made_anew(tmp_path: Path) -> None:
+    (tmp_path / "films").mkdir()
+    filmed(tmp_path / "films" / "some.mp4", 1, seconds=30)
+    setting = default(str(tmp_path / "films"), str(tmp_path / "out"))
+    setting = replace(setting, shots=Shots(fps=0), ask=Ask(("needle",), needles=1))
+    for name in STEPS[:4]:
+        do(name, setting)
+    for seed in (0, 1, 0):
+        do("ask", replace(setting, ask=replace(setting.ask, seed=seed)))
+    [_, hidden] = read_films(tmp_path / "out" / "ask.jsonl")
+    assert len(hidden.questions) > 4 and all(right(hidden, one, []) for one in hidden.questions)
+    assert len(list((tmp_path / "out" / "needles").glob("*.mp4"))) == 2
+    told = (tmp_path / "out" / "ask.jsonl").read_bytes()
+    Path(hidden.video.path).unlink()
+    assert do("ask", setting).before == 0 and Path(hidden.video.path).is_file()
+    assert do("ask", setting).before == 1 and (tmp_path / "out" / "ask.jsonl").read_bytes() == told

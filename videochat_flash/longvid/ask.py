@@ -14,7 +14,7 @@ from typing import Any
 from ..journal import digest
 from ..remote import Refused
 from .answers import Answers, prompt, prompt_mark
-from .hide import COPIES, hidden
+from .hide import COPIES, hidden, lost
 from .records import FAMILIES, Aside, Film, Question, question_id
 from .settings import Ask, Setting
 from .steps import Made, Step, Work
@@ -30,7 +30,7 @@ def step(setting: Setting) -> Step:
     mark: dict[str, Any] = {"version": VERSION, **vars(setting.ask)}
     if setting.ask.endpoint:
         mark |= {"model": setting.endpoint.model, "prompt": prompt_mark("questions")}
-    return Step("ask", mark, partial(worker, setting))
+    return Step("ask", mark, partial(worker, setting), lost=lost)
 
 
 def worker(setting: Setting) -> Work:
