@@ -53,7 +53,7 @@ def test_every_record_has_its_provenance_and_its_video_its_license(built: Path) 
     lines = [json.loads(line) for line in (built / "dataset" / "train.jsonl").read_text().splitlines()]
     origin = re.compile(r"film\d\.json: film\d entry \d")
     for one in lines:
-        assert one["license"] == "CC0" and one["maker"].startswith("template 1 ")
+        assert one["license"] == "CC0" and one["maker"].startswith("template 2 ")
         assert one["origins"] and all(origin.fullmatch(place) for place in one["origins"])
         assert 0 <= one["evidence"][0] < one["evidence"][1] <= one["duration"] and Path(one["video"]).is_file()
 

@@ -32,6 +32,7 @@ from videochat_flash.longvid.records import (
     read_films,
 )
 from videochat_flash.longvid.rendered import Shown
+from videochat_flash.longvid.rows import meta
 from videochat_flash.longvid.settings import Ask, Setting, Shots, Sieve, Source, Weave, default
 from videochat_flash.longvid.templates import drafts
 from videochat_flash.longvid.truth import CHECKS, right
@@ -146,6 +147,20 @@ def test_without_events_nothing_is_asked_but_of_chapters() -> None:
     assert asked(Film(video())) == {}
     marks = (Note(0, 30, "chapter", "Intro", "c: 1"), Note(30, 60, "chapter", "The bridge", "c: 2"))
     assert set(asked(Film(video(), marks))) == {"summary.chapters"}
+
+
+def test_a_summary_names_its_own_note_and_no_other() -> None:
+    notes = (
+        Note(0, 30, "summary", "The man cooks.", "a: 1"),
+        Note(30, 60, "summary", "The dog eats it.", "a: 2"),
+        Note(0, 60, "chapter", "Supper", "c: 1"),
+    )
+    film = Film(video(), notes)
+    first, second = asked(film)["summary.part"]
+    assert [meta(film, (one,))["origins"] for one in (first, second)] == [["a: 1"], ["a: 2"]]
+    assert sieve.fault(film, first, Sieve()) == ""
+    assert sieve.fault(film, replace(first, answer=second.answer), Sieve()) == "its answer is not in its source"
+    assert sieve.fault(film, replace(first, notes=(3,)), Sieve()) == "its answer is not in its source"
 
 
 def test_the_same_seed_asks_the_same_and_families_can_be_left_out() -> None:

@@ -89,6 +89,7 @@ def question(film: Film, draft: Draft, options: Sequence[str], maker: str) -> Qu
         maker,
         tuple(options),
         draft.events,
+        draft.notes,
     )
 
 

@@ -30,7 +30,7 @@ from .steps import Made, Step, Work
 from .templates import said_time
 from .weave import normal
 
-VERSION = 1
+VERSION = 2
 SLACK = 1.0  # seconds by which times may differ
 BLIND = "Answer from general knowledge, without seeing the video. Give the answer alone.\n\n"
 BLIND_TOKENS = 64
@@ -109,16 +109,15 @@ def fault(film: Film, question: Question, rules: Sieve) -> str:
 
 
 def grounded(film: Film, question: Question, share: float) -> bool:
-    """Whether the answer is in the text of its source: the events that it names, else summaries and chapters.
+    """Whether the answer is in the text of its source: the events and notes that it names.
 
     A count has to be the number of the events, a time one at which an event begins or ends, and of other words the
     share ``share`` must come from the texts.
     """
-    if question.events and max(question.events) >= len(film.events):
+    if max(question.events, default=-1) >= len(film.events) or max(question.notes, default=-1) >= len(film.notes):
         return False
     events = [film.events[place] for place in question.events]
-    whole = [note for note in film.notes if note.kind in ("summary", "chapter")]
-    sources: Sequence[Event | Note] = events or whole
+    sources: Sequence[Event | Note] = [*events, *(film.notes[place] for place in question.notes)]
     if question.family == "count" and re.fullmatch(r"\d+", question.answer):
         return int(question.answer) == len(events)
     marks = {said_time(time) for one in sources for time in (one.start, one.end)}

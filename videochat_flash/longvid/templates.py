@@ -15,7 +15,7 @@ from itertools import pairwise
 from .records import Event, Film
 from .weave import normal, shared
 
-VERSION = "template 1"
+VERSION = "template 2"
 TOUCH = 0.5  # seconds by which events that follow each other may overlap
 LIKE = 0.7  # share of words in common from which on two texts could be taken for each other
 LISTED = 30  # events of a list, at most
@@ -38,6 +38,7 @@ class Draft:
     events: tuple[int, ...]
     others: tuple[str, ...] = ()
     closed: bool = False  # it makes no sense without options
+    notes: tuple[int, ...] = ()  # that the answer was taken from, where it is not from events
 
 
 class Plot:
@@ -165,17 +166,19 @@ def segment(plot: Plot) -> Iterator[Draft]:
 def summary(plot: Plot) -> Iterator[Draft]:
     """What annotators wrote of the whole or of parts, and the chapters."""
     length = plot.film.video.duration
-    for note in plot.film.notes:
+    for place, note in enumerate(plot.film.notes):
+        told = sentence(note.text)
         if note.kind == "summary" and note.end - note.start >= PART * length:
-            yield Draft("summary", "whole", "Summarise this video.", sentence(note.text), 0.0, length, ())
+            yield Draft("summary", "whole", "Summarise this video.", told, 0.0, length, (), notes=(place,))
         elif note.kind == "summary" and note.end > note.start:
             ask = f"Summarise what happens from {span(note.start, note.end)}."
-            yield Draft("summary", "part", ask, sentence(note.text), note.start, note.end, ())
-    marks = [note for note in plot.film.notes if note.kind == "chapter"]
+            yield Draft("summary", "part", ask, told, note.start, note.end, (), notes=(place,))
+    places = tuple(place for place, note in enumerate(plot.film.notes) if note.kind == "chapter")
+    marks = [plot.film.notes[place] for place in places]
     if 2 <= len(marks) <= LISTED:
         ask = plot.rng.choice(("What are the parts of this video?", "Into which parts does this video fall, and when?"))
         told = "\n".join(f"From {span(note.start, note.end)}: {sentence(note.text)}" for note in marks)
-        yield Draft("summary", "chapters", ask, told, 0.0, length, ())
+        yield Draft("summary", "chapters", ask, told, 0.0, length, (), notes=places)
 
 
 # -- events and their times --------------------------------------------------------------------------------------------
