@@ -12,13 +12,11 @@ from command import run
 from hypothesis import given
 from hypothesis import strategies as st
 from longvid_corpus import ACTS, told, video
-from longvid_corpus import film as filmed
 
 from videochat_flash.config import FLASH_TINY
 from videochat_flash.grade import LETTERS
-from videochat_flash.longvid import ask, scan, sieve
+from videochat_flash.longvid import sieve
 from videochat_flash.longvid.ask import by_templates, parse_list
-from videochat_flash.longvid.pipeline import STEPS, do
 from videochat_flash.longvid.records import (
     FAMILIES,
     FILM,
@@ -33,7 +31,7 @@ from videochat_flash.longvid.records import (
 )
 from videochat_flash.longvid.rendered import Shown
 from videochat_flash.longvid.rows import meta
-from videochat_flash.longvid.settings import Ask, Setting, Shots, Sieve, Source, Weave, default
+from videochat_flash.longvid.settings import Ask, Sieve, Weave
 from videochat_flash.longvid.templates import drafts
 from videochat_flash.longvid.truth import CHECKS, right
 from videochat_flash.longvid.weave import alike, entities, time_line
@@ -108,7 +106,8 @@ def test_answers_are_what_the_time_line_says() -> None:
 
 def test_options_are_of_the_same_video_and_look_alike() -> None:
     texts = {text.rstrip(".") for text in ACTS}
-    chosen = [one for some in asked(told(*SIX), each=20, choices=1.0).values() for one in some if one.options]
+    film = replace(told(*SIX), events=time_line(told(*SIX).notes, Weave()))
+    chosen = [one for some in asked(film, each=20, choices=1.0).values() for one in some if one.options]
     assert len({one.family for one in chosen}) >= 5
     places = [one.options.index(one.answer) for one in chosen]
     assert {0, 1, 2, 3} == set(places)
@@ -370,38 +369,3 @@ def test_events_of_one_film_are_drawn_without_a_bias_of_place() -> None:
     )
     places = [one.events[0] for one in drafts(film, ("grounding",), 60, random.Random(0))]
     assert len(set(places)) == 60
-
-
-def test_cards_are_hidden_in_a_copy_and_what_has_no_room_keeps_its_other_questions(tmp_path: Path) -> None:
-    path = filmed(tmp_path / "some.mp4", 1, seconds=30)
-    setting = Setting(str(tmp_path / "out"), (Source(str(tmp_path)),), ask=Ask(needles=1))
-    [scanned] = scan.step(setting)(scan.discover(setting))
-    film = replace(told(*SIX[:3], duration=30.0), video=scanned.video)
-    work = ask.worker(setting)
-    first, hidden = work(film).films
-    assert first.questions and {one.family for one in hidden.questions} == {"needle", "hops"}
-    assert (hidden.video.parent, hidden.video.group) == (film.video.key, film.video.group)
-    assert hidden.video.duration == 30.0 and Path(hidden.video.path).parent == tmp_path / "out" / "needles"
-    assert all(sieve.fault(hidden, one, Sieve()) == "" and one.events for one in hidden.questions)
-    path.unlink()
-    made = work(film)
-    assert made.films == (first,)
-    assert [(one.kind, one.reason.split(":")[0]) for one in made.asides] == [("rejected", "no cards are hidden in it")]
-
-
-def test_copies_of_other_seeds_stay_and_a_copy_that_is_gone_is_made_anew(tmp_path: Path) -> None:
-    (tmp_path / "films").mkdir()
-    filmed(tmp_path / "films" / "some.mp4", 1, seconds=30)
-    setting = default(str(tmp_path / "films"), str(tmp_path / "out"))
-    setting = replace(setting, shots=Shots(fps=0), ask=Ask(("needle",), needles=1))
-    for name in STEPS[:4]:
-        do(name, setting)
-    for seed in (0, 1, 0):
-        do("ask", replace(setting, ask=replace(setting.ask, seed=seed)))
-    [_, hidden] = read_films(tmp_path / "out" / "ask.jsonl")
-    assert len(hidden.questions) > 4 and all(right(hidden, one, []) for one in hidden.questions)
-    assert len(list((tmp_path / "out" / "needles").glob("*.mp4"))) == 2
-    told = (tmp_path / "out" / "ask.jsonl").read_bytes()
-    Path(hidden.video.path).unlink()
-    assert do("ask", setting).before == 0 and Path(hidden.video.path).is_file()
-    assert do("ask", setting).before == 1 and (tmp_path / "out" / "ask.jsonl").read_bytes() == told

@@ -64,8 +64,7 @@ def worker(setting: Setting) -> Work:
             if not reason and words in seen:
                 reason = "the same question of this video"
             if not reason and blind is not None:
-                said = blind(film, question)
-                question = replace(question, blind=said[:200] or "(nothing)", guessed=right(said, question))
+                question = guessed(film, question, blind)
                 if question.guessed and rules.drop_guessed:
                     reason = "answered without the video"
             if reason:
@@ -152,6 +151,20 @@ def right(said: str, question: Question) -> bool:
         there = MOMENT.findall(said)
         return len(there) == 1 and abs(float(there[0]) - float(moment[0])) <= SLACK
     return normal(said) == normal(question.answer)
+
+
+def guessed(film: Film, question: Question, blind: Ask) -> Question:
+    """A question with what was answered without the video.
+
+    With options it is asked once for each place that the right one can have, as long as the answers are right: what
+    is right by its place alone, as an endpoint that always says (B), is no knowledge.
+    """
+    said = blind(film, question)
+    good = right(said, question)
+    for turn in range(1, len(question.options)):
+        turned = replace(question, options=question.options[turn:] + question.options[:turn])
+        good = good and right(blind(film, turned), turned)
+    return replace(question, blind=said[:200] or "(nothing)", guessed=good)
 
 
 def _blind(setting: Setting) -> Ask | None:
