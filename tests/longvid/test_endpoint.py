@@ -157,6 +157,21 @@ def test_questions_of_an_endpoint_must_be_in_their_source(tmp_path: Path) -> Non
     assert len(list(read_asides(out / "ask.aside.jsonl"))) == 2
 
 
+def test_questions_of_an_endpoint_have_options_and_keep_to_the_families(tmp_path: Path) -> None:
+    films = corpus(tmp_path / "films", 1)
+    written = [{**GOOD, "wrong": ["The bread", "The ball"]}, {**GOOD, "family": "count"}, {**GOOD, "wrong": "bread"}]
+    with serving(lambda _: json.dumps(written)) as server:
+        ask = Ask(endpoint=4, families=("summary",), choices=1.0)
+        setting = setting_of(films, tmp_path / "out", server.url, ask=ask, shots=Shots(fps=0))
+        through(setting, "scan", "shots", "describe", "weave", "ask", "sieve")
+        assert '"family": one of summary;' in server.requests[0].words
+        assert '"wrong": a list of 3 answers' in server.requests[0].words
+    [made] = read_films(tmp_path / "out" / "sieve.jsonl")
+    assert [sorted(one.options) for one in made.questions] == [["The ball", "The bread", GOOD["answer"]]]
+    reasons = [one.reason for one in read_asides(tmp_path / "out" / "ask.aside.jsonl")]
+    assert len(reasons) == 2 and "family is none of summary" in reasons[0] and "no list of answers" in reasons[1]
+
+
 def test_prose_is_kept_aside_whole(tmp_path: Path) -> None:
     films = corpus(tmp_path / "films", 1)
     with serving(lambda _: "Sure! Here are some questions.") as server:
