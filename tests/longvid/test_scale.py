@@ -100,6 +100,21 @@ def test_memory_does_not_grow_with_the_records(tmp_path: Path) -> None:
     assert at_most(2500, "cold") < 6
 
 
+def test_what_a_step_holds_for_a_moment_is_seen(tmp_path: Path) -> None:
+    def heavy(films: Any) -> Iterator[Film]:
+        held = b"x" * 200_000_000
+        yield from films()
+        assert held
+
+    def at_most(step: Step) -> float:
+        facts = simulation._measured(step, lambda: iter([line_of(Film(video()))]), tmp_path, 1, lambda *_: None)
+        return float(facts["most_mb"] - facts["begin_mb"])
+
+    plain = Step("plain", {}, lambda: lambda film: Made((film,)))
+    assert at_most(Step("heavy", {}, plain.worker, settle=heavy)) > 190
+    assert at_most(plain) < 50  # each step by itself
+
+
 def test_a_plan_grows_with_the_hours(built: Path, capsys: pytest.CaptureFixture[str]) -> None:
     done = run(capsys, "longvid", "plan", built, "--hours", 1000, "--cores", 10, "--json")
     one = json.loads(done.out)
