@@ -7,6 +7,7 @@ same set always leaves the same one.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from array import array
 from collections import Counter
@@ -47,6 +48,10 @@ def step(setting: Setting) -> Step:
     mark: dict[str, Any] = {"version": VERSION, **vars(setting.sieve)}
     if setting.sieve.blind == "endpoint":
         mark["model"] = setting.endpoint.model
+    if setting.sieve.blind == "flash-tiny":
+        from ..weights import EMBEDDED, find
+
+        mark["model"] = hashlib.sha256((find(EMBEDDED) / "model.safetensors").read_bytes()).hexdigest()[:16]
     return Step("sieve", mark, partial(worker, setting), settle=partial(settle, setting.sieve))
 
 
