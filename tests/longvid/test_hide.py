@@ -13,6 +13,7 @@ from videochat_flash.longvid.pipeline import STEPS, do
 from videochat_flash.longvid.records import read_films
 from videochat_flash.longvid.settings import Ask, Setting, Shots, Sieve, Source, default
 from videochat_flash.longvid.truth import right
+from videochat_flash.synth import ATTRIBUTES, HOPS
 
 SIX = tuple((10.0 * i, 10.0 * i + 10, text) for i, text in enumerate(ACTS))
 
@@ -50,3 +51,17 @@ def test_copies_of_other_seeds_stay_and_a_copy_that_is_gone_is_made_anew(tmp_pat
     Path(hidden.video.path).unlink()
     assert do("ask", setting).before == 0 and Path(hidden.video.path).is_file()
     assert do("ask", setting).before == 1 and (tmp_path / "out" / "ask.jsonl").read_bytes() == told
+
+
+def test_answers_about_cards_follow_from_what_was_drawn(tmp_path: Path) -> None:
+    path = filmed(tmp_path / "some.mp4", 1, seconds=60)
+    setting = Setting(str(tmp_path / "out"), (Source(str(tmp_path)),), ask=Ask(needles=1, each=9))
+    [scanned] = scan.step(setting)(scan.discover(setting))
+    hidden = ask.hidden(replace(scanned, video=replace(scanned.video, path=str(path))), setting.ask, tmp_path / "out")
+    assert {one.kind for one in hidden.questions} == {"grounding", *ATTRIBUTES, *HOPS}
+    for one in hidden.questions:
+        assert right(hidden, one, []), one
+        for other in hidden.questions:
+            if other.answer != one.answer:
+                assert not right(hidden, replace(one, answer=other.answer), []), (one, other)
+    assert not right(replace(hidden, events=()), hidden.questions[0], [])

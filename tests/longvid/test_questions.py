@@ -227,7 +227,8 @@ def test_the_proof_in_small(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     )
     assert done.code == 0, done.err
     facts = json.loads(done.out)
-    assert facts["share"] >= 0.995 and facts["asked"] >= 150
+    assert facts["share"] >= 0.995 and facts["asked"] >= 150 and 100 <= facts["in_the_set"] <= facts["asked"]
+    assert facts["of_cards"][1] > 20 and facts["of_cards"][1] + facts["of_annotations"][1] == facts["asked"]
     assert {name.split(".")[0] for name in facts["kinds"]} == set(FAMILIES)
     from videochat_flash.train.recipe import load_recipe
 

@@ -144,6 +144,7 @@ def proof(
 ) -> None:
     """Render videos whose truth is known, build a set of them, and hold every answer against the truth."""
     from . import proof as room
+    from .records import FAMILIES
 
     bars = not (quiet or as_json)
     with show.progress("rendering", bars) as told:
@@ -157,6 +158,9 @@ def proof(
         "asked": found.asked.total(),
         "right": found.right.total(),
         "share": found.share,
+        "of_annotations": found.of(set(FAMILIES) - set(room.CARDS)),
+        "of_cards": found.of(room.CARDS),
+        "in_the_set": found.kept,
         "kinds": {name: [found.right[name], found.asked[name]] for name in sorted(found.asked)},
         **({"recipe": str(room.recipe(setting, out))} if fine else {}),
     }
@@ -167,7 +171,8 @@ def proof(
         typer.echo(json.dumps(facts))
     else:
         kinds = {name: f"{found.right[name]} of {found.asked[name]}" for name in sorted(found.asked)}
-        show.print_facts({**facts, "kinds": len(kinds), **kinds})
+        parts = {name: "{} of {}".format(*facts[name]) for name in ("of_annotations", "of_cards")}
+        show.print_facts({**facts, **parts, "kinds": len(kinds), **kinds})
     if not fine:
         raise typer.Exit(1)
 
