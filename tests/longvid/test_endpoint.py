@@ -115,6 +115,7 @@ def test_what_fails_is_tried_again_and_what_was_answered_is_not(tmp_path: Path) 
         assert (ran.films, ran.failed) == (1, 1)
     [failed] = read_asides(out / "describe.aside.jsonl")
     assert failed.kind == "failed" and "HTTP 503" in failed.reason
+    assert [one["response"] for one in responses(out)].count("busy") >= 1
     with serving(lambda _: "A thing.") as server:
         ran = do("describe", replace(setting, endpoint=replace(setting.endpoint, url=server.url)))
         assert (ran.before, ran.films, ran.failed) == (1, 2, 0) and len(server.requests) == 3
@@ -133,6 +134,8 @@ def test_a_refusal_and_an_empty_caption_are_entries_and_the_film_goes_on(tmp_pat
         through(setting, "scan", "shots", "describe")
     reasons = sorted(one.reason for one in read_asides(tmp_path / "out" / "describe.aside.jsonl"))
     assert reasons == ["HTTP 400: not this one", "an empty caption"]
+    kept = [one["response"] for one in responses(tmp_path / "out") if one["failed"]]
+    assert kept == ['{"error": {"message": "not this one"}}']
     [made] = read_films(tmp_path / "out" / "describe.jsonl")
     assert sum(note.kind == "caption" for note in made.notes) == 4
 
