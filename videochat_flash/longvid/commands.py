@@ -152,14 +152,14 @@ def proof(
     setting = room.setting_of(out, fps, needles)
     found = room.prove(setting, out / "films", lambda name: show.progress(name, bars))
     fine = found.share >= room.LEAST and bool(found.asked)
+    parts = {"of_annotations": found.of(set(FAMILIES) - set(room.CARDS)), "of_cards": found.of(room.CARDS)}
     facts = {
         "videos": videos,
         "hours": round(found.seconds / 3600, 3),
         "asked": found.asked.total(),
         "right": found.right.total(),
         "share": found.share,
-        "of_annotations": found.of(set(FAMILIES) - set(room.CARDS)),
-        "of_cards": found.of(room.CARDS),
+        **parts,
         "in_the_set": found.kept,
         "kinds": {name: [found.right[name], found.asked[name]] for name in sorted(found.asked)},
         **({"recipe": str(room.recipe(setting, out))} if fine else {}),
@@ -171,8 +171,8 @@ def proof(
         typer.echo(json.dumps(facts))
     else:
         kinds = {name: f"{found.right[name]} of {found.asked[name]}" for name in sorted(found.asked)}
-        parts = {name: "{} of {}".format(*facts[name]) for name in ("of_annotations", "of_cards")}
-        show.print_facts({**facts, **parts, "kinds": len(kinds), **kinds})
+        told_parts = {name: f"{right} of {asked}" for name, (right, asked) in parts.items()}
+        show.print_facts({**facts, **told_parts, "kinds": len(kinds), **kinds})
     if not fine:
         raise typer.Exit(1)
 

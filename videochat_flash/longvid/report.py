@@ -49,7 +49,7 @@ class Facts:
     durations: array[float] = field(default_factory=lambda: array("d"))
     answers: array[int] = field(default_factory=lambda: array("l"))
     reasons: dict[str, Counter[str]] = field(default_factory=dict)
-    options: dict[str, Counter[str]] = field(default_factory=dict)
+    options: dict[str, dict[str, float]] = field(default_factory=dict)
     blind: Counter[str] = field(default_factory=Counter)
 
 
@@ -93,17 +93,22 @@ def count(facts: Facts, film: Film) -> None:
         facts.tasks.setdefault(question.family, Counter())[question.kind] += 1
         facts.makers[question.maker.split(" ")[0] if question.maker.startswith("template") else question.maker] += 1
         if question.options:
-            told = facts.options.setdefault(f"{question.family}.{question.kind}", Counter())
-            told.update(_tricks(question))
+            _add(facts.options.setdefault(f"{question.family}.{question.kind}", {}), _tricks(question))
         if question.blind:
             facts.blind["asked and kept"] += 1
             facts.blind["guessed"] += question.guessed
 
 
-def _tricks(question: Question) -> Counter[str]:
+def _add(told: dict[str, float], more: Mapping[str, float]) -> None:
+    for name, value in more.items():
+        told[name] = told.get(name, 0.0) + value
+
+
+def _tricks(question: Question) -> dict[str, float]:
     """What of a question's answer can be had from its options alone: chance, and which rules are right."""
-    options, told = question.options, Counter[Any]({ASKED: 1, CHANCE: 1 / len(question.options)})
-    told[f"always ({LETTERS[options.index(question.answer)]})"] = 1
+    options = question.options
+    told = {ASKED: 1.0, CHANCE: 1 / len(options)}
+    told[f"always ({LETTERS[options.index(question.answer)]})"] = 1.0
     rules: list[tuple[str, Callable[[str], float]]] = [("longest", len), ("shortest", lambda text: -len(text))]
     numbers = {option: float(found[0]) for option in options if (found := NUMBER.search(option))}
     if len(numbers) == len(options):
@@ -164,9 +169,11 @@ def report(facts: Facts, steps: Steps, written: Written | None) -> str:
 
 def _chance(facts: Facts) -> Iterator[str]:
     """What guessing is worth."""
-    whole = sum(facts.options.values(), Counter[Any]())
+    whole: dict[str, float] = {}
+    for one in facts.options.values():
+        _add(whole, one)
     if whole:
-        yield f"- {whole[ASKED]:,} questions have options: whoever guesses is right on {_share(whole, CHANCE)}; " + (
+        yield f"- {whole[ASKED]:,.0f} questions have options: whoever guesses is right on {_share(whole, CHANCE)}; " + (
             f"the best rule that reads nothing but the options ({_best(whole)}) on {_share(whole, _best(whole))}"
         )
     if facts.blind:
@@ -180,12 +187,12 @@ def _tasks(facts: Facts) -> Iterator[tuple[str, ...]]:
             yield family, kind, f"{number:,}", *_guesses(facts, f"{family}.{kind}")
 
 
-def _best(told: Counter[Any]) -> str:
+def _best(told: Mapping[str, float]) -> str:
     """The rule that is right most often."""
     return max((name for name in told if name not in (ASKED, CHANCE)), key=lambda name: (told[name], name))
 
 
-def _share(told: Counter[Any], name: str) -> str:
+def _share(told: Mapping[str, float], name: str) -> str:
     return f"{100 * told[name] / told[ASKED]:.1f} %"
 
 
@@ -194,7 +201,7 @@ def _guesses(facts: Facts, name: str) -> tuple[str, ...]:
     told = facts.options.get(name)
     if told is None:
         return ("", "", "")
-    return f"{told[ASKED]:,}", _share(told, CHANCE), f"{_share(told, _best(told))} ({_best(told)})"
+    return f"{told[ASKED]:,.0f}", _share(told, CHANCE), f"{_share(told, _best(told))} ({_best(told)})"
 
 
 def _sources(facts: Facts) -> Iterator[tuple[str, ...]]:
