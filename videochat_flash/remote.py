@@ -59,7 +59,14 @@ class Reply:
 
 
 class Unanswered(Exception):
-    """A request that failed: the endpoint cannot be reached, refuses, or sends something else than an answer."""
+    """A request that failed: the endpoint cannot be reached, refuses, or sends something else than an answer.
+
+    ``response`` is what it sent, if it sent something.
+    """
+
+    def __init__(self, told: str, response: bytes = b"") -> None:
+        super().__init__(told)
+        self.response = response
 
 
 class Refused(Unanswered):
@@ -78,14 +85,16 @@ def post(server: Server, body: bytes) -> bytes:
         headers["Authorization"] = f"Bearer {os.environ[KEY]}"
     url = f"{server.url.rstrip('/')}/chat/completions"
     for turn in range(server.retries + 1):
+        sent = b""
         try:
             request = urllib.request.Request(url, body, headers)
             with urllib.request.urlopen(request, timeout=server.timeout) as reply:
                 return bytes(reply.read())
         except urllib.error.HTTPError as error:
-            told = f"HTTP {error.code}: {_reason(error)}"
+            sent = _body(error)
+            told = f"HTTP {error.code}: {_reason(error, sent)}"
             if error.code < 500 and error.code not in AGAIN:
-                raise Refused(told) from None
+                raise Refused(told, sent) from None
         except TimeoutError:
             told = f"no answer within {server.timeout:g} s"
         except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
@@ -93,7 +102,7 @@ def post(server: Server, body: bytes) -> bytes:
             told = f"no answer within {server.timeout:g} s" if late else f"no connection: {error}"
         if turn < server.retries:
             time.sleep(server.wait * 2**turn)
-    raise Unanswered(f"{told}, {server.retries + 1} times")
+    raise Unanswered(f"{told}, {server.retries + 1} times", sent)
 
 
 def read_reply(data: bytes) -> Reply:
@@ -109,9 +118,9 @@ def read_reply(data: bytes) -> Reply:
         usage = value.get("usage") or {}
         counts = [int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")]
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-        raise Unanswered(f"the endpoint sent no chat completion but {data[:80]!r}") from None
+        raise Unanswered(f"the endpoint sent no chat completion but {data[:80]!r}", data) from None
     if not isinstance(text, str | None):
-        raise Unanswered(f"the endpoint's answer is no text but {str(text)[:80]!r}")
+        raise Unanswered(f"the endpoint's answer is no text but {str(text)[:80]!r}", data)
     return Reply(text or "", str(finish), *counts)
 
 
@@ -129,12 +138,21 @@ def film(mp4: bytes) -> dict[str, Any]:
     return {"type": "video_url", "video_url": {"url": f"data:video/mp4;base64,{data}"}}
 
 
-def _reason(error: urllib.error.HTTPError) -> str:
+def _body(error: urllib.error.HTTPError) -> bytes:
+    """What came with a refusal, as far as it came."""
+    try:
+        return bytes(error.read())
+    except http.client.IncompleteRead as cut:
+        return bytes(cut.partial)
+    except (OSError, http.client.HTTPException):
+        return b""
+
+
+def _reason(error: urllib.error.HTTPError, sent: bytes) -> str:
     """What a server says of a refusal, in short."""
     try:
-        said = error.read().decode(errors="replace")
-        value = json.loads(said)["error"]
+        value = json.loads(sent)["error"]
         said = value["message"] if isinstance(value, dict) else str(value)
-    except (ValueError, KeyError, TypeError, OSError, http.client.HTTPException):
+    except (ValueError, KeyError, TypeError):
         said = str(error.reason)
     return said[:200]

@@ -53,7 +53,7 @@ def test_every_record_has_its_provenance_and_its_video_its_license(built: Path) 
     lines = [json.loads(line) for line in (built / "dataset" / "train.jsonl").read_text().splitlines()]
     origin = re.compile(r"film\d\.json: film\d entry \d")
     for one in lines:
-        assert one["license"] == "CC0" and one["maker"].startswith("template 1 ")
+        assert one["license"] == "CC0" and one["maker"].startswith("template 2 ")
         assert one["origins"] and all(origin.fullmatch(place) for place in one["origins"])
         assert 0 <= one["evidence"][0] < one["evidence"][1] <= one["duration"] and Path(one["video"]).is_file()
 
@@ -299,6 +299,23 @@ def test_a_set_that_cannot_be_written_leaves_nothing_behind(films: Path, built: 
     with pytest.raises(ValueError, match="no question is left"):
         write(setting, sieved)
     assert list((tmp_path / "dataset").iterdir()) == []
+
+
+def test_shards_of_before_stay_until_new_ones_are_whole_and_other_layouts_go(
+    films: Path, built: Path, tmp_path: Path
+) -> None:
+    setting = default(str(films), str(tmp_path))
+    rules = replace(setting.write, formats=("reference", "webdataset"), validation=0.3)
+    told = write(replace(setting, write=rules), built / "sieve.jsonl")
+    before = {path: path.read_bytes() for path in told.files}
+    damaged = tmp_path / "sieve.jsonl"
+    damaged.write_bytes((built / "sieve.jsonl").read_bytes()[:-40])
+    with pytest.raises(ValueError, match=r"line 3: this is no JSON"):
+        write(replace(setting, write=rules), damaged)
+    there = {path for path in (tmp_path / "dataset").rglob("*") if path.is_file()}
+    assert {path: path.read_bytes() for path in there} == before
+    told = write(replace(setting, write=replace(rules, formats=("messages",))), built / "sieve.jsonl")
+    assert {path for path in (tmp_path / "dataset").rglob("*") if path.is_file()} == set(told.files)
 
 
 def test_the_documented_settings_are_the_defaults() -> None:

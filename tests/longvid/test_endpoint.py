@@ -115,6 +115,7 @@ def test_what_fails_is_tried_again_and_what_was_answered_is_not(tmp_path: Path) 
         assert (ran.films, ran.failed) == (1, 1)
     [failed] = read_asides(out / "describe.aside.jsonl")
     assert failed.kind == "failed" and "HTTP 503" in failed.reason
+    assert [one["response"] for one in responses(out)].count("busy") >= 1
     with serving(lambda _: "A thing.") as server:
         ran = do("describe", replace(setting, endpoint=replace(setting.endpoint, url=server.url)))
         assert (ran.before, ran.films, ran.failed) == (1, 2, 0) and len(server.requests) == 3
@@ -133,6 +134,8 @@ def test_a_refusal_and_an_empty_caption_are_entries_and_the_film_goes_on(tmp_pat
         through(setting, "scan", "shots", "describe")
     reasons = sorted(one.reason for one in read_asides(tmp_path / "out" / "describe.aside.jsonl"))
     assert reasons == ["HTTP 400: not this one", "an empty caption"]
+    kept = [one["response"] for one in responses(tmp_path / "out") if one["failed"]]
+    assert kept == ['{"error": {"message": "not this one"}}']
     [made] = read_films(tmp_path / "out" / "describe.jsonl")
     assert sum(note.kind == "caption" for note in made.notes) == 4
 
@@ -155,6 +158,21 @@ def test_questions_of_an_endpoint_must_be_in_their_source(tmp_path: Path) -> Non
     assert [one.reason for one in read_asides(out / "sieve.aside.jsonl")] == ["its answer is not in its source"]
     assert {one.kind for one in read_asides(out / "ask.aside.jsonl")} == {"entry"}
     assert len(list(read_asides(out / "ask.aside.jsonl"))) == 2
+
+
+def test_questions_of_an_endpoint_have_options_and_keep_to_the_families(tmp_path: Path) -> None:
+    films = corpus(tmp_path / "films", 1)
+    written = [{**GOOD, "wrong": ["The bread", "The ball"]}, {**GOOD, "family": "count"}, {**GOOD, "wrong": "bread"}]
+    with serving(lambda _: json.dumps(written)) as server:
+        ask = Ask(endpoint=4, families=("summary",), choices=1.0)
+        setting = setting_of(films, tmp_path / "out", server.url, ask=ask, shots=Shots(fps=0))
+        through(setting, "scan", "shots", "describe", "weave", "ask", "sieve")
+        assert '"family": one of summary;' in server.requests[0].words
+        assert '"wrong": a list of 3 answers' in server.requests[0].words
+    [made] = read_films(tmp_path / "out" / "sieve.jsonl")
+    assert [sorted(one.options) for one in made.questions] == [["The ball", "The bread", GOOD["answer"]]]
+    reasons = [one.reason for one in read_asides(tmp_path / "out" / "ask.aside.jsonl")]
+    assert len(reasons) == 2 and "family is none of summary" in reasons[0] and "no list of answers" in reasons[1]
 
 
 def test_prose_is_kept_aside_whole(tmp_path: Path) -> None:

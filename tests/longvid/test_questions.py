@@ -12,11 +12,10 @@ from command import run
 from hypothesis import given
 from hypothesis import strategies as st
 from longvid_corpus import ACTS, told, video
-from longvid_corpus import film as filmed
 
 from videochat_flash.config import FLASH_TINY
 from videochat_flash.grade import LETTERS
-from videochat_flash.longvid import ask, scan, sieve
+from videochat_flash.longvid import sieve
 from videochat_flash.longvid.ask import by_templates, parse_list
 from videochat_flash.longvid.records import (
     FAMILIES,
@@ -31,7 +30,8 @@ from videochat_flash.longvid.records import (
     read_films,
 )
 from videochat_flash.longvid.rendered import Shown
-from videochat_flash.longvid.settings import Ask, Setting, Sieve, Source, Weave
+from videochat_flash.longvid.rows import meta
+from videochat_flash.longvid.settings import Ask, Sieve, Weave
 from videochat_flash.longvid.templates import drafts
 from videochat_flash.longvid.truth import CHECKS, right
 from videochat_flash.longvid.weave import alike, entities, time_line
@@ -106,7 +106,8 @@ def test_answers_are_what_the_time_line_says() -> None:
 
 def test_options_are_of_the_same_video_and_look_alike() -> None:
     texts = {text.rstrip(".") for text in ACTS}
-    chosen = [one for some in asked(told(*SIX), each=20, choices=1.0).values() for one in some if one.options]
+    film = replace(told(*SIX), events=time_line(told(*SIX).notes, Weave()))
+    chosen = [one for some in asked(film, each=20, choices=1.0).values() for one in some if one.options]
     assert len({one.family for one in chosen}) >= 5
     places = [one.options.index(one.answer) for one in chosen]
     assert {0, 1, 2, 3} == set(places)
@@ -145,6 +146,20 @@ def test_without_events_nothing_is_asked_but_of_chapters() -> None:
     assert asked(Film(video())) == {}
     marks = (Note(0, 30, "chapter", "Intro", "c: 1"), Note(30, 60, "chapter", "The bridge", "c: 2"))
     assert set(asked(Film(video(), marks))) == {"summary.chapters"}
+
+
+def test_a_summary_names_its_own_note_and_no_other() -> None:
+    notes = (
+        Note(0, 30, "summary", "The man cooks.", "a: 1"),
+        Note(30, 60, "summary", "The dog eats it.", "a: 2"),
+        Note(0, 60, "chapter", "Supper", "c: 1"),
+    )
+    film = Film(video(), notes)
+    first, second = asked(film)["summary.part"]
+    assert [meta(film, (one,))["origins"] for one in (first, second)] == [["a: 1"], ["a: 2"]]
+    assert sieve.fault(film, first, Sieve()) == ""
+    assert sieve.fault(film, replace(first, answer=second.answer), Sieve()) == "its answer is not in its source"
+    assert sieve.fault(film, replace(first, notes=(3,)), Sieve()) == "its answer is not in its source"
 
 
 def test_the_same_seed_asks_the_same_and_families_can_be_left_out() -> None:
@@ -212,7 +227,8 @@ def test_the_proof_in_small(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     )
     assert done.code == 0, done.err
     facts = json.loads(done.out)
-    assert facts["share"] >= 0.995 and facts["asked"] >= 150
+    assert facts["share"] >= 0.995 and facts["asked"] >= 150 and 100 <= facts["in_the_set"] <= facts["asked"]
+    assert facts["of_cards"][1] > 20 and facts["of_cards"][1] + facts["of_annotations"][1] == facts["asked"]
     assert {name.split(".")[0] for name in facts["kinds"]} == set(FAMILIES)
     from videochat_flash.train.recipe import load_recipe
 
@@ -354,20 +370,3 @@ def test_events_of_one_film_are_drawn_without_a_bias_of_place() -> None:
     )
     places = [one.events[0] for one in drafts(film, ("grounding",), 60, random.Random(0))]
     assert len(set(places)) == 60
-
-
-def test_cards_are_hidden_in_a_copy_and_what_has_no_room_keeps_its_other_questions(tmp_path: Path) -> None:
-    path = filmed(tmp_path / "some.mp4", 1, seconds=30)
-    setting = Setting(str(tmp_path / "out"), (Source(str(tmp_path)),), ask=Ask(needles=1))
-    [scanned] = scan.step(setting)(scan.discover(setting))
-    film = replace(told(*SIX[:3], duration=30.0), video=scanned.video)
-    work = ask.worker(setting)
-    first, hidden = work(film).films
-    assert first.questions and {one.family for one in hidden.questions} == {"needle", "hops"}
-    assert (hidden.video.parent, hidden.video.group) == (film.video.key, film.video.group)
-    assert hidden.video.duration == 30.0 and Path(hidden.video.path).parent == tmp_path / "out" / "needles"
-    assert all(sieve.fault(hidden, one, Sieve()) == "" and one.events for one in hidden.questions)
-    path.unlink()
-    made = work(film)
-    assert made.films == (first,)
-    assert [(one.kind, one.reason.split(":")[0]) for one in made.asides] == [("rejected", "no cards are hidden in it")]

@@ -20,7 +20,7 @@ from videochat_flash.longvid import simulate as simulation
 from videochat_flash.longvid.pipeline import STEPS, do
 from videochat_flash.longvid.records import Film, Note, Question, line_of
 from videochat_flash.longvid.scan import settle
-from videochat_flash.longvid.settings import Ask, Describe, Endpoint, Setting, Shots, Source
+from videochat_flash.longvid.settings import Ask, Describe, Endpoint, Setting, Shots, Sieve, Source
 from videochat_flash.longvid.simulate import films, resident, simulate
 from videochat_flash.longvid.steps import Made, Step
 from videochat_flash.longvid.steps import run as run_step
@@ -100,6 +100,21 @@ def test_memory_does_not_grow_with_the_records(tmp_path: Path) -> None:
     assert at_most(2500, "cold") < 6
 
 
+def test_what_a_step_holds_for_a_moment_is_seen(tmp_path: Path) -> None:
+    def heavy(films: Any) -> Iterator[Film]:
+        held = b"x" * 200_000_000
+        yield from films()
+        assert held
+
+    def at_most(step: Step) -> float:
+        facts = simulation._measured(step, lambda: iter([line_of(Film(video()))]), tmp_path, 1, lambda *_: None)
+        return float(facts["most_mb"] - facts["begin_mb"])
+
+    plain = Step("plain", {}, lambda: lambda film: Made((film,)))
+    assert at_most(Step("heavy", {}, plain.worker, settle=heavy)) > 190
+    assert at_most(plain) < 50  # each step by itself
+
+
 def test_a_plan_grows_with_the_hours(built: Path, capsys: pytest.CaptureFixture[str]) -> None:
     done = run(capsys, "longvid", "plan", built, "--hours", 1000, "--cores", 10, "--json")
     one = json.loads(done.out)
@@ -110,6 +125,10 @@ def test_a_plan_grows_with_the_hours(built: Path, capsys: pytest.CaptureFixture[
         assert ten["steps"][name]["core_hours"] == pytest.approx(10 * cost["core_hours"], abs=1)
         assert ten["steps"][name]["days"] == pytest.approx(cost["days"], abs=0.02)
     assert ten["captions"]["shots"] == pytest.approx(10 * one["captions"]["shots"], abs=10)
+    size = sum(path.stat().st_size for path in (built / "dataset").rglob("*") if path.is_file())
+    many = 1000 / one["measured_hours"]
+    assert one["storage"]["dataset"] == pytest.approx(size * many / 1e9, rel=0.05, abs=0.02)
+    assert one["storage"]["videos"] > 0 and one["storage"]["needles"] == one["storage"]["responses"] == 0
     assert one["captions"]["prompt_tokens"] == pytest.approx(one["captions"]["shots"] * (8 * 256 + 100))
     told = run(capsys, "longvid", "plan", built, "--cores", 100, "--machine", 64).out
     assert "| scan |" in told and "100 cores are 2 machines." in told
@@ -124,7 +143,13 @@ def test_a_plan_takes_the_tokens_that_an_endpoint_counted(tmp_path: Path) -> Non
         setting = Setting(**{**vars(setting), "endpoint": Endpoint(server.url, "m")})
         for name in STEPS[:3]:
             do(name, setting)
-    told = plan.plan(tmp_path / "out", plan.Assumed(10.0, 1, 1, 256, 8, 128))["captions"]
+        setting = Setting(**{**vars(setting), "sieve": Sieve("endpoint"), "ask": Ask(endpoint=2)})
+        for name in STEPS[3:6]:
+            do(name, setting)
+    whole = plan.plan(tmp_path / "out", plan.Assumed(10.0, 1, 1, 256, 8, 128))
+    told = whole["captions"]
+    assert whole["other_tokens"]["questions"] == [700 * 600, 30 * 600] and whole["other_tokens"]["blind"][0] > 0
+    assert "Questions: 420,000 tokens in, 18,000 out" in plan.words(whole)
     assert told["measured"] == 6 and told["prompt_tokens"] == 700 * told["shots"] == 700 * 6 * 600
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..journal import appending, canonical, digest
-from ..remote import Reply, Server, post, read_reply
+from ..remote import Reply, Server, Unanswered, post, read_reply
 from .settings import Setting
 from .steps import FAILED, HEAD, KEY, Index
 
@@ -83,13 +83,19 @@ class Answers:
         body = {"model": self.model, "messages": [{"role": "user", "content": content}], "max_tokens": tokens}
         self.pace.wait()
         began = time.monotonic()
-        data = post(self.server, canonical({**body, "temperature": 0}).encode())
-        took = round(time.monotonic() - began, 3)
-        reply = read_reply(data)  # what is no chat completion is asked again by the next run
-        told = canonical({"asked": asked, "response": data.decode(errors="replace"), "seconds": took})
-        with self.lock:
-            self.log.line(f"{HEAD}{key}{FAILED}false,{told[1:]}")
-        return reply
+        failed, data = False, b""
+        try:
+            data = post(self.server, canonical({**body, "temperature": 0}).encode())
+            return read_reply(data)
+        except Unanswered as error:  # refusals, and what is no chat completion, are kept as well, but not as answers
+            failed, data = True, error.response
+            raise
+        finally:
+            if data:
+                took = round(time.monotonic() - began, 3)
+                told = canonical({"asked": asked, "response": data.decode(errors="replace"), "seconds": took})
+                with self.lock:
+                    self.log.line(f"{HEAD}{key}{FAILED}{str(failed).lower()},{told[1:]}")
 
     def close(self) -> None:
         """Give the file free."""
@@ -98,7 +104,7 @@ class Answers:
     def _held(self, key: str) -> str | None:
         for path, index in self.known:
             place = index.find(key)
-            if place is not None:
+            if place is not None and place >= 0:
                 with path.open("rb") as file:
                     file.seek(place)
                     return str(json.loads(file.readline())["response"])

@@ -14,14 +14,15 @@ from typing import Any
 from ..journal import digest
 from ..remote import Refused
 from .answers import Answers, prompt, prompt_mark
-from .hide import COPIES, hidden
-from .records import FAMILIES, Aside, Film, Question, question_id
+from .hide import COPIES, hidden, lost
+from .records import Aside, Film, Question, question_id
 from .settings import Ask, Setting
 from .steps import Made, Step, Work
 from .templates import VERSION, Draft, drafts, said_time
 
 FENCE = re.compile(r"^```\w*\n(.*?)\n?```$", re.DOTALL)
 TOKENS = 120  # of a question with its answer, as an endpoint writes it
+WRITTEN = ("understanding", "relationship", "count", "change", "summary")  # families that an endpoint writes of
 MOST_EVENTS = 400  # of a time line that is sent
 
 
@@ -30,7 +31,7 @@ def step(setting: Setting) -> Step:
     mark: dict[str, Any] = {"version": VERSION, **vars(setting.ask)}
     if setting.ask.endpoint:
         mark |= {"model": setting.endpoint.model, "prompt": prompt_mark("questions")}
-    return Step("ask", mark, partial(worker, setting))
+    return Step("ask", mark, partial(worker, setting), lost=lost)
 
 
 def worker(setting: Setting) -> Work:
@@ -41,7 +42,7 @@ def worker(setting: Setting) -> Work:
     def work(film: Film) -> Made:
         asked = list(by_templates(film, ask))
         asides: list[Aside] = []
-        if answers and film.events:
+        if answers and film.events and set(WRITTEN) & set(ask.families):
             more, bad = _by_endpoint(film, ask, answers)
             asked, asides = [*asked, *more], bad
         entries = ask.endpoint if answers else 0
@@ -89,6 +90,7 @@ def question(film: Film, draft: Draft, options: Sequence[str], maker: str) -> Qu
         maker,
         tuple(options),
         draft.events,
+        draft.notes,
     )
 
 
@@ -97,7 +99,14 @@ def question(film: Film, draft: Draft, options: Sequence[str], maker: str) -> Qu
 
 def _by_endpoint(film: Film, ask: Ask, answers: Answers) -> tuple[list[Question], list[Aside]]:
     """What an endpoint asks of a time line; what is no question is kept aside."""
-    words = prompt("questions").format(duration=said_time(film.video.duration), events=told(film), count=ask.endpoint)
+    families = [family for family in WRITTEN if family in ask.families]
+    words = prompt("questions").format(
+        duration=said_time(film.video.duration),
+        events=told(film),
+        count=ask.endpoint,
+        families=", ".join(families),
+        wrong=ask.options - 1,
+    )
     maker = f"{answers.model} {prompt_mark('questions')}"
     place = f"{film.video.path} {maker}"
     try:
@@ -110,9 +119,11 @@ def _by_endpoint(film: Film, ask: Ask, answers: Answers) -> tuple[list[Question]
         entries = parse_list(reply.text)
     except ValueError as error:
         return [], [Aside("ask", "entry", place, str(error), reply.text)]
+    rng = random.Random(digest(["written", ask.seed, film.video.key]))
     for number, entry in enumerate(entries):
         try:
-            made.append(_question(film, entry, maker))
+            draft = _draft(film, entry, families)
+            made.append(question(film, draft, options_of(draft, ask, rng), maker))
         except ValueError as error:
             asides.append(Aside("ask", "entry", f"{place} question {number}", str(error), json.dumps(entry)))
     return made, asides
@@ -144,20 +155,23 @@ def parse_list(text: str) -> list[Any]:
     return value
 
 
-def _question(film: Film, entry: Any, maker: str) -> Question:
+def _draft(film: Film, entry: Any, families: Sequence[str]) -> Draft:
     """Raises ValueError where an entry is no question."""
     if not isinstance(entry, dict):
         raise ValueError("a question is a JSON object")
     texts = [entry.get(name) for name in ("family", "question", "answer")]
     family, ask, answer = (str(one).strip() if isinstance(one, str | int) else "" for one in texts)
     places = entry.get("events")
-    if family not in FAMILIES or not ask or not answer:
-        raise ValueError(f"family, question or answer is missing, or family is none of {', '.join(FAMILIES)}")
+    if family not in families or not ask or not answer:
+        raise ValueError(f"family, question or answer is missing, or family is none of {', '.join(families)}")
+    wrong = entry.get("wrong", [])
+    if not isinstance(wrong, list) or not all(isinstance(one, str | int) for one in wrong):
+        raise ValueError(f"wrong {wrong!r} is no list of answers")
     if not isinstance(places, list) or not places or not all(_is_place(one, film) for one in places):
         raise ValueError(f"events {places!r} are no numbers of events")
     some = [film.events[place] for place in places]
     span = min(event.start for event in some), max(event.end for event in some)
-    return question(film, Draft(family, "written", ask, answer, *span, tuple(places)), (), maker)
+    return Draft(family, "written", ask, answer, *span, tuple(places), tuple(str(one).strip() for one in wrong))
 
 
 def _is_place(value: object, film: Film) -> bool:

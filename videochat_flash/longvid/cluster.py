@@ -6,6 +6,8 @@ into the same journal as anywhere else, so that the step's files are the same by
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 from collections.abc import Iterator
 from itertools import islice
@@ -19,6 +21,7 @@ from ..cluster import join
 from .steps import JOURNAL, KEY, Step, Work, finished
 from .workers import portable
 
+KEYS = re.compile(f"[0-9a-f]{{{KEY}}}")
 PART = 256  # lines of a file: what one task of Ray reads
 BATCH = 8  # lines that a worker does before what came of them is on its way
 
@@ -48,8 +51,7 @@ class Cluster:
         try:
             number = 0
             while some := list(islice(lines, PART)):
-                text = "".join(f"{key}{line}\n" for key, line in some)
-                (parts / f"{number:06d}.txt").write_text(text, encoding="utf-8")
+                (parts / f"{number:06d}.txt").write_text("".join(packed(*one) for one in some), encoding="ascii")
                 number += 1
             if number:
                 data = self.ray.data.read_text(str(parts), override_num_blocks=number)
@@ -61,6 +63,23 @@ class Cluster:
             shutil.rmtree(parts, ignore_errors=True)
 
 
+def packed(key: str, line: str) -> str:
+    """A keyed line in ASCII: Ray ends lines at separators that JSON may hold as they are, such as U+2028."""
+    return f"{key}{json.dumps(line)}\n"
+
+
+def unpacked(text: str) -> tuple[str, str]:
+    """Key and line.
+
+    Raises:
+        ValueError: no keyed line.
+    """
+    key, line = text[:KEY], json.loads(text[KEY:])
+    if not KEYS.fullmatch(key):
+        raise ValueError(f"{key!r} is no record's key: build again")
+    return key, str(line)
+
+
 class Worker:
     """Does records of a step in a process of the cluster."""
 
@@ -70,5 +89,5 @@ class Worker:
 
     def __call__(self, batch: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Journal lines of a batch of keyed lines."""
-        pairs = ((str(text)[:KEY], str(text)[KEY:]) for text in batch["text"])
+        pairs = (unpacked(str(text)) for text in batch["text"])
         return {"line": np.array([finished(self.step, self.work, key, line) for key, line in pairs], dtype=object)}

@@ -144,6 +144,7 @@ def proof(
 ) -> None:
     """Render videos whose truth is known, build a set of them, and hold every answer against the truth."""
     from . import proof as room
+    from .records import FAMILIES
 
     bars = not (quiet or as_json)
     with show.progress("rendering", bars) as told:
@@ -151,12 +152,15 @@ def proof(
     setting = room.setting_of(out, fps, needles)
     found = room.prove(setting, out / "films", lambda name: show.progress(name, bars))
     fine = found.share >= room.LEAST and bool(found.asked)
+    parts = {"of_annotations": found.of(set(FAMILIES) - set(room.CARDS)), "of_cards": found.of(room.CARDS)}
     facts = {
         "videos": videos,
         "hours": round(found.seconds / 3600, 3),
         "asked": found.asked.total(),
         "right": found.right.total(),
         "share": found.share,
+        **parts,
+        "in_the_set": found.kept,
         "kinds": {name: [found.right[name], found.asked[name]] for name in sorted(found.asked)},
         **({"recipe": str(room.recipe(setting, out))} if fine else {}),
     }
@@ -167,7 +171,8 @@ def proof(
         typer.echo(json.dumps(facts))
     else:
         kinds = {name: f"{found.right[name]} of {found.asked[name]}" for name in sorted(found.asked)}
-        show.print_facts({**facts, "kinds": len(kinds), **kinds})
+        told_parts = {name: f"{right} of {asked}" for name, (right, asked) in parts.items()}
+        show.print_facts({**facts, **told_parts, "kinds": len(kinds), **kinds})
     if not fine:
         raise typer.Exit(1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -26,16 +27,19 @@ MAKER = "synth needle 1"
 def hidden(film: Film, ask: Ask, folder: Path) -> Film:
     """A copy of a video with cards in it, as long as the video and a frame a second (or 1,024 in all).
 
+    Its file is named by all that it depends on: what other settings hid stays as their journal lines tell it.
+
     Raises:
         ValueError: a video too short or too small.
     """
     folder.mkdir(parents=True, exist_ok=True)
     seed = int(digest(["hide", ask.seed, film.video.key])[:8], 16)
-    video, path = film.video, folder / f"{film.video.key}.mp4"
+    video = film.video
     frames = min(FRAMES, max(LEAST, int(video.duration)))
     shrink = min(1.0, WIDE / video.width)
     size = (max(SMALLEST, round(video.width * shrink)), max(SMALLEST, round(video.height * shrink)))
     kinds = (("grounding", *ATTRIBUTES) if "needle" in ask.families else ()) + (HOPS if "hops" in ask.families else ())
+    path = folder / f"{digest(['hide', MAKER, video.key, frames, size, 4 * ask.each, seed, kinds])[:32]}.mp4"
     with fetched(video.path) as place, warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of frames that a slow video shows twice
         made = make_needle(
@@ -51,6 +55,14 @@ def hidden(film: Film, ask: Ask, folder: Path) -> Film:
     events = tuple(Event(note.start, note.end, note.text, "seen", (i,)) for i, note in enumerate(notes))
     bare = Film(copy, notes, events)
     return replace(bare, questions=tuple(_asked(bare, one) for one in made.questions))
+
+
+def lost(line: str) -> bool:
+    """Whether a copy that a line of the journal tells of is gone."""
+    if '"parent":"' not in line:
+        return False
+    videos = [film["video"] for film in json.loads(line)["films"]]
+    return any(video.get("parent") and not Path(video["path"]).is_file() for video in videos)
 
 
 def _notes(scene: Scene) -> list[Note]:

@@ -8,10 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..bucket import is_url
+from .answers import FOLDER as RESPONSES
+from .hide import COPIES
 from .pipeline import STEPS, remembered
 from .records import read_films, read_videos, stored
 from .report import table
 from .steps import JOURNAL
+from .write import FOLDER as DATASET
 
 WORDS = 100  # tokens of a prompt beside its pictures, where no response tells
 
@@ -54,7 +58,8 @@ def plan(built: Path, assumed: Assumed) -> dict[str, Any]:
     if not costs:
         raise ValueError(f"{built}: no step tells its cost: build anew in an empty folder, in one run")
     shots = sum(note.kind == "shot" for film in read_films(stored(built, "shots")) for note in film.notes)
-    asked, prompt, reply = _tokens(built)
+    tokens = _tokens(built)
+    asked, prompt, reply = tokens.pop("captions")
     if not asked:
         prompt, reply = assumed.frames * assumed.tokens_per_frame + WORDS, assumed.caption
     many = assumed.hours / measured
@@ -71,6 +76,10 @@ def plan(built: Path, assumed: Assumed) -> dict[str, Any]:
                 "gigabytes": round(size * assumed.hours / 1e9, 2),
             }
             for name, (seconds, size) in costs.items()
+        },
+        "storage": {name: round(size * many / 1e9, 2) for name, size in _storage(built)},
+        "other_tokens": {
+            name: [round(count * many * mean) for mean in means] for name, (count, *means) in tokens.items() if count
         },
         "captions": {
             "shots": round(shots * many),
@@ -91,19 +100,38 @@ def _costs(built: Path, state: Mapping[str, Any], hours: float) -> Iterator[tupl
             yield name, ((one["cpu"] or one["seconds"] * one["workers"]) / hours, size / hours)
 
 
-def _tokens(built: Path) -> tuple[int, float, float]:
-    """How many captions an endpoint made, and the tokens of prompt and reply, on average, as it counted them."""
-    asked, sums = 0, [0, 0]
+def _storage(built: Path) -> Iterator[tuple[str, int]]:
+    """Bytes on disk beside the steps' records: local videos, copies with hidden cards, responses, the written set."""
+    places = [Path(video.path) for video in read_videos(stored(built, "scan")) if not is_url(video.path)]
+    yield "videos", sum(_size(path) for path in places)
+    for name in (COPIES, RESPONSES, DATASET):
+        yield name, _size(built / name)
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file, or of all files below a folder; 0 where there is nothing any more."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(one.stat().st_size for one in files if one.is_file())
+
+
+def _tokens(built: Path) -> dict[str, tuple[int, float, float]]:
+    """For captions, questions and blind answers: how many an endpoint gave, and the tokens of prompt and reply, on
+    average, as it counted them."""
+    sums = {name: [0, 0, 0] for name in ("captions", "questions", "blind")}
     for path in sorted((built / "responses").glob("*.jsonl")):
         with path.open(encoding="utf-8") as file:
             for line in file:
                 one = json.loads(line)
-                usage = json.loads(one["response"]).get("usage") or {}
-                if "start" in one["asked"]["what"] and usage.get("prompt_tokens"):
-                    asked += 1
-                    sums[0] += usage["prompt_tokens"]
-                    sums[1] += usage.get("completion_tokens") or 0
-    return asked, sums[0] / max(1, asked), sums[1] / max(1, asked)
+                if one["failed"]:
+                    continue
+                usage, what = json.loads(one["response"]).get("usage") or {}, one["asked"]["what"]
+                if usage.get("prompt_tokens"):
+                    held = sums["captions" if "start" in what else "blind" if "blind" in what else "questions"]
+                    for place, number in enumerate((1, usage["prompt_tokens"], usage.get("completion_tokens") or 0)):
+                        held[place] += number
+    return {
+        name: (count, prompt / max(1, count), reply / max(1, count)) for name, (count, prompt, reply) in sums.items()
+    }
 
 
 def words(facts: Mapping[str, Any]) -> str:
@@ -123,6 +151,11 @@ def words(facts: Mapping[str, Any]) -> str:
     days = f"days on {facts['cores']:,} cores"
     head = ("step", "core seconds an hour of video", "core hours", days, "GB of records")
     captions = facts["captions"]
+    stored_too = ", ".join(f"{name} {size:,.1f}" for name, size in facts["storage"].items())
+    others = "".join(
+        f" {name.capitalize()}: {prompt:,} tokens in, {reply:,} out, as responses tell."
+        for name, (prompt, reply) in facts["other_tokens"].items()
+    )
     known = f"as {captions['measured']:,} responses tell" if captions["measured"] else "assumed"
     return "\n".join(
         [
@@ -133,7 +166,10 @@ def words(facts: Mapping[str, Any]) -> str:
             *table(head, rows),
             "",
             f"Captions of all {captions['shots']:,} shots by an endpoint: {captions['prompt_tokens']:,} tokens in, "
-            f"{captions['reply_tokens']:,} out ({known}). The videos are read twice (scan, shots) and not copied.",
+            f"{captions['reply_tokens']:,} out ({known}).{others}",
+            "",
+            f"Beside the records, in GB, as far as they are there now: {stored_too}. The videos are read twice (scan, "
+            "shots) and not copied, unless WebDataset shards are written.",
             "",
         ]
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from .write import FOLDER, write
 
 LEAST = 0.995  # share of template answers that must be right
 LENGTHS = (2, 4, 6, 8, 10)  # of videos, in sixths of the average: short ones are told of whole, long ones are long
+CARDS = ("needle", "hops")  # families of hidden cards
 FRAMES = 64  # of a video that are seen in the fine-tuning
 TURNS = 8  # questions of a conversation: a video is seen once for all of them
 RECIPE = "finetune.toml"
@@ -27,17 +28,25 @@ RECIPE = "finetune.toml"
 
 @dataclass
 class Proof:
-    """How many answers of each family and kind were asked and right, and those that were not."""
+    """How many answers of each family and kind were asked and right, those that were not, and how many the set has."""
 
     asked: Counter[str] = field(default_factory=Counter)
     right: Counter[str] = field(default_factory=Counter)
     wrong: list[tuple[str, Question]] = field(default_factory=list)  # video, question
     seconds: float = 0.0  # of all videos
+    kept: int = 0  # questions that the sieve left
 
     @property
     def share(self) -> float:
         """Share of all answers that are right."""
         return self.right.total() / max(1, self.asked.total())
+
+    def of(self, families: Collection[str]) -> list[int]:
+        """Right answers of these families, and all."""
+        return [
+            sum(number for name, number in counted.items() if name.split(".")[0] in families)
+            for counted in (self.right, self.asked)
+        ]
 
 
 def corpus(folder: Path, videos: int, seconds: int, seed: int, haystacks: Sequence[str], told: Any) -> None:
@@ -84,7 +93,7 @@ def setting_of(out: Path, fps: float, needles: int) -> Setting:
 
 
 def prove(setting: Setting, films: Path, told: Callable[[str], Any]) -> Proof:
-    """Build the set, and check every question that is in it.
+    """Build the set, and check every question that was asked, whether or not the sieve left it.
 
     Args:
         setting: of the build.
@@ -98,8 +107,8 @@ def prove(setting: Setting, films: Path, told: Callable[[str], Any]) -> Proof:
         with told(name) as bar:
             do(name, setting, bar)
     write(setting, Path(setting.out) / "sieve.jsonl")
-    proof = Proof()
-    for film in read_films(Path(setting.out) / "sieve.jsonl"):
+    proof = Proof(kept=sum(len(film.questions) for film in read_films(Path(setting.out) / "sieve.jsonl")))
+    for film in read_films(Path(setting.out) / "ask.jsonl"):
         _check(proof, film, films)
     return proof
 

@@ -113,6 +113,7 @@ class Question:
         options: texts of a multiple choice; ``answer`` is then one of them.
         start, end: seconds that have to be seen.
         events: places in the film's events that the answer was taken from.
+        notes: places in its notes, where the answer was taken from them and from no events: summaries, chapters.
         maker: template and version, or endpoint, model and prompt, or the renderer.
         blind: what was answered without the video; empty if it was not asked.
         guessed: whether that was right.
@@ -128,6 +129,7 @@ class Question:
     maker: str
     options: tuple[str, ...] = ()
     events: tuple[int, ...] = ()
+    notes: tuple[int, ...] = ()
     blind: str = ""
     guessed: bool = False
 

@@ -6,7 +6,7 @@ import json
 import re
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,15 @@ from typing import Any
 import numpy as np
 
 from ..files import beside
-from .records import Film, read_asides, read_films, stored
+from ..grade import LETTERS
+from .pipeline import STEPS
+from .records import Film, Question, read_asides, read_films, stored
 from .settings import Setting
 from .write import SPLITS, Written
 
-STEPS = ("scan", "shots", "describe", "weave", "ask", "sieve")
 FAILURES = ("failed", "entry")
+ASKED, CHANCE = "questions", "chance"
+NUMBER = re.compile(r"\d+(?:\.\d+)?")
 SHOWN = 12  # reasons that are listed
 Steps = Mapping[str, Mapping[str, Any]]
 
@@ -35,7 +38,8 @@ class Facts:
         makers: questions by what made them.
         durations: seconds of each film.
         reasons: by step and kind of aside, how often each reason was given.
-        options: questions with options, and the sum of their chances to be guessed.
+        options: by family and kind, the questions with options, the sum of their chances to be guessed, and how many
+            each rule that reads the options alone has right.
     """
 
     kept: dict[str, Counter[str]] = field(default_factory=dict)
@@ -45,7 +49,7 @@ class Facts:
     durations: array[float] = field(default_factory=lambda: array("d"))
     answers: array[int] = field(default_factory=lambda: array("l"))
     reasons: dict[str, Counter[str]] = field(default_factory=dict)
-    options: list[float] = field(default_factory=lambda: [0.0, 0.0])
+    options: dict[str, dict[str, float]] = field(default_factory=dict)
     blind: Counter[str] = field(default_factory=Counter)
 
 
@@ -58,8 +62,8 @@ def facts_of(out: Path) -> Facts:
     """
     facts = Facts()
     for film in read_films(stored(out, "sieve")):
-        _count(facts, film)
-    for name in STEPS:
+        count(facts, film)
+    for name in STEPS[:-1]:
         path = out / f"{name}.aside.jsonl"
         for one in read_asides(path) if path.is_file() else ():
             if one.kind == "rejected" and one.reason == "answered without the video":
@@ -74,10 +78,11 @@ def _kind_of_reason(reason: str) -> str:
     return re.sub(r"\b\d+(\.\d+)?\b", "N", re.sub(r"\S*/\S*", "FILE", reason))
 
 
-def _count(facts: Facts, film: Film) -> None:
+def count(facts: Facts, film: Film) -> None:
+    """Add a film of the set."""
     one = facts.kept.setdefault(film.video.source, Counter())
     one["films"] += 1
-    one["seconds"] += round(film.video.duration)
+    one["seconds"] += 0 if film.video.parent else round(film.video.duration)  # a copy shows no more than its video
     one["questions"] += len(film.questions)
     facts.licenses[film.video.license] += 1
     facts.durations.append(film.video.duration)
@@ -88,11 +93,30 @@ def _count(facts: Facts, film: Film) -> None:
         facts.tasks.setdefault(question.family, Counter())[question.kind] += 1
         facts.makers[question.maker.split(" ")[0] if question.maker.startswith("template") else question.maker] += 1
         if question.options:
-            facts.options[0] += 1
-            facts.options[1] += 1 / len(question.options)
+            _add(facts.options.setdefault(f"{question.family}.{question.kind}", {}), _tricks(question))
         if question.blind:
             facts.blind["asked and kept"] += 1
             facts.blind["guessed"] += question.guessed
+
+
+def _add(told: dict[str, float], more: Mapping[str, float]) -> None:
+    for name, value in more.items():
+        told[name] = told.get(name, 0.0) + value
+
+
+def _tricks(question: Question) -> dict[str, float]:
+    """What of a question's answer can be had from its options alone: chance, and which rules are right."""
+    options = question.options
+    told = {ASKED: 1.0, CHANCE: 1 / len(options)}
+    told[f"always ({LETTERS[options.index(question.answer)]})"] = 1.0
+    rules: list[tuple[str, Callable[[str], float]]] = [("longest", len), ("shortest", lambda text: -len(text))]
+    numbers = {option: float(found[0]) for option in options if (found := NUMBER.search(option))}
+    if len(numbers) == len(options):
+        rules += [("largest number", lambda text: numbers[text]), ("smallest number", lambda text: -numbers[text])]
+    for name, size in rules:
+        best = [option for option in options if size(option) == max(map(size, options))]
+        told[name] = (question.answer in best) / len(best)  # of several, one is drawn
+    return told
 
 
 def totals(facts: Facts) -> dict[str, Any]:
@@ -124,8 +148,7 @@ def report(facts: Facts, steps: Steps, written: Written | None) -> str:
     lines += list(_chance(facts))
     lines += ["", *table(("source", "films", "hours", "questions", "words"), list(_sources(facts)))]
     lines += ["", "## Tasks", "", "![Questions by family and kind](tasks.png)", ""]
-    rows = [(f, kind, f"{n:,}") for f, kinds in sorted(facts.tasks.items()) for kind, n in sorted(kinds.items())]
-    lines += table(("family", "kind", "questions"), rows)
+    lines += table(("family", "kind", "questions", "with options", "guessing", "best rule"), list(_tasks(facts)))
     lines += ["", "## Durations", "", "![Films and answers by length](lengths.png)", ""]
     lines += list(_lengths(facts))
     lines += ["", "## What was kept aside", "", "![Reasons](aside.png)", ""]
@@ -146,12 +169,39 @@ def report(facts: Facts, steps: Steps, written: Written | None) -> str:
 
 def _chance(facts: Facts) -> Iterator[str]:
     """What guessing is worth."""
-    asked, chance = facts.options
-    if asked:
-        yield f"- {asked:,.0f} questions have options: whoever guesses is right on {100 * chance / asked:.1f} %"
+    whole: dict[str, float] = {}
+    for one in facts.options.values():
+        _add(whole, one)
+    if whole:
+        yield f"- {whole[ASKED]:,.0f} questions have options: whoever guesses is right on {_share(whole, CHANCE)}; " + (
+            f"the best rule that reads nothing but the options ({_best(whole)}) on {_share(whole, _best(whole))}"
+        )
     if facts.blind:
         counts = ", ".join(f"{number:,} {words}" for words, number in sorted(facts.blind.items()))
         yield f"- asked without the video: {counts}"
+
+
+def _tasks(facts: Facts) -> Iterator[tuple[str, ...]]:
+    for family, kinds in sorted(facts.tasks.items()):
+        for kind, number in sorted(kinds.items()):
+            yield family, kind, f"{number:,}", *_guesses(facts, f"{family}.{kind}")
+
+
+def _best(told: Mapping[str, float]) -> str:
+    """The rule that is right most often."""
+    return max((name for name in told if name not in (ASKED, CHANCE)), key=lambda name: (told[name], name))
+
+
+def _share(told: Mapping[str, float], name: str) -> str:
+    return f"{100 * told[name] / told[ASKED]:.1f} %"
+
+
+def _guesses(facts: Facts, name: str) -> tuple[str, ...]:
+    """Of a family and kind: questions with options, what guessing is worth, and the best rule."""
+    told = facts.options.get(name)
+    if told is None:
+        return ("", "", "")
+    return f"{told[ASKED]:,.0f}", _share(told, CHANCE), f"{_share(told, _best(told))} ({_best(told)})"
 
 
 def _sources(facts: Facts) -> Iterator[tuple[str, ...]]:

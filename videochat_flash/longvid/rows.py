@@ -89,9 +89,7 @@ def meta(film: Film, talk: Talk) -> dict[str, Any]:
 
 
 def _asked(film: Film, question: Question) -> dict[str, Any]:
-    notes = {place for event in question.events for place in film.events[event].notes}
-    if not question.events:
-        notes = {place for place, note in enumerate(film.notes) if note.kind in ("summary", "chapter")}
+    notes = {*question.notes, *(place for event in question.events for place in film.events[event].notes)}
     return {
         "family": question.family,
         "kind": question.kind,

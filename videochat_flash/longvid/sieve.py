@@ -7,6 +7,7 @@ same set always leaves the same one.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from array import array
 from collections import Counter
@@ -30,7 +31,7 @@ from .steps import Made, Step, Work
 from .templates import said_time
 from .weave import normal
 
-VERSION = 1
+VERSION = 2
 SLACK = 1.0  # seconds by which times may differ
 BLIND = "Answer from general knowledge, without seeing the video. Give the answer alone.\n\n"
 BLIND_TOKENS = 64
@@ -47,6 +48,10 @@ def step(setting: Setting) -> Step:
     mark: dict[str, Any] = {"version": VERSION, **vars(setting.sieve)}
     if setting.sieve.blind == "endpoint":
         mark["model"] = setting.endpoint.model
+    if setting.sieve.blind == "flash-tiny":
+        from ..weights import EMBEDDED, find
+
+        mark["model"] = hashlib.sha256((find(EMBEDDED) / "model.safetensors").read_bytes()).hexdigest()[:16]
     return Step("sieve", mark, partial(worker, setting), settle=partial(settle, setting.sieve))
 
 
@@ -64,8 +69,7 @@ def worker(setting: Setting) -> Work:
             if not reason and words in seen:
                 reason = "the same question of this video"
             if not reason and blind is not None:
-                said = blind(film, question)
-                question = replace(question, blind=said[:200] or "(nothing)", guessed=right(said, question))
+                question = guessed(film, question, blind)
                 if question.guessed and rules.drop_guessed:
                     reason = "answered without the video"
             if reason:
@@ -109,16 +113,15 @@ def fault(film: Film, question: Question, rules: Sieve) -> str:
 
 
 def grounded(film: Film, question: Question, share: float) -> bool:
-    """Whether the answer is in the text of its source: the events that it names, else summaries and chapters.
+    """Whether the answer is in the text of its source: the events and notes that it names.
 
     A count has to be the number of the events, a time one at which an event begins or ends, and of other words the
     share ``share`` must come from the texts.
     """
-    if question.events and max(question.events) >= len(film.events):
+    if max(question.events, default=-1) >= len(film.events) or max(question.notes, default=-1) >= len(film.notes):
         return False
     events = [film.events[place] for place in question.events]
-    whole = [note for note in film.notes if note.kind in ("summary", "chapter")]
-    sources: Sequence[Event | Note] = events or whole
+    sources: Sequence[Event | Note] = [*events, *(film.notes[place] for place in question.notes)]
     if question.family == "count" and re.fullmatch(r"\d+", question.answer):
         return int(question.answer) == len(events)
     marks = {said_time(time) for one in sources for time in (one.start, one.end)}
@@ -153,6 +156,20 @@ def right(said: str, question: Question) -> bool:
         there = MOMENT.findall(said)
         return len(there) == 1 and abs(float(there[0]) - float(moment[0])) <= SLACK
     return normal(said) == normal(question.answer)
+
+
+def guessed(film: Film, question: Question, blind: Ask) -> Question:
+    """A question with what was answered without the video.
+
+    With options it is asked once for each place that the right one can have, as long as the answers are right: what
+    is right by its place alone, as an endpoint that always says (B), is no knowledge.
+    """
+    said = blind(film, question)
+    good = right(said, question)
+    for turn in range(1, len(question.options)):
+        turned = replace(question, options=question.options[turn:] + question.options[:turn])
+        good = good and right(blind(film, turned), turned)
+    return replace(question, blind=said[:200] or "(nothing)", guessed=good)
 
 
 def _blind(setting: Setting) -> Ask | None:

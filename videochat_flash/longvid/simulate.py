@@ -16,6 +16,7 @@ from typing import Any
 from ..files import beside
 from ..journal import begin_run, digest
 from . import ask, describe, scan, shots, sieve, weave
+from .pipeline import STATE, remembered
 from .records import Film, Note, Video, line_of, read_lines, writing
 from .settings import Ask, Setting, Shots, Source
 from .steps import JOURNAL, Made, Step, run
@@ -28,9 +29,8 @@ PEOPLE = ("man", "woman", "child", "cook", "painter", "driver")
 EVENTS = 3  # of a film
 ASKED = ("understanding", "grounding", "count")  # some two questions about each film
 ONCE_IN = 50  # films: one of so many is a copy of the one before
-FACTS = "steps.json"
 MADE = "made"
-TELLING = 1000  # records from one look at the memory to the next
+TELLING = 1000  # films that are made up from one word of it to the next
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -71,6 +71,18 @@ def resident() -> float:
     return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE / 2**20
 
 
+def begin_peak() -> None:
+    """Let ``peak`` begin anew; where the kernel cannot do that, it tells the most since the process began."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def peak() -> float:
+    """Megabytes that this process held at most since ``begin_peak``, as the kernel counted them all the time."""
+    [line] = (one for one in Path("/proc/self/status").read_text().splitlines() if one.startswith("VmHWM:"))
+    return int(line.split()[1]) / 2**10
+
+
 def simulate(out: Path, count: int, seed: int, workers: int, told: Callable[[str], Any]) -> dict[str, Any]:
     """Run all steps; a step's files go when the next one has its own. The same call goes on where it was stopped.
 
@@ -94,7 +106,7 @@ def simulate(out: Path, count: int, seed: int, workers: int, told: Callable[[str
     )
     setting = replace(setting, write=replace(setting.write, formats=("reference",)))
     begin_run(out, {"records": count, "seed": seed}, {}, "choose another folder")
-    facts = _remembered(out)
+    facts = remembered(out)
     before = MADE
     if "scan" not in facts and not (out / f"{MADE}.jsonl").is_file():
         with told(MADE) as bar, writing(out / f"{MADE}.jsonl") as put:
@@ -107,10 +119,11 @@ def simulate(out: Path, count: int, seed: int, workers: int, told: Callable[[str
         if step.name not in facts:
             with told(step.name) as bar:
                 facts[step.name] = _measured(step, lines, out, workers, bar)
-            with beside(out / FACTS) as part:
+            with beside(out / STATE) as part:
                 part.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
         _forget(out, before)
         before = step.name
+    begin_peak()
     held, began = resident(), time.perf_counter()
     written = write(setting, out / f"{before}.jsonl")
     facts["write"] = {
@@ -118,39 +131,26 @@ def simulate(out: Path, count: int, seed: int, workers: int, told: Callable[[str
         "films": written.records["train"] + written.records["validation"],
         "seconds": round(time.perf_counter() - began, 2),
         "begin_mb": round(held, 1),
-        "most_mb": round(max(held, resident()), 1),
+        "most_mb": round(peak(), 1),
         "end_mb": round(resident(), 1),
         "disk_mb": round(sum(path.stat().st_size for path in written.files) / 1e6, 1),
     }
     return facts
 
 
-def _remembered(out: Path) -> dict[str, Any]:
-    """What an earlier call told of the steps that it finished."""
-    with suppress(FileNotFoundError):
-        held: dict[str, Any] = json.loads((out / FACTS).read_text(encoding="utf-8"))
-        return held
-    return {}
-
-
 def _measured(
     step: Step, lines: Callable[[], Iterator[str]], out: Path, workers: int, bar: Callable[[int, int], None]
 ) -> dict[str, Any]:
-    begin, most, began = resident(), [0.0], time.perf_counter()
-
-    def told(done: int, of: int) -> None:
-        if done % TELLING == 0 or done == of:
-            most[0] = max(most[0], resident())
-            bar(done, of)
-
-    ran = run(step, lines, out, 0.1, told, local(workers))
+    begin_peak()
+    begin, began = resident(), time.perf_counter()
+    ran = run(step, lines, out, 0.1, bar, local(workers))
     files = [out / f"{step.name}.jsonl", out / JOURNAL / f"{step.name}.jsonl"]
     return {
         "records": ran.records,
         "films": ran.films,
         "seconds": round(time.perf_counter() - began, 2),
         "begin_mb": round(begin, 1),
-        "most_mb": round(max(most[0], resident()), 1),
+        "most_mb": round(peak(), 1),
         "end_mb": round(resident(), 1),
         "disk_mb": round(sum(path.stat().st_size for path in files) / 1e6, 1),
     }

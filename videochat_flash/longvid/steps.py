@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import time
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -33,7 +34,8 @@ JOURNAL = "journal"
 KEY = 32  # hexadecimal digits
 HEAD = '{"key":"'
 FAILED = '","failed":'
-FEWEST = 20  # records before the share of failed ones is looked at while a step runs
+LINE = re.compile(rb'\{"key":"(?P<key>[0-9a-f]{%d})","failed":(?P<failed>true|false),.*\n' % KEY)
+FEWEST = 20  # records before a step is ended early: of a small set all is told
 ADVICE = "wait for it, or build in another folder"
 
 
@@ -69,6 +71,7 @@ class Step:
         reads: what it is given.
         settle: looks at all films together, where that is needed; streams.
         more: what else is kept aside, known only when all records were seen.
+        lost: whether something that a finished record left outside of the journal, told by its line there, is gone.
     """
 
     name: str
@@ -77,6 +80,7 @@ class Step:
     reads: Schema[Any] = FILM
     settle: Callable[[Callable[[], Iterator[Film]]], Iterator[Film | Aside]] | None = None
     more: Callable[[], Iterable[Aside]] = tuple
+    lost: Callable[[str], bool] | None = None
 
     def __call__(self, records: Iterable[Any]) -> Iterator[Film]:
         """The step as a plain function of iterators, without files: failures are left out."""
@@ -139,19 +143,26 @@ def worked(step: Step, lines: Iterable[tuple[str, str]]) -> Iterator[str]:
 
 
 class Index:
-    """Where each finished record stands in a journal: 24 bytes for each, whatever they are."""
+    """Where each finished record stands in a journal: 24 bytes for each, whatever they are.
 
-    def __init__(self, path: Path) -> None:
+    A line that is none of a record's is passed over: its record is done anew.
+
+    Args:
+        path: of the journal.
+        lost: whether what a line tells of is gone, so that its record is not finished.
+    """
+
+    def __init__(self, path: Path, lost: Callable[[str], bool] | None = None) -> None:
         high, low, places, at = array("Q"), array("Q"), array("q"), 0
         if path.is_file():
             with path.open("rb") as file:
                 for line in file:
-                    if line.endswith(b"\n"):
-                        key = int(line[len(HEAD) : len(HEAD) + KEY], 16)
+                    if told := LINE.match(line):
+                        key = int(told["key"], 16)
                         high.append(key >> 64)
                         low.append(key & (1 << 64) - 1)
                         # A failed record is found, to be told of, but not finished: the next run tries it again.
-                        bad = line[len(HEAD) + KEY + len(FAILED) :].startswith(b"true")
+                        bad = told["failed"] == b"true" or (lost is not None and lost(line.decode(errors="replace")))
                         places.append(-at - 1 if bad else at)
                     at += len(line)
         order = np.lexsort((np.arange(len(places)), np.array(high, np.uint64)))  # of one key, the last line counts
@@ -205,7 +216,7 @@ def run(
     path = folder / JOURNAL / f"{step.name}.jsonl"
     with ExitStack() as stack:
         journal = stack.enter_context(appending(path, ADVICE))
-        index = Index(path)
+        index = Index(path, step.lost)
         for line in lines():
             ran.records += 1
             place = index.find(key_of(mark, line)) if len(index) else None
@@ -244,9 +255,8 @@ def _work(
         count += 1
         failed += line[len(HEAD) + KEY + len(FAILED) :].startswith("true")
         told(count, ran.records)
-        if count >= FEWEST and failed > limit * count:
-            ran.records = count
-            break  # what is written now tells which
+        if count >= FEWEST and too_many(failed, ran.records, limit):
+            break  # ``check`` fails whatever the rest comes to; what is written now tells which
 
 
 def _write(step: Step, keys: Iterator[str], path: Path, target: Path, ran: Ran) -> None:
@@ -299,10 +309,15 @@ def _put(file: TextIO, one: Aside, ran: Ran) -> None:
     ran.bad_entries += one.kind == "entry"
 
 
+def too_many(bad: int, of: int, limit: float) -> bool:
+    """Whether more has failed than the limit allows, which always allows a single one."""
+    return bad > 1 and bad > limit * of
+
+
 def check(ran: Ran, limit: float, folder: Path) -> None:
     """Raises ValueError where more has failed than the limit allows."""
     for what, bad, of in (("videos", ran.failed, ran.records), ("entries", ran.bad_entries, ran.entries)):
-        if bad > 1 and bad > limit * of:
+        if too_many(bad, of, limit):
             raise ValueError(
                 f"{ran.step}: {bad} of {of} {what} failed, more than the limit of {limit:g}: see "
                 f"{folder / f'{ran.step}.aside.jsonl'}; the same command tries failed videos again, max_failed raises "

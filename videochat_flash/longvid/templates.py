@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from .records import Event, Film
 from .weave import normal, shared
 
-VERSION = "template 1"
+VERSION = "template 2"
 TOUCH = 0.5  # seconds by which events that follow each other may overlap
 LIKE = 0.7  # share of words in common from which on two texts could be taken for each other
 LISTED = 30  # events of a list, at most
@@ -38,6 +38,7 @@ class Draft:
     events: tuple[int, ...]
     others: tuple[str, ...] = ()
     closed: bool = False  # it makes no sense without options
+    notes: tuple[int, ...] = ()  # that the answer was taken from, where it is not from events
 
 
 class Plot:
@@ -105,6 +106,25 @@ class Plot:
         )
 
 
+def rounds(plot: Plot, some: Iterable[Draft]) -> Iterator[Draft]:
+    """Questions of a kind, drawn in rounds in which every answer is right once, and wrong for all others.
+
+    So no answer of a round is likelier than another: not the smallest number, not the earliest time. Where a round has
+    one answer only, its question has no options.
+    """
+    left: dict[str, list[Draft]] = {}
+    for draft in some:
+        left.setdefault(draft.answer, []).append(draft)
+    while left:
+        drawn = [left[answer].pop(plot.rng.randrange(len(left[answer]))) for answer in left]
+        plot.rng.shuffle(drawn)
+        for draft in drawn:
+            yield replace(
+                draft, others=tuple(plot.rng.sample([one.answer for one in drawn if one != draft], len(drawn) - 1))
+            )
+        left = {answer: drafts for answer, drafts in left.items() if drafts}
+
+
 def said_time(seconds: float) -> str:
     """Seconds as answers give them: whole ones bare, others with one decimal."""
     return f"{round(seconds)}" if abs(seconds - round(seconds)) < 0.05 else f"{seconds:.1f}"
@@ -165,17 +185,19 @@ def segment(plot: Plot) -> Iterator[Draft]:
 def summary(plot: Plot) -> Iterator[Draft]:
     """What annotators wrote of the whole or of parts, and the chapters."""
     length = plot.film.video.duration
-    for note in plot.film.notes:
+    for place, note in enumerate(plot.film.notes):
+        told = sentence(note.text)
         if note.kind == "summary" and note.end - note.start >= PART * length:
-            yield Draft("summary", "whole", "Summarise this video.", sentence(note.text), 0.0, length, ())
+            yield Draft("summary", "whole", "Summarise this video.", told, 0.0, length, (), notes=(place,))
         elif note.kind == "summary" and note.end > note.start:
             ask = f"Summarise what happens from {span(note.start, note.end)}."
-            yield Draft("summary", "part", ask, sentence(note.text), note.start, note.end, ())
-    marks = [note for note in plot.film.notes if note.kind == "chapter"]
+            yield Draft("summary", "part", ask, told, note.start, note.end, (), notes=(place,))
+    places = tuple(place for place, note in enumerate(plot.film.notes) if note.kind == "chapter")
+    marks = [plot.film.notes[place] for place in places]
     if 2 <= len(marks) <= LISTED:
         ask = plot.rng.choice(("What are the parts of this video?", "Into which parts does this video fall, and when?"))
         told = "\n".join(f"From {span(note.start, note.end)}: {sentence(note.text)}" for note in marks)
-        yield Draft("summary", "chapters", ask, told, 0.0, length, ())
+        yield Draft("summary", "chapters", ask, told, 0.0, length, (), notes=places)
 
 
 # -- events and their times --------------------------------------------------------------------------------------------
@@ -205,21 +227,24 @@ def heard(plot: Plot) -> Iterator[Draft]:
 
 def grounding(plot: Plot) -> Iterator[Draft]:
     """When something happens."""
-    spans = [f"From {span(one.start, one.end)}." for one in (plot.events[i] for i in plot.seen) if not one.open]
-    starts = [f"At {said_time(plot.events[i].start)} seconds." for i in plot.seen]
+    alone: dict[str, list[Draft]] = {"begins": [], "span": []}
     for place in plot.drawn(plot.seen):
         event = plot.events[place]
         if not plot.clear(place):
             continue
         name = bare(event.text)
         if event.open:
-            ask, told, all_of = f'At what time does this begin: "{name}"?', f"{when(event)}.", starts
+            kind, ask = "begins", f'At what time does this begin: "{name}"?'
         else:
             ask = plot.rng.choice(('When does this happen: "{}"?', 'From when to when does this happen: "{}"?'))
-            ask, told, all_of = ask.format(name), f"{when(event)}.", spans
-        others = tuple(one for one in plot.rng.sample(all_of, len(all_of)) if one != told)
-        kind = "begins" if event.open else "span"
-        yield Draft("grounding", kind, ask, told, event.start, event.end, (place,), others)
+            kind, ask = "span", ask.format(name)
+        draft = Draft("grounding", kind, ask, f"{when(event)}.", event.start, event.end, (place,))
+        if plot.alone(place):
+            alone[kind].append(draft)  # as an option it overlaps no other one
+        else:
+            yield draft
+    for some in alone.values():
+        yield from rounds(plot, some)
 
 
 # -- how events stand to each other ------------------------------------------------------------------------------------
@@ -280,39 +305,35 @@ def order(plot: Plot) -> Iterator[Draft]:
 
 
 def count(plot: Plot) -> Iterator[Draft]:
-    """How often something happens; as often once as more than once, where both can be asked."""
+    """How often something happens; what happens once is only asked about beside what happens more often."""
     groups: dict[tuple[str, ...], list[int]] = {}
     for place in plot.seen:
         groups.setdefault(normal(plot.events[place].text), []).append(place)
-    often = [places for places in groups.values() if len(places) > 1]
-    once = [places for places in groups.values() if len(places) == 1]
-    plot.rng.shuffle(often)
-    plot.rng.shuffle(once)
-    for places in [one for pair in zip(often, once, strict=False) for one in pair] + often[len(once) :]:
+    made = []
+    for places in plot.rng.sample(list(groups.values()), len(groups)):
         event = plot.events[places[0]]
         if plot.unlike(places[0], places) and len(event.text.split()) <= QUOTED:
-            number = len(places)
-            others = [str(one) for one in range(max(1, number - 2), number + 4) if one != number]
-            plot.rng.shuffle(others)
             ask = plot.rng.choice(('How many times does this happen: "{}"?', 'How often does this happen: "{}"?'))
             length = plot.film.video.duration
-            ask = ask.format(bare(event.text))
-            yield Draft("count", "times", ask, str(number), 0.0, length, tuple(places), tuple(others))
+            made.append(
+                Draft("count", "times", ask.format(bare(event.text)), str(len(places)), 0.0, length, tuple(places))
+            )
+    yield from (draft for draft in rounds(plot, made) if draft.answer != "1" or draft.others)
 
 
 def scenes(plot: Plot) -> Iterator[Draft]:
     """When one thing gives way to the next."""
     row = plot.row()
-    starts = [f"At {said_time(plot.events[i].start)} seconds." for i in row]
+    made = []
     for number in plot.drawn(range(len(row) - 1)):
         here, there = plot.events[row[number]], plot.events[row[number + 1]]
         close = -TOUCH <= there.start - here.end <= SCENE and not here.open
         if close and plot.clear(row[number]) and plot.clear(row[number + 1]):
             ask = f'At what time does "{bare(here.text)}" give way to "{bare(there.text)}"?'
             told = f"At {said_time(there.start)} seconds."
-            others = tuple(one for one in plot.rng.sample(starts, len(starts)) if one != told)
             places = row[number], row[number + 1]
-            yield Draft("change", "scene", ask, told, here.start, there.end, places, others)
+            made.append(Draft("change", "scene", ask, told, here.start, there.end, places))
+    yield from rounds(plot, made)
 
 
 def things(plot: Plot) -> Iterator[Draft]:
@@ -321,30 +342,28 @@ def things(plot: Plot) -> Iterator[Draft]:
     for place in plot.seen:
         for name in plot.events[place].entities:
             met.setdefault(name, []).append(place)
-    starts = [f"At {said_time(plot.events[i].start)} seconds." for i in plot.seen]
     texts = [f" {' '.join(_words(event.text))} " for event in plot.events]
     names = list(met)
     plot.rng.shuffle(names)
+    appears, last_seen = [], []
     for name in names[: TRIES * plot.each]:
         words = f" {name} "
         where = [i for i, text in enumerate(texts) if words in text]
         if not set(where) <= set(met[name]) or len({plot.events[i].start for i in where}) < len(where):
             continue  # its words are in other names as well, or it is told of twice at once
         first, last = where[0], max(where, key=lambda i: plot.events[i].start)
-        told = f"At {said_time(plot.events[first].start)} seconds."
-        others = tuple(one for one in plot.rng.sample(starts, len(starts)) if one != told)
-        ask = f"At what time does the {name} first come into view?"
-        yield _thing(plot, "appears", ask, told, first, others)
+        appears.append(_thing(plot, "appears", f"At what time does the {name} first come into view?", first))
         if len(where) > 1:
-            told = f"At {said_time(plot.events[last].start)} seconds."
-            others = tuple(one for one in plot.rng.sample(starts, len(starts)) if one != told)
             ask = f"At what time does the {name} come into view for the last time?"
-            yield _thing(plot, "last_seen", ask, told, last, others)
+            last_seen.append(_thing(plot, "last_seen", ask, last))
+    yield from rounds(plot, appears)
+    yield from rounds(plot, last_seen)
 
 
-def _thing(plot: Plot, kind: str, ask: str, told: str, place: int, others: tuple[str, ...]) -> Draft:
+def _thing(plot: Plot, kind: str, ask: str, place: int) -> Draft:
     event = plot.events[place]
-    return Draft("change", kind, ask, told, event.start, event.end, (place,), others)
+    told = f"At {said_time(event.start)} seconds."
+    return Draft("change", kind, ask, told, event.start, event.end, (place,))
 
 
 def _words(text: str) -> list[str]:

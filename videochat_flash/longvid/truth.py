@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from math import ceil
 
 from .records import Film, Question
 from .rendered import Shown
@@ -15,6 +14,11 @@ NUMBER = r"(\d+(?:\.\d+)?)"
 SPAN = re.compile(rf"[Ff]rom {NUMBER} to {NUMBER} seconds")
 MOMENT = re.compile(rf"At {NUMBER} seconds")
 THING = re.compile(r"does the (.+?) (?:first come|come)")
+CARD = re.compile(
+    r"The (?P<thing>(?P<colour>\w+) (?P<shape>\w+)) with the (?:digit|letter) (?P<sign>\w)"
+    r"(?:, pointing at the (?P<points>\w+ \w+))?\."
+)
+SIGN = re.compile(r"\b[A-Z0-9]\b")
 Check = Callable[[Question, Sequence[Shown]], bool]
 
 
@@ -35,10 +39,25 @@ def right(film: Film, question: Question, truth: Sequence[Shown]) -> bool:
 
 
 def _drawn(film: Film, question: Question) -> bool:
-    """What was hidden by ``synth``, by the truth that was written beside the mp4."""
-    path = Path(film.video.path).with_suffix(".json")
-    held = {(one["question"], one["answer"]) for one in json.loads(path.read_text(encoding="utf-8"))}
-    return (question.question, question.answer) in held
+    """What is asked of hidden cards, by what was drawn when: the copy's events."""
+    cards = [(told, event) for event in film.events if (told := CARD.fullmatch(event.text))]
+    named = {told["thing"]: (told, event) for told, event in cards}
+    words = question.question
+    if question.family == "needle" and question.kind in ("colour", "shape"):
+        [sign] = SIGN.findall(words)
+        found = [(told, event) for told, event in cards if told["sign"] == sign]
+    else:
+        found = [one for thing, one in named.items() if f" {thing} " in re.sub(r"\W", " ", words)]
+    if len(found) != 1 or len(named) < len(cards):
+        return False
+    told, event = found[0]
+    if question.kind == "grounding":
+        return question.answer == f"From {ceil(event.start)} to {ceil(event.end)} seconds."
+    if question.family == "hops":
+        for _ in cards:
+            told = named[told["points"]][0] if told["points"] else told
+    wanted = {"character": "sign", "colour": "colour", "shape": "shape"}[question.kind.removeprefix("hop_")]
+    return not (question.family == "hops" and told["points"]) and question.answer == told[wanted]
 
 
 def _seen(truth: Sequence[Shown]) -> list[Shown]:

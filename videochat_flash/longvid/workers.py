@@ -16,7 +16,8 @@ from .steps import Step, Where, Work, finished, worked
 AHEAD = 4  # bunches handed out for each process, beyond which no more are read
 BRIEF = 0.05  # seconds; records are handed out in bunches that take about as long, or one by one
 LARGEST = 256  # records of a bunch
-_held: dict[str, tuple[Step, Work]] = {}  # the step of a worker process, which does nothing else
+_steps: list[Step] = []  # the one of a worker process, which does nothing else
+_works: list[Work] = []  # what does it
 
 
 def local(processes: int) -> Where:
@@ -37,7 +38,7 @@ def cpu() -> float:
 
 def portable(step: Step) -> Step:
     """What of a step is needed to work on single records; it can be sent to other processes."""
-    return replace(step, settle=None, more=tuple)
+    return replace(step, settle=None, more=tuple, lost=None)
 
 
 class Pool:
@@ -69,11 +70,17 @@ class Pool:
 
 def _begin(step: Step) -> None:
     """Makes this process a worker of a step."""
-    _held["step"] = step, step.worker()
+    _steps.append(step)
 
 
 def _some(pairs: Sequence[tuple[str, str]]) -> tuple[float, list[str]]:
-    """Seconds that it took, and journal lines."""
-    (step, work), began = _held["step"], time.perf_counter()
+    """Seconds that it took, and journal lines.
+
+    The step's work is made here and not as the process begins, so that why it cannot be is told as any error is.
+    """
+    [step] = _steps
+    if not _works:
+        _works.append(step.worker())
+    [work], began = _works, time.perf_counter()
     made = [finished(step, work, *pair) for pair in pairs]
     return time.perf_counter() - began, made

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
-from contextlib import ExitStack
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,11 +15,12 @@ from ..journal import digest
 from .hide import COPIES
 from .records import read_films, read_videos
 from .rows import messages, reference, talks
-from .settings import Setting
+from .settings import OutFormat, Setting
 from .shards import Array, Lines, Out, Shards, Tables
 
 FOLDER = "dataset"
 SPLITS = ("train", "validation")
+SHARDS = ("webdataset", "parquet")  # layouts of many files
 SUFFIXES = {"reference": ".jsonl", "reference-json": ".json", "messages": ".messages.jsonl"}
 
 
@@ -33,7 +35,7 @@ class Written:
 
 
 def write(setting: Setting, sieved: Path) -> Written:
-    """Write what the sieve left; whole or not at all.
+    """Write what the sieve left, whole or not at all; what an earlier run wrote goes when all is there.
 
     Args:
         setting: which layouts, and how large the validation part is.
@@ -48,8 +50,11 @@ def write(setting: Setting, sieved: Path) -> Written:
     folder = Path(setting.out) / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     told = Written()
-    with ExitStack() as stack:
-        outs = {split: _outs(setting, folder, split, stack, told.files) for split in SPLITS}
+    with ExitStack() as whole, ExitStack() as stack:
+        shards = {
+            form: whole.enter_context(_replacing(folder / form)) for form in SHARDS if form in setting.write.formats
+        }
+        outs = {split: _outs(setting, folder, shards, split, stack, told.files) for split in SPLITS}
         for film in read_films(sieved):
             split = "validation" if film.video.group in held_out else "train"
             some = talks(film.questions, setting.write.turns if split == "train" else 1)
@@ -60,7 +65,33 @@ def write(setting: Setting, sieved: Path) -> Written:
                 out.film(film, some)
         if not any(told.records.values()):
             raise ValueError("no question is left: see sieve.aside.jsonl for the reasons")
+    parts = {part: folder / form for form, part in shards.items()}
+    told.files = [parts[path.parent] / path.name if path.parent in parts else path for path in told.files]
+    _forget(folder, setting.write.formats)
     return told
+
+
+@contextmanager
+def _replacing(folder: Path) -> Iterator[Path]:
+    """A folder that takes the place of ``folder``, with all that was in it, when all went well."""
+    part = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
+    part.mkdir()
+    try:
+        yield part
+        shutil.rmtree(folder, ignore_errors=True)  # maybe with more shards
+        part.replace(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _forget(folder: Path, formats: Sequence[str]) -> None:
+    """Remove what an earlier run wrote in layouts that are not asked for any more."""
+    for form in OutFormat:
+        if form not in formats and form in SHARDS:
+            shutil.rmtree(folder / form, ignore_errors=True)
+        elif form not in formats:
+            for split in SPLITS:
+                (folder / f"{split}{SUFFIXES[form]}").unlink(missing_ok=True)
 
 
 def deliver(setting: Setting, written: Written, told: Callable[[int, int], None]) -> None:
@@ -97,19 +128,17 @@ def validation(share: float, sieved: Path) -> set[str]:
     return set(groups[: max(0, count)])
 
 
-def _outs(setting: Setting, folder: Path, split: str, stack: ExitStack, files: list[Path]) -> list[Out]:
+def _outs(
+    setting: Setting, folder: Path, shards: Mapping[str, Path], split: str, stack: ExitStack, files: list[Path]
+) -> list[Out]:
     """A writer for each layout."""
     outs: list[Out] = []
     to = goal(setting)
     for form in setting.write.formats:
-        if form in ("webdataset", "parquet"):
-            shards = folder / form
-            if split == SPLITS[0]:
-                shutil.rmtree(shards, ignore_errors=True)  # of an earlier run, maybe with more shards
-            shards.mkdir(exist_ok=True)
-            size = setting.write.shard
+        if form in SHARDS:
+            part, size = shards[form], setting.write.shard
             outs.append(
-                Shards(shards, split, size, files) if form == "webdataset" else Tables(shards, split, size, files, to)
+                Shards(part, split, size, files) if form == "webdataset" else Tables(part, split, size, files, to)
             )
         else:
             path = folder / f"{split}{SUFFIXES[form]}"

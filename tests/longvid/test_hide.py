@@ -1,0 +1,67 @@
+"""Cards in copies of videos: the copies stay as long as something tells of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from longvid_corpus import ACTS, told
+from longvid_corpus import film as filmed
+
+from videochat_flash.longvid import ask, scan, sieve
+from videochat_flash.longvid.pipeline import STEPS, do
+from videochat_flash.longvid.records import read_films
+from videochat_flash.longvid.settings import Ask, Setting, Shots, Sieve, Source, default
+from videochat_flash.longvid.truth import right
+from videochat_flash.synth import ATTRIBUTES, HOPS
+
+SIX = tuple((10.0 * i, 10.0 * i + 10, text) for i, text in enumerate(ACTS))
+
+
+def test_cards_are_hidden_in_a_copy_and_what_has_no_room_keeps_its_other_questions(tmp_path: Path) -> None:
+    path = filmed(tmp_path / "some.mp4", 1, seconds=30)
+    setting = Setting(str(tmp_path / "out"), (Source(str(tmp_path)),), ask=Ask(needles=1))
+    [scanned] = scan.step(setting)(scan.discover(setting))
+    film = replace(told(*SIX[:3], duration=30.0), video=scanned.video)
+    work = ask.worker(setting)
+    first, hidden = work(film).films
+    assert first.questions and {one.family for one in hidden.questions} == {"needle", "hops"}
+    assert (hidden.video.parent, hidden.video.group) == (film.video.key, film.video.group)
+    assert hidden.video.duration == 30.0 and Path(hidden.video.path).parent == tmp_path / "out" / "needles"
+    assert all(sieve.fault(hidden, one, Sieve()) == "" and one.events for one in hidden.questions)
+    path.unlink()
+    made = work(film)
+    assert made.films == (first,)
+    assert [(one.kind, one.reason.split(":")[0]) for one in made.asides] == [("rejected", "no cards are hidden in it")]
+
+
+def test_copies_of_other_seeds_stay_and_a_copy_that_is_gone_is_made_anew(tmp_path: Path) -> None:
+    (tmp_path / "films").mkdir()
+    filmed(tmp_path / "films" / "some.mp4", 1, seconds=30)
+    setting = default(str(tmp_path / "films"), str(tmp_path / "out"))
+    setting = replace(setting, shots=Shots(fps=0), ask=Ask(("needle",), needles=1))
+    for name in STEPS[:4]:
+        do(name, setting)
+    for seed in (0, 1, 0):
+        do("ask", replace(setting, ask=replace(setting.ask, seed=seed)))
+    [_, hidden] = read_films(tmp_path / "out" / "ask.jsonl")
+    assert len(hidden.questions) > 4 and all(right(hidden, one, []) for one in hidden.questions)
+    assert len(list((tmp_path / "out" / "needles").glob("*.mp4"))) == 2
+    told = (tmp_path / "out" / "ask.jsonl").read_bytes()
+    Path(hidden.video.path).unlink()
+    assert do("ask", setting).before == 0 and Path(hidden.video.path).is_file()
+    assert do("ask", setting).before == 1 and (tmp_path / "out" / "ask.jsonl").read_bytes() == told
+
+
+def test_answers_about_cards_follow_from_what_was_drawn(tmp_path: Path) -> None:
+    path = filmed(tmp_path / "some.mp4", 1, seconds=60)
+    setting = Setting(str(tmp_path / "out"), (Source(str(tmp_path)),), ask=Ask(needles=1, each=9))
+    [scanned] = scan.step(setting)(scan.discover(setting))
+    hidden = ask.hidden(replace(scanned, video=replace(scanned.video, path=str(path))), setting.ask, tmp_path / "out")
+    assert {one.kind for one in hidden.questions} == {"grounding", *ATTRIBUTES, *HOPS}
+    for one in hidden.questions:
+        assert right(hidden, one, []), one
+        for other in hidden.questions:
+            if other.answer != one.answer:
+                assert not right(hidden, replace(one, answer=other.answer), []), (one, other)
+    assert not right(replace(hidden, events=()), hidden.questions[0], [])
