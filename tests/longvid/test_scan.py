@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,8 @@ from PIL import Image
 
 from videochat_flash.longvid.pipeline import do
 from videochat_flash.longvid.records import read_asides, read_films
-from videochat_flash.longvid.scan import discover, hashes, leaders
-from videochat_flash.longvid.settings import Setting, Shots, default, load
+from videochat_flash.longvid.scan import discover, hashes, is_frames, leaders
+from videochat_flash.longvid.settings import Scan, Setting, Shots, default, load
 from videochat_flash.longvid.shots import cuts
 from videochat_flash.mp4 import write
 from videochat_flash.video import SamplePlan, decode, probe
@@ -89,6 +90,45 @@ def test_folders_of_frames_are_videos(tmp_path: Path) -> None:
     do("scan", setting)
     [made] = read_films(tmp_path / "out" / "scan.jsonl")
     assert (made.video.kind, made.video.duration, made.video.stem, len(made.video.looks)) == ("folder", 12.0, "walk", 8)
+
+
+def test_a_picture_hides_no_video_and_is_told_of(tmp_path: Path) -> None:
+    folder, frames = tmp_path / "films", tmp_path / "films" / "frames"
+    frames.mkdir(parents=True)
+    film(folder / "a.mp4", 1)
+    film(folder / "b.mp4", 2)
+    for place in (folder / "poster.jpg", folder / "cover1.png", frames / "1.png", frames / "2.png"):
+        Image.fromarray(videos.numbered(3)).save(place)
+    setting = default(str(folder), str(tmp_path / "out"))
+    assert [Path(one.path).name for one in discover(setting)] == ["a.mp4", "b.mp4", "frames"]
+    do("scan", replace(setting, scan=Scan(shortest=1.0)))
+    [aside] = read_asides(tmp_path / "out" / "scan.aside.jsonl")
+    assert (aside.kind, aside.what) == ("rejected", str(folder)) and "its pictures, 2, are no frames" in aside.reason
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (("img_1.jpg", "img_2.jpg", "notes.txt"), True),
+        (("img_1.jpg",), False),
+        (("img_1.jpg", "img_2.jpg", "poster.jpg"), False),
+        (("img_1.jpg", "img_2.jpg", "film.mp4"), False),
+        (("a.mp4",), False),
+    ],
+)
+def test_what_frames_are(names: tuple[str, ...], told: bool) -> None:
+    assert is_frames(names) is told
+
+
+def test_a_link_to_nothing_is_one_video_that_fails(tmp_path: Path) -> None:
+    folder = tmp_path / "films"
+    folder.mkdir()
+    film(folder / "a.mp4", 1)
+    (folder / "b.mp4").symlink_to(tmp_path / "gone.mp4")
+    ran = do("scan", default(str(folder), str(tmp_path / "out")))
+    assert (ran.records, ran.films, ran.failed) == (2, 1, 1)
+    [aside] = read_asides(tmp_path / "out" / "scan.aside.jsonl")
+    assert aside.what == str(folder / "b.mp4") and "is missing" in aside.reason
 
 
 def test_a_source_without_videos_is_an_error(tmp_path: Path) -> None:

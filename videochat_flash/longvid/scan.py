@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial, reduce
 from operator import xor
 from pathlib import Path, PurePosixPath
@@ -20,7 +21,7 @@ from .records import FOUND, Aside, Film, Found, Video
 from .settings import Scan, Setting
 from .steps import Made, Step, Work
 
-VERSION = 1
+VERSION = 2
 SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mpg", ".mpeg", ".gif", ".flv", ".wmv", ".m4v")
 SIDE = 128  # pixels at which frames are hashed
 PLAIN = 6  # bits of a hash that must be set: black frames and title cards look alike everywhere
@@ -31,7 +32,8 @@ CROWD = 64  # hashes in a row that share a band are compared with so many next t
 def step(setting: Setting) -> Step:
     """The step."""
     mark = {"version": VERSION, "looks": setting.scan.looks, "shortest": setting.scan.shortest}
-    return Step("scan", mark, partial(worker, setting.scan), FOUND, partial(settle, setting.scan.alike))
+    together = partial(settle, setting.scan.alike)
+    return Step("scan", mark, partial(worker, setting.scan), FOUND, together, partial(strays, setting))
 
 
 def discover(setting: Setting) -> Iterator[Found]:
@@ -54,49 +56,75 @@ def discover(setting: Setting) -> Iterator[Found]:
         raise ValueError(f"no video in {named}: give folders with {', '.join(SUFFIXES[:5])} ... or folders of frames")
 
 
+def strays(setting: Setting) -> Iterator[Aside]:
+    """Folders that hold pictures which are no frames of a video."""
+    why = "no frames of a video: those are several, with numbers at the end of their names, and no video beside them"
+    for path in (*setting.scan.benchmarks, *(source.videos for source in setting.source)):
+        for folder, files in () if _is_file(path) else _folders(path, path):
+            count = sum(_suffix(one.url) in STILLS for one in files)
+            if count and not is_frames([one.url for one in files]):
+                yield Aside("scan", "rejected", folder, f"its pictures, {count}, are {why}")
+
+
+def _is_file(path: str) -> bool:
+    return not is_url(path) and Path(path).is_file()
+
+
 def _videos(path: str, source: str) -> Iterator[Stored]:
-    """A file, or all videos below a folder or a bucket's URL; a folder whose files are pictures is a video itself."""
-    if is_url(path):
-        yield from _kept(path)
+    """A file, or all videos below a folder or a bucket's URL; a folder of frames is a video itself."""
+    if _is_file(path):
+        yield _stored(Path(path).absolute())
         return
-    for place in _local(Path(path), source):
-        told = place.stat()
-        yield Stored(str(place.absolute()), told.st_size, told.st_mtime_ns)
+    for folder, files in _folders(path, source):
+        if is_frames([one.url for one in files]):
+            stills = [one for one in files if _suffix(one.url) in STILLS]
+            yield Stored(folder, sum(one.size for one in stills), reduce(xor, (one.mark for one in stills)))
+        else:
+            yield from (one for one in files if _suffix(one.url) in SUFFIXES)
 
 
-def _kept(url: str) -> Iterator[Stored]:
-    """The videos of a bucket."""
-    files = [one for one in below(url) if not PurePosixPath(one.url).name.startswith(".")]
-    folders: dict[str, list[Stored]] = {}
-    for one in files:
-        if _suffix(one.url) in STILLS:
-            folders.setdefault(one.url.rpartition("/")[0], []).append(one)
-    for folder, some in folders.items():
-        yield Stored(folder, sum(one.size for one in some), reduce(xor, (one.mark for one in some)))
-    for one in files:
-        if _suffix(one.url) in SUFFIXES and one.url.rpartition("/")[0] not in folders:
-            yield one
+def is_frames(files: Sequence[str]) -> bool:
+    """Whether the files of a folder are the frames of one video: several pictures, whose names all end in a number,
+    with no video beside them."""
+    stills = [name for name in files if _suffix(name) in STILLS]
+    numbered = all(PurePosixPath(name).stem[-1:].isdecimal() for name in stills)
+    return len(stills) > 1 and numbered and not any(_suffix(name) in SUFFIXES for name in files)
+
+
+def _folders(path: str, source: str) -> Iterator[tuple[str, list[Stored]]]:
+    """Each folder below a path or a bucket's URL, with the files in it that are not hidden."""
+    if is_url(path):
+        folders: dict[str, list[Stored]] = {}
+        for one in below(path):
+            if not PurePosixPath(one.url).name.startswith("."):
+                folders.setdefault(one.url.rpartition("/")[0], []).append(one)
+        yield from folders.items()
+    elif Path(path).is_dir():
+        yield from _local(Path(path).absolute())
+    else:
+        raise FileNotFoundError(f"{source}: there is no {path}")
+
+
+def _local(folder: Path) -> Iterator[tuple[str, list[Stored]]]:
+    entries = [one for one in sorted(folder.iterdir()) if not one.name.startswith(".")]
+    yield str(folder), [_stored(one) for one in entries if not one.is_dir()]
+    for one in entries:
+        if one.is_dir():
+            yield from _local(one)
+
+
+def _stored(path: Path) -> Stored:
+    """A file; what cannot be looked at, as a link to nothing, is one of size 0, which then cannot be read either."""
+    try:
+        told = path.stat()
+    except OSError:
+        return Stored(str(path), 0, 0)
+    mark = f"{path.name} {told.st_size} {told.st_mtime_ns}"
+    return Stored(str(path), told.st_size, int(hashlib.sha256(mark.encode()).hexdigest()[:15], 16))
 
 
 def _suffix(url: str) -> str:
     return PurePosixPath(url).suffix.lower()
-
-
-def _local(path: Path, source: str) -> Iterator[Path]:
-    if path.is_file():
-        yield path
-        return
-    if not path.is_dir():
-        raise FileNotFoundError(f"{source}: there is no {path}")
-    entries = sorted(path.iterdir())
-    if any(one.suffix.lower() in STILLS for one in entries):
-        yield path
-        return
-    for one in entries:
-        if one.is_dir() and not one.name.startswith("."):
-            yield from _local(one, source)
-        elif one.suffix.lower() in SUFFIXES and not one.name.startswith("."):
-            yield one
 
 
 def worker(scan: Scan) -> Work:
