@@ -261,7 +261,8 @@ def test_rolling_subtitles_say_everything_once(tmp_path: Path) -> None:
 
 def test_subtitles_that_begin_together_are_one(tmp_path: Path) -> None:
     kept, asides = fitted(Film(video(), (note(0, 4, "One"), note(0, 6, "Two"))))
-    assert brief(tuple(kept)) == [(0, 6, "speech", "One Two")] and kept[0].origin == "made.srt: line 1, made.srt: line 1"
+    assert brief(tuple(kept)) == [(0, 6, "speech", "One Two")]
+    assert kept[0].origin == "made.srt: line 1, made.srt: line 1"
     assert [(one.kind, "begins together" in one.reason) for one in asides] == [("mended", True)]
 
 

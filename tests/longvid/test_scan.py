@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import videos
-from longvid_corpus import film
+from longvid_corpus import film, video
 from PIL import Image
 
 from videochat_flash.longvid.pipeline import do
-from videochat_flash.longvid.records import read_asides, read_films
-from videochat_flash.longvid.scan import discover, hashes, is_frames, leaders
+from videochat_flash.longvid.records import Film, Question, read_asides, read_films
+from videochat_flash.longvid.rows import reference
+from videochat_flash.longvid.scan import discover, hashes, is_frames, leaders, timed
 from videochat_flash.longvid.settings import Scan, Setting, Shots, default, load
+from videochat_flash.longvid.shards import Shards
 from videochat_flash.longvid.shots import cuts
 from videochat_flash.mp4 import write
 from videochat_flash.video import SamplePlan, decode, probe
@@ -90,6 +93,65 @@ def test_folders_of_frames_are_videos(tmp_path: Path) -> None:
     do("scan", setting)
     [made] = read_films(tmp_path / "out" / "scan.jsonl")
     assert (made.video.kind, made.video.duration, made.video.stem, len(made.video.looks)) == ("folder", 12.0, "walk", 8)
+
+
+def frames_of(folder: Path, count: int, colour: int, of: int = 12) -> Path:
+    """Bitmaps of one size, the first ones alike whatever the colour."""
+    folder.mkdir(parents=True)
+    for number in range(of):
+        pixels = np.full((24, 32, 3), 4 * number if number < count else colour + 4 * number, np.uint8)
+        pixels[number : number + 9, ::3] = 255 - pixels[0, 0]
+        Image.fromarray(pixels).save(folder / f"img_{number}.bmp")
+    return folder
+
+
+def test_folders_of_frames_of_one_size_are_not_one_for_it(tmp_path: Path) -> None:
+    one = frames_of(tmp_path / "films" / "a", 4, 0)
+    other = frames_of(tmp_path / "films" / "b", 4, 128)
+    assert probe(one).fingerprint != probe(other).fingerprint
+    assert [Path(file).stem for file in probe(one).files] == [f"img_{number}" for number in range(12)]
+
+
+def test_frames_that_change_in_place_are_noticed(tmp_path: Path) -> None:
+    folder = frames_of(tmp_path / "films" / "a", 12, 0)
+    setting = default(str(tmp_path / "films"), str(tmp_path / "out"))
+    [before] = discover(setting)
+    with (folder / "img_5.bmp").open("r+b") as file:
+        file.seek(-20, 2)
+        file.write(b"\0" * 20)
+    [after] = discover(setting)
+    assert before.modified != after.modified and before.size == after.size == 12 * (folder / "img_5.bmp").stat().st_size
+
+
+def test_folders_of_frames_have_the_rate_of_their_source(tmp_path: Path) -> None:
+    frames_of(tmp_path / "films" / "a", 30, 0, of=30)
+    setting = default(str(tmp_path / "films"), str(tmp_path / "out"))
+    setting = replace(setting, source=(replace(setting.source[0], frame_fps=3.0),), scan=Scan(shortest=9.0))
+    do("scan", setting)
+    do("shots", setting)
+    [made] = read_films(tmp_path / "out" / "shots.jsonl")
+    assert (made.video.duration, made.video.fps, made.video.rate) == (10.0, 3.0, 3.0)
+    assert made.notes[-1].end == 10.0 and timed(probe(made.video.path), 3.0).seconds[-1] == pytest.approx(29 / 3)
+
+
+def test_frames_are_packed_in_their_order_and_nothing_else_is(tmp_path: Path) -> None:
+    folder = tmp_path / "walk"
+    folder.mkdir()
+    for number in (1, 2, 10):
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(folder / f"img_{number}.png")
+    (folder / "readme.txt").write_text("no picture")
+    walk = Film(video(path=str(folder), kind="folder"))
+    question = Question("q", "caption", "whole", "What?", "That.", 0.0, 1.0, "made")
+    assert reference(walk, (question,), "walk")["video_read_type"] == "img"
+    assert "video_read_type" not in reference(Film(video()), (question,), "walk")
+    files: list[Path] = []
+    with Shards(tmp_path, "train", 1, files) as shards:
+        shards.film(walk, [(question,)])
+    with tarfile.open(files[0]) as tar:
+        names = tar.getnames()
+        held = [Image.open(tar.extractfile(name)).getpixel((0, 0)) for name in names[1:]]  # type: ignore[arg-type]
+    assert [name.split(".", 1)[1] for name in names] == ["json", "000000.png", "000001.png", "000002.png"]
+    assert held == [(1, 0, 0), (2, 0, 0), (10, 0, 0)]
 
 
 def test_a_picture_hides_no_video_and_is_told_of(tmp_path: Path) -> None:

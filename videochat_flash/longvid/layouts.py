@@ -21,7 +21,8 @@ from .subtitles import chapters, cues
 TEXTS = {".srt": "subtitles", ".vtt": "subtitles", ".txt": "chapters", ".json": "", ".jsonl": "notes"}
 RAW = 300  # characters of a bad entry that are kept
 FOREIGN = 0.4  # share of a text's letters beyond A to Z, above which it was written in another alphabet
-AMISS = re.compile(r"[a-z][\xa1-\xa9\xac\xae-\xb3\xb6\xb8\xb9\xbc-\xbf\xd7\xf7][a-z]", re.IGNORECASE)  # as in Polish's by\xb3o
+# Signs within a word, as Polish has them when it is read as Windows' Latin: było, by³o.
+AMISS = re.compile(r"[a-z][\xa1-\xa9\xac\xae-\xb3\xb6\xb8\xb9\xbc-\xbf\xd7\xf7][a-z]", re.IGNORECASE)
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,7 @@ class Matches:
                 yield number, (shared, _called(track)[name])
 
     def _one(self, some: Sequence[tuple[Rank, Track]], own: str) -> list[Track]:
-        """Of several files of subtitles, or of chapters, about one video: the nearest, then in the language asked in."""
+        """Of several files of subtitles, or of chapters, of one video: the nearest, then in the language asked in."""
         ranked = sorted(((rank, track) for rank, track in some if track.own == own), key=_preferred)
         folders = {_folder(track) for rank, track in ranked if rank[0] == ranked[0][0][0]}
         chosen = ranked[0][1] if len(folders) == 1 else None

@@ -7,6 +7,7 @@ import warnings
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial, reduce
 from operator import xor
 from pathlib import Path, PurePosixPath
@@ -50,7 +51,7 @@ def discover(setting: Setting) -> Iterator[Found]:
     for source in setting.source:
         for one in _videos(source.videos, source.label):
             none = False
-            yield Found(one.url, source.label, source.license, one.size, one.mark)
+            yield Found(one.url, source.label, source.license, one.size, one.mark, frame_fps=source.frame_fps)
     if none:
         named = ", ".join(source.videos for source in setting.source)
         raise ValueError(f"no video in {named}: give folders with {', '.join(SUFFIXES[:5])} ... or folders of frames")
@@ -133,7 +134,7 @@ def worker(scan: Scan) -> Work:
     def work(found: Found) -> Made:
         with fetched(found.path) as place, warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always", VideoWarning)
-            info = probe(place)
+            info = timed(probe(place), found.frame_fps)
             if info.kind == "image" or info.duration < scan.shortest:
                 reason = f"it lasts {info.duration:.1f} s, less than scan.shortest {scan.shortest:g}"
                 return Made((), (Aside("scan", "rejected", found.path, reason),))
@@ -156,6 +157,13 @@ def worker(scan: Scan) -> Work:
         return Made((Film(video),), mended)
 
     return work
+
+
+def timed(info: VideoInfo, fps: float) -> VideoInfo:
+    """A folder of frames at this many a second; anything else has its own times."""
+    if info.kind != "folder":
+        return info
+    return replace(info, seconds=info.seconds / fps, duration=info.frames / fps, fps=fps)
 
 
 def hashes(info: VideoInfo, count: int) -> list[int]:

@@ -17,7 +17,7 @@ from ..video import SamplePlan, VideoInfo, decode, probe
 from . import layouts
 from .matches import Matches
 from .records import Aside, Film, Note, line_of, read_asides, read_films, read_videos
-from .scan import SUFFIXES
+from .scan import SUFFIXES, timed
 from .settings import Setting, Shots
 from .steps import Made, Step, Work
 
@@ -88,7 +88,7 @@ def worker(shots: Shots) -> Work:
         notes, asides = fitted(film)
         if shots.fps:
             with fetched(film.video.path) as place:
-                found = cuts(probe(place), shots)
+                found = cuts(timed(probe(place), film.video.rate), shots)
             spans = bounded(found, film.video.duration, shots.shortest, shots.longest)
             notes += [Note(start, end, "shot", "", f"scenedetect {shots.detector}") for start, end in spans]
         return Made((replace(film, notes=tuple(notes)),), tuple(asides), entries)
@@ -166,8 +166,10 @@ def _apart(notes: list[Note], aside: Any) -> list[Note]:
 
 
 def rolled(before: Sequence[str], words: Sequence[str]) -> int:
-    """How many words at the beginning are those at the end of the line before, which rolls on. A word or two may be said
-    twice: they count only where all of either line comes back."""
+    """How many words at the beginning are those at the end of the line before, which rolls on.
+
+    A word or two may be said twice: they count only where all of either line comes back.
+    """
     for count in range(min(len(before), len(words)), 0, -1):
         if before[-count:] == words[:count] and (count >= ROLLED or count in (len(before), len(words))):
             return count
