@@ -82,6 +82,20 @@ def test_leaders_are_the_first_of_each_group() -> None:
     assert leaders(keys, owners[:0], looks[:0], 0.5).tolist() == [0, 1, 2, 3, 1]
 
 
+def test_what_is_a_test_sets_is_found_in_a_crowd() -> None:
+    """Many hashes that share a band, and are not alike, lie between a benchmark's and its copy's."""
+    rng = np.random.default_rng(0)
+    low = (1 << 22) - 1
+    crowd = (rng.integers(0, 2**64, 500, np.uint64) & ~np.uint64(low)) | np.uint64(0x15A5A5)
+    exam = np.uint64(crowd[0])
+    copied = exam ^ np.uint64((1 << 30) | (1 << 50))  # one bit in each other band
+    looks = np.array([exam, *crowd[1:], copied], np.uint64)
+    numbers = np.arange(len(looks), dtype=np.int64)
+    plain = leaders(numbers.astype(np.uint64), numbers, looks, 0.5)
+    told = leaders(numbers.astype(np.uint64), numbers, looks, 0.5, np.array([0], np.int64))
+    assert plain[-1] == numbers[-1] and told[-1] == 0 and told[:-1].tolist() == numbers[:-1].tolist()
+
+
 def test_folders_of_frames_are_videos(tmp_path: Path) -> None:
     frames = tmp_path / "films" / "walk"
     frames.mkdir(parents=True)

@@ -13,7 +13,7 @@ from operator import xor
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from jaxtyping import Int64, UInt64
+from jaxtyping import Bool, Int64, UInt64
 
 from ..bucket import Stored, below, fetched, is_url
 from ..looks import NEAR, hash_of
@@ -27,6 +27,7 @@ SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mpg", ".mpeg", ".g
 SIDE = 128  # pixels at which frames are hashed
 PLAIN = 6  # bits of a hash that must be set: black frames and title cards look alike everywhere
 BANDS = 3  # of a hash: two that differ in NEAR bits have one of them in common
+Places = Int64[np.ndarray, " k"]
 CROWD = 64  # hashes in a row that share a band are compared with so many next to them
 
 
@@ -190,7 +191,8 @@ def settle(alike: float, films: Callable[[], Iterator[Film]]) -> Iterator[Film |
         told = [one for one in some if one.bit_count() >= PLAIN]
         looks.extend(told)
         owners.extend([number] * len(told))
-    first = leaders(np.array(keys, np.uint64), np.array(owners, np.int64), np.array(looks, np.uint64), alike)
+    held = np.array(keys, np.uint64), np.array(owners, np.int64), np.array(looks, np.uint64)
+    first = leaders(*held, alike, np.array(sorted(tests), np.int64))
     heads, sizes = np.unique(first, return_counts=True)
     names = dict.fromkeys(heads[sizes > 1].tolist(), "")
     for number, film in enumerate(films()):
@@ -210,7 +212,11 @@ def settle(alike: float, films: Callable[[], Iterator[Film]]) -> Iterator[Film |
 
 
 def leaders(
-    keys: UInt64[np.ndarray, " n"], owners: Int64[np.ndarray, " m"], looks: UInt64[np.ndarray, " m"], alike: float
+    keys: UInt64[np.ndarray, " n"],
+    owners: Int64[np.ndarray, " m"],
+    looks: UInt64[np.ndarray, " m"],
+    alike: float,
+    tests: Int64[np.ndarray, " t"] | None = None,
 ) -> Int64[np.ndarray, " n"]:
     """For each video the first one of those that it is the same as or looks like, which may be itself.
 
@@ -222,10 +228,12 @@ def leaders(
         owners: the video of each hash.
         looks: hashes of frames.
         alike: 0 to 1.
+        tests: the videos of benchmarks, which are compared with all others, however many are a little like them.
     """
     _, index, inverse = np.unique(keys, return_index=True, return_inverse=True)
     group = index[inverse].astype(np.int64)
-    for one, other in _alike(owners, looks, np.bincount(owners, minlength=len(keys)), alike):
+    exams = np.isin(owners, () if tests is None else tests)
+    for one, other in _alike(owners, looks, exams, np.bincount(owners, minlength=len(keys)), alike):
         a, b = _root(group, one), _root(group, other)
         group[max(a, b)] = min(a, b)
     return np.array([_root(group, number) for number in range(len(keys))], np.int64)
@@ -239,11 +247,30 @@ def _root(group: Int64[np.ndarray, " n"], number: int) -> int:
 
 
 def _alike(
-    owners: Int64[np.ndarray, " m"], looks: UInt64[np.ndarray, " m"], counts: Int64[np.ndarray, " n"], alike: float
+    owners: Int64[np.ndarray, " m"],
+    looks: UInt64[np.ndarray, " m"],
+    exams: Bool[np.ndarray, " m"],
+    counts: Int64[np.ndarray, " n"],
+    alike: float,
 ) -> list[tuple[int, int]]:
     """Pairs of videos that have enough frames in common."""
     met: Counter[tuple[int, int]] = Counter()
     seen: set[tuple[int, int]] = set()  # a frame of the one, the other video: counted once
+    for one, other in _near(looks, exams):
+        near = np.bitwise_count(looks[one] ^ looks[other]) <= NEAR
+        for a, b in zip(one[near].tolist(), other[near].tolist(), strict=True):
+            u, v = int(owners[a]), int(owners[b])
+            if u == v:
+                continue
+            for mine, video, theirs in ((a, u, v), (b, v, u)):
+                if (mine, theirs) not in seen:
+                    seen.add((mine, theirs))
+                    met[video, theirs] += 1
+    return [(u, v) for (u, v), count in met.items() if u < v and min(count / counts[u], met[v, u] / counts[v]) >= alike]
+
+
+def _near(looks: UInt64[np.ndarray, " m"], exams: Bool[np.ndarray, " m"]) -> Iterator[tuple[Places, Places]]:
+    """Pairs of hashes that share a band: those of benchmarks with all, the others with CROWD next to them."""
     width = -(-64 // BANDS)
     for band in range(BANDS):
         part = (looks >> np.uint64(band * width) & np.uint64((1 << width) - 1)).astype(np.uint32)
@@ -253,14 +280,9 @@ def _alike(
             close = np.flatnonzero(sorted_part[away:] == sorted_part[:-away])
             if not len(close):
                 break
-            one, other = order[close], order[close + away]
-            near = np.bitwise_count(looks[one] ^ looks[other]) <= NEAR
-            for a, b in zip(one[near].tolist(), other[near].tolist(), strict=True):
-                u, v = int(owners[a]), int(owners[b])
-                if u == v:
-                    continue
-                for mine, video, theirs in ((a, u, v), (b, v, u)):
-                    if (mine, theirs) not in seen:
-                        seen.add((mine, theirs))
-                        met[video, theirs] += 1
-    return [(u, v) for (u, v), count in met.items() if u < v and min(count / counts[u], met[v, u] / counts[v]) >= alike]
+            yield order[close], order[close + away]
+        asked = np.flatnonzero(exams)
+        first, last = (np.searchsorted(sorted_part, part[asked], side) for side in ("left", "right"))
+        for one, start, end in zip(asked.tolist(), first.tolist(), last.tolist(), strict=True):
+            if end - start > CROWD:  # else all of them were compared
+                yield np.full(end - start, one), order[start:end]
