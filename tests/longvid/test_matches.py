@@ -48,6 +48,8 @@ def matched(found: layouts.Annotations, folder: Path, *videos: str, gone: tuple[
         (["talk.ted.srt"], {"talk.mp4": ["talk.ted.srt"]}, []),
         (["film.de.srt", "film.en.srt"], {"film.mp4": ["film.en.srt"]}, ["duplicate"]),
         (["film.de.srt", "film.srt"], {"film.mp4": ["film.srt"]}, ["duplicate"]),
+        (["walk.srt"], {"walk.mp4": ["walk.srt"], "v_walk.mp4": []}, []),
+        (["v_walk.srt"], {"walk.mp4": ["v_walk.srt"]}, []),
         (["a/film.srt", "b/film.srt"], {"c/film.mp4": []}, ["missing", "missing"]),
     ],
 )

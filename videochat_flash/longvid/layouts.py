@@ -79,8 +79,9 @@ def read(paths: Iterable[str], layout: Format, videos: Callable[[PurePath], bool
     """
     found = Annotations()
     for path in paths:
+        root = f"{path if is_url(path) else Path(path)}".rstrip("/") + "/"
         for place, data, alone in _files(path, videos):
-            name = PurePosixPath(place).name if alone else place.removeprefix(path.rstrip("/") + "/")
+            name = PurePosixPath(place).name if alone else place.removeprefix(root)
             _read_file(place, name, data, layout, found, alone)
     return found
 

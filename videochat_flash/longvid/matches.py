@@ -16,7 +16,7 @@ from .scan import SUFFIXES
 
 LANGUAGE = re.compile(r"\.([a-z]{2,3})(-\w+)?$")  # film.en.srt belongs to film, if there is no film.en
 ASKED_IN = "en"  # the language of our questions
-Rank = tuple[int, bool]  # folders in common, from the innermost on; whether the whole name is meant
+Rank = tuple[int, int]  # folders in common, from the innermost on; how much of the name
 
 
 class Matches:
@@ -33,7 +33,7 @@ class Matches:
         for number, track in enumerate(self.tracks):
             for name in _called(track):
                 self.called[name].append(number)
-        self.best: list[tuple[Rank, list[str]]] = [((-1, False), []) for _ in self.tracks]
+        self.best: list[tuple[Rank, list[str]]] = [((-1, 0), []) for _ in self.tracks]
         self.aside: set[int] = set()
 
     def meet(self, path: str, stem: str) -> None:
@@ -85,7 +85,7 @@ class Matches:
                 track = self.tracks[number]
                 pairs = zip(_folder(track)[::-1], folders, strict=False)
                 shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
-                yield number, (shared, _called(track)[name])
+                yield number, (shared, 2 * _called(track)[name] + (name == stem))
 
     def _one(self, some: Sequence[tuple[Rank, Track]], own: str) -> list[Track]:
         """Of several files of subtitles, or of chapters, of one video: the nearest, then in the language asked in."""
@@ -105,10 +105,10 @@ class Matches:
         self.lost += [replace(one, kind="missing") for one in track.asides]
 
 
-def _preferred(one: tuple[Rank, Track]) -> tuple[int, bool, bool, str]:
-    (shared, whole), track = one
+def _preferred(one: tuple[Rank, Track]) -> tuple[int, int, bool, str]:
+    (shared, alike), track = one
     told = LANGUAGE.search(track.name)
-    return -shared, not whole, not told or told.group(1) != ASKED_IN, track.place
+    return -shared, -alike, not told or told.group(1) != ASKED_IN, track.place
 
 
 def _called(track: Track) -> dict[str, bool]:
