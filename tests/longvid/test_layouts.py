@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from longvid_corpus import video
 
 from videochat_flash.longvid import layouts
+from videochat_flash.longvid.matches import Matches
 from videochat_flash.longvid.records import Film, Note
 from videochat_flash.longvid.shots import bounded, fitted
 from videochat_flash.longvid.subtitles import chapters, cues
@@ -23,6 +24,22 @@ def read(folder: Path, name: str, text: str | bytes, layout: Any = "auto") -> la
     path = folder / name
     path.write_bytes(text.encode() if isinstance(text, str) else text)
     return layouts.read([str(path)], layout)
+
+
+def told(found: layouts.Annotations, *paths: str, gone: tuple[str, ...] = ()) -> Matches:
+    """The annotations by these videos."""
+    matches = Matches(found)
+    for path in paths:
+        matches.meet(path, Path(path).stem)
+    for path in gone:
+        matches.miss(path)
+    matches.settle()
+    return matches
+
+
+def of(found: layouts.Annotations, stem: str) -> tuple[Note, ...]:
+    """What is said of the only video."""
+    return told(found, f"/films/{stem}.mp4").of(f"/films/{stem}.mp4")
 
 
 KEYS = (
@@ -87,22 +104,22 @@ LAYOUTS: dict[str, tuple[str, object, list[tuple[float, float, str, str]]]] = {
 def test_a_layout_is_read_named_or_recognised(layout: str, named: bool, tmp_path: Path) -> None:
     name, value, expected = LAYOUTS[layout]
     found = read(tmp_path, name, json.dumps(value), layout if named else "auto")
-    assert brief(found.of("walk")) == expected and found.asides == []
-    assert all(note.origin.startswith(f"{name}: ") for note in found.of("walk"))
-    assert [note.open for note in found.of("walk")] == [note.kind == "narration" for note in found.of("walk")]
+    assert brief(of(found, "walk")) == expected and found.asides == []
+    assert all(note.origin.startswith(f"{name}: ") for note in of(found, "walk"))
+    assert [note.open for note in of(found, "walk")] == [note.kind == "narration" for note in of(found, "walk")]
 
 
 def test_subtitles_and_chapter_lines(tmp_path: Path) -> None:
     srt = "1\r\n00:00:01,500 --> 00:00:03,000\r\n<i>Hello</i>\r\nthere.\r\n\r\n"
     srt += "2\r\n0:00:03.5 --> 0:00:04.0\r\nFish &amp; chips\r\n"
-    assert brief(read(tmp_path, "walk.en.srt", srt).of("walk")) == [
+    assert brief(of(read(tmp_path, "walk.en.srt", srt), "walk")) == [
         (1.5, 3.0, "speech", "Hello there."),
         (3.5, 4.0, "speech", "Fish & chips"),
     ]
     vtt = "WEBVTT\n\nNOTE made up\n\nintro\n01:02.000 --> 01:03.500 align:start\n<v Ann>Hi<00:01:03> you\n"
-    assert brief(read(tmp_path, "talk.vtt", vtt).of("talk")) == [(62.0, 63.5, "speech", "Hi you")]
+    assert brief(of(read(tmp_path, "talk.vtt", vtt), "talk")) == [(62.0, 63.5, "speech", "Hi you")]
     marks = "My film\n0:00 Intro\n[1:05] - The bridge\n1:02:03 The end\n"
-    assert brief(read(tmp_path, "walk.txt", marks).of("walk")) == [
+    assert brief(of(read(tmp_path, "walk.txt", marks), "walk")) == [
         (0.0, 0.0, "chapter", "Intro"),
         (65.0, 65.0, "chapter", "The bridge"),
         (3723.0, 3723.0, "chapter", "The end"),
@@ -118,16 +135,55 @@ def test_cues_without_an_empty_line_between() -> None:
 def test_our_own_lines(tmp_path: Path) -> None:
     lines = [{"video": "walk", "start": 1, "end": 2, "kind": "step", "text": "Go"}, {"video": "walk"}, "prose"]
     found = read(tmp_path, "notes.jsonl", "\n".join(map(json.dumps, lines)) + "\n{half")
-    assert brief(found.of("walk")) == [(1.0, 2.0, "step", "Go")]
-    assert [(one.kind, one.what[-6:]) for one in found.asides] == [("entry", f"line {n}") for n in (2, 3, 4)]
+    assert brief(of(found, "walk")) == [(1.0, 2.0, "step", "Go")]
+    asides = {one.what[-6:]: one.kind for one in told(found, "/walk.mp4").asides()}
+    assert asides == {"line 2": "entry", "line 3": "missing", "line 4": "missing"}  # the last two name no video
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
 def test_encodings(encoding: str, tmp_path: Path) -> None:
     text = "1\n00:00:01,000 --> 00:00:02,000\nUn café à Zürich\n"
     found = read(tmp_path, "walk.srt", text.encode(encoding))
-    assert [note.text for note in found.of("walk")] == ["Un café à Zürich"]
+    assert [note.text for note in of(found, "walk")] == ["Un café à Zürich"]
     assert [one.kind for one in found.asides] == (["mended"] if encoding == "cp1252" else [])
+
+
+@pytest.mark.parametrize(
+    ("encoding", "words"),
+    [
+        ("cp1251", "Привет, мир. Как дела?"),
+        ("cp1250", "Gdzie ona była wczoraj?"),
+        ("iso8859-7", "Καλημέρα κόσμε"),
+        ("gbk", "你好，世界"),
+        ("shift_jis", "こんにちは世界"),
+    ],
+)
+def test_what_is_in_another_encoding_is_kept_aside(encoding: str, words: str, tmp_path: Path) -> None:
+    text = f"1\n00:00:01,000 --> 00:00:02,000\n{words}\n"
+    found = read(tmp_path, "walk.srt", text.encode(encoding))
+    assert of(found, "walk") == () and [one.kind for one in found.asides] == ["entry"]
+    assert "save it as UTF-8" in found.asides[0].reason
+
+
+def test_one_pass_of_narrations_is_read_and_nothing_is_dropped_without_a_word(tmp_path: Path) -> None:
+    says = ("#C C opens a drawer", None, "#C C takes #unsure", "#C C closes a drawer")
+    passes = {
+        "narration_pass_1": {"narrations": [{"timestamp_sec": 2, "narration_text": "#C C pulls a drawer"}]},
+        "narration_pass_2": {
+            "narrations": [{"timestamp_sec": 2 * i, "narration_text": one} for i, one in enumerate(says)],
+            "summaries": [{"start_sec": 0, "end_sec": 60, "summary_text": "#unsure"}],
+        },
+    }
+    found = read(tmp_path, "ego.json", json.dumps({"videos": {"walk": passes}}))
+    assert [note.text for note in of(found, "walk")] == [
+        "The camera wearer opens a drawer",
+        "The camera wearer closes a drawer",
+    ]
+    asides = [(one.kind, one.reason) for one in told(found, "/walk.mp4").asides()]
+    assert asides == [
+        ("duplicate", "narration_pass_2 is read: it tells the same in other words"),
+        ("entry", "it has no text"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -142,7 +198,8 @@ def test_encodings(encoding: str, tmp_path: Path) -> None:
 )
 def test_an_entry_that_is_none_is_kept_aside(value: object, reason: str, tmp_path: Path) -> None:
     found = read(tmp_path, "dense.json", json.dumps(value), "captions")
-    assert [one.reason for one in found.asides] == [reason] and found.asides[0].kind == "entry"
+    assert [(one.kind, one.reason) for one in told(found, "/walk.mp4").asides()] == [("entry", reason)]
+    assert [one.kind for one in told(found).asides() if one.reason == reason] == ["missing"]  # it is nobody's here
 
 
 JSON = st.recursive(
@@ -156,9 +213,9 @@ JSON = st.recursive(
 def test_whatever_stands_in_a_file_it_is_read_or_kept_aside(value: object, layout: Any) -> None:
     with tempfile.TemporaryDirectory() as folder:
         found = read(Path(folder), "some.json", json.dumps(value), layout)
-    for some in found.notes.values():
-        assert all(note.text.strip() and math.isfinite(note.start + note.end) for note in some)
-        fitted(Film(video(), tuple(some)))
+    for track in found.tracks.values():
+        assert all(note.text.strip() and math.isfinite(note.start + note.end) for note in track.notes)
+        fitted(Film(video(), tuple(track.notes)))
 
 
 def test_a_file_that_was_named_must_be_one_and_others_may_not(tmp_path: Path) -> None:
@@ -179,6 +236,34 @@ def test_overlapping_subtitles_end_where_the_next_begins_and_rolling_ones_are_on
     kept, asides = fitted(Film(video(), some))
     assert brief(tuple(kept)) == [(0, 3, "speech", "One"), (3, 8, "speech", "Two"), (20, 22, "speech", "Three")]
     assert [(one.kind, "overlaps" in one.reason) for one in asides] == [("mended", True)]
+
+
+def test_rolling_subtitles_say_everything_once(tmp_path: Path) -> None:
+    rows = [
+        ("00:00.000", "00:02.000", " \nhello<00:00:00.500><c> everyone</c>"),
+        ("00:02.000", "00:02.010", "hello everyone\n "),
+        ("00:02.010", "00:04.000", "hello everyone\nand<00:00:02.500><c> welcome</c><00:00:03.000><c> to my</c>"),
+        ("00:04.000", "00:04.010", "and welcome to my\n "),
+        ("00:04.010", "00:06.000", "and welcome to my\nchannel"),
+        ("00:06.000", "00:08.000", "my channel is new"),  # two words only may be said twice
+    ]
+    vtt = "WEBVTT\nKind: captions\n\n" + "\n\n".join(f"{a} --> {b} align:start\n{text}" for a, b, text in rows)
+    found = read(tmp_path, "walk.vtt", vtt)
+    kept, asides = fitted(Film(video(), of(found, "walk")))
+    assert asides == [] and list(told(found, "/walk.mp4").asides()) == []
+    assert brief(tuple(kept)) == [
+        (0, 2.01, "speech", "hello everyone"),
+        (2.01, 4.01, "speech", "and welcome to my"),
+        (4.01, 6, "speech", "channel"),
+        (6, 8, "speech", "my channel is new"),
+    ]
+
+
+def test_subtitles_that_begin_together_are_one(tmp_path: Path) -> None:
+    kept, asides = fitted(Film(video(), (note(0, 4, "One"), note(0, 6, "Two"))))
+    assert brief(tuple(kept)) == [(0, 6, "speech", "One Two")]
+    assert kept[0].origin == "made.srt: line 1, made.srt: line 1"
+    assert [(one.kind, "begins together" in one.reason) for one in asides] == [("mended", True)]
 
 
 def test_marks_last_until_the_next_one() -> None:
@@ -202,7 +287,8 @@ def test_whatever_stands_there_the_notes_lie_within_the_video(rows: list[tuple[f
     some = tuple(note(start, end, f"N{i}", kind) for i, (start, end, kind) in enumerate(rows))
     kept, asides = fitted(Film(video(), some))
     assert all(0 <= one.start < one.end <= 60 for one in kept)
-    assert len(kept) + sum(one.kind == "entry" for one in asides) == len(some)
+    joined = sum("begins together" in one.reason for one in asides)
+    assert len(kept) + sum(one.kind == "entry" for one in asides) + joined == len(some)
 
 
 @given(st.lists(st.floats(0.1, 599), max_size=30), st.floats(0, 20), st.floats(20, 100))

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import videos
-from longvid_corpus import film
+from longvid_corpus import film, video
 from PIL import Image
 
 from videochat_flash.longvid.pipeline import do
-from videochat_flash.longvid.records import read_asides, read_films
-from videochat_flash.longvid.scan import discover, hashes, leaders
-from videochat_flash.longvid.settings import Setting, Shots, default, load
+from videochat_flash.longvid.records import Film, Question, read_asides, read_films
+from videochat_flash.longvid.rows import reference
+from videochat_flash.longvid.scan import discover, hashes, is_frames, leaders, timed
+from videochat_flash.longvid.settings import Scan, Setting, Shots, default, load
+from videochat_flash.longvid.shards import Shards
 from videochat_flash.longvid.shots import cuts
 from videochat_flash.mp4 import write
 from videochat_flash.video import SamplePlan, decode, probe
@@ -78,6 +82,20 @@ def test_leaders_are_the_first_of_each_group() -> None:
     assert leaders(keys, owners[:0], looks[:0], 0.5).tolist() == [0, 1, 2, 3, 1]
 
 
+def test_what_is_a_test_sets_is_found_in_a_crowd() -> None:
+    """Many hashes that share a band, and are not alike, lie between a benchmark's and its copy's."""
+    rng = np.random.default_rng(0)
+    low = (1 << 22) - 1
+    crowd = (rng.integers(0, 2**64, 500, np.uint64) & ~np.uint64(low)) | np.uint64(0x15A5A5)
+    exam = np.uint64(crowd[0])
+    copied = exam ^ np.uint64((1 << 30) | (1 << 50))  # one bit in each other band
+    looks = np.array([exam, *crowd[1:], copied], np.uint64)
+    numbers = np.arange(len(looks), dtype=np.int64)
+    plain = leaders(numbers.astype(np.uint64), numbers, looks, 0.5)
+    told = leaders(numbers.astype(np.uint64), numbers, looks, 0.5, np.array([0], np.int64))
+    assert plain[-1] == numbers[-1] and told[-1] == 0 and told[:-1].tolist() == numbers[:-1].tolist()
+
+
 def test_folders_of_frames_are_videos(tmp_path: Path) -> None:
     frames = tmp_path / "films" / "walk"
     frames.mkdir(parents=True)
@@ -89,6 +107,104 @@ def test_folders_of_frames_are_videos(tmp_path: Path) -> None:
     do("scan", setting)
     [made] = read_films(tmp_path / "out" / "scan.jsonl")
     assert (made.video.kind, made.video.duration, made.video.stem, len(made.video.looks)) == ("folder", 12.0, "walk", 8)
+
+
+def frames_of(folder: Path, count: int, colour: int, of: int = 12) -> Path:
+    """Bitmaps of one size, the first ones alike whatever the colour."""
+    folder.mkdir(parents=True)
+    for number in range(of):
+        pixels = np.full((24, 32, 3), 4 * number if number < count else colour + 4 * number, np.uint8)
+        pixels[number : number + 9, ::3] = 255 - pixels[0, 0]
+        Image.fromarray(pixels).save(folder / f"img_{number}.bmp")
+    return folder
+
+
+def test_folders_of_frames_of_one_size_are_not_one_for_it(tmp_path: Path) -> None:
+    one = frames_of(tmp_path / "films" / "a", 4, 0)
+    other = frames_of(tmp_path / "films" / "b", 4, 128)
+    assert probe(one).fingerprint != probe(other).fingerprint
+    assert [Path(file).stem for file in probe(one).files] == [f"img_{number}" for number in range(12)]
+
+
+def test_frames_that_change_in_place_are_noticed(tmp_path: Path) -> None:
+    folder = frames_of(tmp_path / "films" / "a", 12, 0)
+    setting = default(str(tmp_path / "films"), str(tmp_path / "out"))
+    [before] = discover(setting)
+    with (folder / "img_5.bmp").open("r+b") as file:
+        file.seek(-20, 2)
+        file.write(b"\0" * 20)
+    [after] = discover(setting)
+    assert before.modified != after.modified and before.size == after.size == 12 * (folder / "img_5.bmp").stat().st_size
+
+
+def test_folders_of_frames_have_the_rate_of_their_source(tmp_path: Path) -> None:
+    frames_of(tmp_path / "films" / "a", 30, 0, of=30)
+    setting = default(str(tmp_path / "films"), str(tmp_path / "out"))
+    setting = replace(setting, source=(replace(setting.source[0], frame_fps=3.0),), scan=Scan(shortest=9.0))
+    do("scan", setting)
+    do("shots", setting)
+    [made] = read_films(tmp_path / "out" / "shots.jsonl")
+    assert (made.video.duration, made.video.fps, made.video.rate) == (10.0, 3.0, 3.0)
+    assert made.notes[-1].end == 10.0 and timed(probe(made.video.path), 3.0).seconds[-1] == pytest.approx(29 / 3)
+
+
+def test_frames_are_packed_in_their_order_and_nothing_else_is(tmp_path: Path) -> None:
+    folder = tmp_path / "walk"
+    folder.mkdir()
+    for number in (1, 2, 10):
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(folder / f"img_{number}.png")
+    (folder / "readme.txt").write_text("no picture")
+    walk = Film(video(path=str(folder), kind="folder"))
+    question = Question("q", "caption", "whole", "What?", "That.", 0.0, 1.0, "made")
+    assert reference(walk, (question,), "walk")["video_read_type"] == "img"
+    assert "video_read_type" not in reference(Film(video()), (question,), "walk")
+    files: list[Path] = []
+    with Shards(tmp_path, "train", 1, files) as shards:
+        shards.film(walk, [(question,)])
+    with tarfile.open(files[0]) as tar:
+        names = tar.getnames()
+        held = [Image.open(tar.extractfile(name)).getpixel((0, 0)) for name in names[1:]]  # type: ignore[arg-type]
+    assert [name.split(".", 1)[1] for name in names] == ["json", "000000.png", "000001.png", "000002.png"]
+    assert held == [(1, 0, 0), (2, 0, 0), (10, 0, 0)]
+
+
+def test_a_picture_hides_no_video_and_is_told_of(tmp_path: Path) -> None:
+    folder, frames = tmp_path / "films", tmp_path / "films" / "frames"
+    frames.mkdir(parents=True)
+    film(folder / "a.mp4", 1)
+    film(folder / "b.mp4", 2)
+    for place in (folder / "poster.jpg", folder / "cover1.png", frames / "1.png", frames / "2.png"):
+        Image.fromarray(videos.numbered(3)).save(place)
+    setting = default(str(folder), str(tmp_path / "out"))
+    assert [Path(one.path).name for one in discover(setting)] == ["a.mp4", "b.mp4", "frames"]
+    do("scan", replace(setting, scan=Scan(shortest=1.0)))
+    [aside] = read_asides(tmp_path / "out" / "scan.aside.jsonl")
+    assert (aside.kind, aside.what) == ("rejected", str(folder)) and "its pictures, 2, are no frames" in aside.reason
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (("img_1.jpg", "img_2.jpg", "notes.txt"), True),
+        (("img_1.jpg",), False),
+        (("img_1.jpg", "img_2.jpg", "poster.jpg"), False),
+        (("img_1.jpg", "img_2.jpg", "film.mp4"), False),
+        (("a.mp4",), False),
+    ],
+)
+def test_what_frames_are(names: tuple[str, ...], told: bool) -> None:
+    assert is_frames(names) is told
+
+
+def test_a_link_to_nothing_is_one_video_that_fails(tmp_path: Path) -> None:
+    folder = tmp_path / "films"
+    folder.mkdir()
+    film(folder / "a.mp4", 1)
+    (folder / "b.mp4").symlink_to(tmp_path / "gone.mp4")
+    ran = do("scan", default(str(folder), str(tmp_path / "out")))
+    assert (ran.records, ran.films, ran.failed) == (2, 1, 1)
+    [aside] = read_asides(tmp_path / "out" / "scan.aside.jsonl")
+    assert aside.what == str(folder / "b.mp4") and "is missing" in aside.reason
 
 
 def test_a_source_without_videos_is_an_error(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from ..remote import Refused, Reply, film, picture
 from ..video import SamplePlan, VideoInfo, decode, probe
 from .answers import Answers, prompt, prompt_mark
 from .records import Aside, Film, Note
+from .scan import timed
 from .settings import Describe, Setting
 from .steps import Made, Step, Work
 
@@ -50,7 +51,8 @@ def worker(setting: Setting) -> Work:
         if not spans:
             return Made((replace(made, notes=told),))
         with fetched(made.video.path) as place:
-            notes, asides = _captions(made, probe(place), spans, answers, setting)
+            info = timed(probe(place), made.video.rate)
+            notes, asides = _captions(made, info, spans, answers, setting)
         return Made((replace(made, notes=tuple(sorted((*told, *notes), key=_order))),), tuple(asides), len(spans))
 
     return work

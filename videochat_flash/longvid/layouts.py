@@ -1,7 +1,6 @@
-"""Annotations that exist already, one adapter for each layout -> notes by video (docs/longvid.md shows the layouts).
+"""Annotations that exist already, one adapter for each layout -> tracks of notes (docs/longvid.md shows the layouts).
 
-A video is called by its file's name without the ending. Entries that cannot be read are kept aside; whether times lie
-within the video is seen later, when the video is known.
+Entries that cannot be read are kept aside; which videos there are, and whether times lie within them, is seen later.
 """
 
 from __future__ import annotations
@@ -12,21 +11,23 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath, PurePosixPath
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from ..bucket import below, fetched, is_url
-from .records import Aside, Note, NoteKind
+from .records import Aside, AsideKind, Note, NoteKind
 from .settings import Format
 from .subtitles import chapters, cues
 
 TEXTS = {".srt": "subtitles", ".vtt": "subtitles", ".txt": "chapters", ".json": "", ".jsonl": "notes"}
-LANGUAGE = re.compile(r"\.[a-z]{2,3}(-\w+)?$")  # film.en.srt belongs to film
 RAW = 300  # characters of a bad entry that are kept
+FOREIGN = 0.4  # share of a text's letters beyond A to Z, above which it was written in another alphabet
+# Signs within a word, as Polish has them when it is read as Windows' Latin: było, by³o.
+AMISS = re.compile(r"[a-z][\xa1-\xa9\xac\xae-\xb3\xb6\xb8\xb9\xbc-\xbf\xd7\xf7][a-z]", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Raw:
-    """An entry as it stands in a file, unchecked. No ``end`` means: until the next one."""
+    """An entry as it stands in a file, unchecked. No ``end`` means: until the next one; ``why`` that it is left out."""
 
     video: Any
     place: str
@@ -34,24 +35,35 @@ class Raw:
     start: Any
     end: Any
     text: Any
+    why: str = ""
+    own: bool = False  # the file is about this video alone
+
+
+@dataclass
+class Track:
+    """What one file says of one video.
+
+    Attributes:
+        place: of the file.
+        name: what the file calls the video; of a file that is about one video alone, the file's own name.
+        own: what notes such a file has; empty for one that names its videos.
+        notes: as they could be read.
+        asides: what could not, or was left out.
+    """
+
+    place: str
+    name: str
+    own: Literal["", "speech", "chapter"] = ""
+    notes: list[Note] = field(default_factory=list)
+    asides: list[Aside] = field(default_factory=list)
 
 
 @dataclass
 class Annotations:
-    """Notes by the name of their video, and what could not be read."""
+    """The tracks by place and name, and what belongs to none."""
 
-    notes: dict[str, list[Note]] = field(default_factory=dict)
+    tracks: dict[tuple[str, str], Track] = field(default_factory=dict)
     asides: list[Aside] = field(default_factory=list)
-
-    def of(self, stem: str) -> tuple[Note, ...]:
-        """The notes of a video."""
-        found = [note for name in names(stem) for note in self.notes.get(name, ())]
-        return tuple(sorted(found, key=lambda note: (note.start, note.end, note.text)))
-
-
-def names(stem: str) -> tuple[str, ...]:
-    """What annotations may call a video: ActivityNet puts ``v_`` before its names."""
-    return tuple(dict.fromkeys((stem, stem.removeprefix("v_"), f"v_{stem}")))
 
 
 def read(paths: Iterable[str], layout: Format, videos: Callable[[PurePath], bool] = lambda _: False) -> Annotations:
@@ -67,8 +79,10 @@ def read(paths: Iterable[str], layout: Format, videos: Callable[[PurePath], bool
     """
     found = Annotations()
     for path in paths:
+        root = f"{path if is_url(path) else Path(path)}".rstrip("/") + "/"
         for place, data, alone in _files(path, videos):
-            _read_file(place, data, layout, found, alone)
+            name = PurePosixPath(place).name if alone else place.removeprefix(root)
+            _read_file(place, name, data, layout, found, alone)
     return found
 
 
@@ -89,7 +103,7 @@ def _local(path: Path) -> list[str]:
     return [str(one) for one in sorted(path.rglob("*")) if one.is_file()] if path.is_dir() else [str(path)]
 
 
-def _read_file(place: str, data: bytes, layout: Format, found: Annotations, alone: bool) -> None:
+def _read_file(place: str, origin: str, data: bytes, layout: Format, found: Annotations, alone: bool) -> None:
     file = PurePosixPath(place)
     try:
         text = _decoded(place, data, found)
@@ -99,25 +113,41 @@ def _read_file(place: str, data: bytes, layout: Format, found: Annotations, alon
         found.asides.append(Aside("shots", "entry" if alone else "missing", place, str(error), ""))
         return
     for raw in entries:
+        if not isinstance(raw.video, str) or not raw.video:
+            found.asides.append(_aside(place, raw, "missing", "it names no video"))
+            continue
+        track = found.tracks.setdefault((place, raw.video), Track(place, raw.video))
+        if raw.own:
+            track.own = "speech" if raw.kind == "speech" else "chapter"
         try:
-            note = _note(file, raw)
+            track.notes.append(_note(origin, raw))
         except ValueError as error:
-            kept = json.dumps([raw.video, raw.start, raw.end, raw.text], default=str, ensure_ascii=False)[:RAW]
-            found.asides.append(Aside("shots", "entry", f"{place} {raw.place}", str(error), kept))
-        else:
-            found.notes.setdefault(str(raw.video), []).append(note)
+            track.asides.append(_aside(place, raw, "duplicate" if raw.why else "entry", str(error)))
+
+
+def _aside(place: str, raw: Raw, kind: AsideKind, why: str) -> Aside:
+    kept = json.dumps([raw.video, raw.start, raw.end, raw.text], default=str, ensure_ascii=False)[:RAW]
+    return Aside("shots", kind, f"{place} {raw.place}", why, kept)
 
 
 def _decoded(place: str, data: bytes, found: Annotations) -> str:
-    """The text of a file in UTF-8 or UTF-16, else in Windows' Latin, which is then told of."""
+    """The text of a file in UTF-8 or UTF-16, else in Windows' Latin, which is then told of.
+
+    Raises:
+        ValueError: it is in none of them, as far as one can see.
+    """
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return data.decode("utf-16")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
         text = data.decode("cp1252", errors="replace")
-        found.asides.append(Aside("shots", "mended", place, "it is no UTF-8: read as cp1252"))
-        return text
+    letters = [one for one in text if one.isalpha()]
+    foreign = sum(not one.isascii() for one in letters)
+    if "\ufffd" in text or AMISS.search(text) or foreign > FOREIGN * len(letters):
+        raise ValueError("it is neither UTF-8 nor Windows' Latin: save it as UTF-8")
+    found.asides.append(Aside("shots", "mended", place, "it is no UTF-8: read as cp1252"))
+    return text
 
 
 def _entries(file: PurePath, text: str, layout: Format) -> Iterator[Raw]:
@@ -132,10 +162,11 @@ def _entries(file: PurePath, text: str, layout: Format) -> Iterator[Raw]:
     else:
         yield from _json(text, named)
         return
-    stem, count = LANGUAGE.sub("", file.stem), 0
-    for cue, kind in some:
+    count = 0
+    for cue, said in some:
         count += 1
-        yield Raw(stem, f"line {cue.line}", "speech" if kind == "speech" else "chapter", cue.start, cue.end, cue.text)
+        kind: NoteKind = "speech" if said == "speech" else "chapter"
+        yield Raw(file.stem, f"line {cue.line}", kind, cue.start, cue.end, cue.text, own=True)
     if not count:
         raise ValueError(f"it holds no {named}")
 
@@ -200,20 +231,26 @@ def _looks_like(value: Mapping[str, Any], layout: str) -> bool:
 
 
 def _narrations(video: str, entry: Any) -> Iterator[Raw]:
-    """Ego4D: passes of sentences, each at one time, and summaries of stretches."""
+    """Ego4D: passes of sentences, each at one time, and summaries of stretches. Passes tell the same in other words, so
+    that one of them is read: the one with the most to tell."""
     passes = {"": entry}
     if isinstance(entry, dict) and "narrations" not in entry:
         passes = {name: one for name, one in entry.items() if name.startswith("narration_pass")}
+    best = max(passes, key=lambda name: len(_list(passes[name], "narrations")), default="")
     for name, one in passes.items():
-        for number, told in enumerate(_list(one, "narrations")):
-            said = _get(told, "narration_text", "text")
-            place = f"{video} {name} narration {number}".replace("  ", " ")
-            if _spoken(said) is not None:
-                yield Raw(video, place, "narration", _get(told, "timestamp_sec", "start"), None, _spoken(said))
-        for number, told in enumerate(_list(one, "summaries")):
-            start, end = _get(told, "start_sec", "start"), _get(told, "end_sec", "end")
-            said = _spoken(_get(told, "summary_text", "text"))
-            yield Raw(video, f"{video} {name} summary {number}".replace("  ", " "), "summary", start, end, said)
+        place, told = f"{video} {name}".strip(), _list(one, "narrations")
+        if name != best:
+            yield Raw(video, place, "narration", None, None, None, f"{best} is read: it tells the same in other words")
+            continue
+        for number, one_told in enumerate(told):
+            start, said = _get(one_told, "timestamp_sec", "start"), _get(one_told, "narration_text", "text")
+            if not _unsure(said):
+                yield Raw(video, f"{place} narration {number}", "narration", start, None, _spoken(said))
+        for number, one_told in enumerate(_list(one, "summaries")):
+            start, end = _get(one_told, "start_sec", "start"), _get(one_told, "end_sec", "end")
+            said = _get(one_told, "summary_text", "text")
+            if not _unsure(said):
+                yield Raw(video, f"{place} summary {number}", "summary", start, end, _spoken(said))
 
 
 def _speech(video: str, entry: Any) -> Iterator[Raw]:
@@ -271,22 +308,25 @@ def _list(value: Any, name: str) -> list[Any]:
     return found if isinstance(found, list) else []
 
 
+def _unsure(text: Any) -> bool:
+    """Whether Ego4D's narrator was not sure of it."""
+    return isinstance(text, str) and bool(re.search(r"#unsure\b", text, re.IGNORECASE))
+
+
 def _spoken(text: Any) -> Any:
-    """Ego4D's marks as words: #C is who wears the camera, #O somebody else; None where the narrator was #unsure."""
+    """Ego4D's marks as words: #C is who wears the camera, #O somebody else."""
     if not isinstance(text, str):
         return text
-    if re.search(r"#unsure\b", text, re.IGNORECASE):
-        return None
     text = re.sub(r"#\w+\s+C\b", "the camera wearer", text)
     text = re.sub(r"#O\s+(?:(?:a|the)\s+)?(man|woman|person|boy|girl|lady)\s+[A-Z]\b", r"a \1", text)
     text = re.sub(r"#\w+\s*", "", text).strip()
     return text[:1].upper() + text[1:]
 
 
-def _note(file: PurePath, raw: Raw) -> Note:
-    """Raises ValueError where an entry is none."""
-    if not isinstance(raw.video, str) or not raw.video:
-        raise ValueError("it names no video")
+def _note(origin: str, raw: Raw) -> Note:
+    """Raises ValueError where an entry is none, or is left out."""
+    if raw.why:
+        raise ValueError(raw.why)
     if not isinstance(raw.text, str) or not raw.text.strip():
         raise ValueError("it has no text")
     end = raw.start if raw.end is None else raw.end
@@ -295,4 +335,4 @@ def _note(file: PurePath, raw: Raw) -> Note:
             raise ValueError("its times are no numbers of seconds")
     text = " ".join(raw.text.split())
     start, end = round(float(raw.start), 3), round(float(end), 3)
-    return Note(start, end, raw.kind, text, f"{file.name}: {raw.place}", open=raw.end is None)
+    return Note(start, end, raw.kind, text, f"{origin}: {raw.place}", open=raw.end is None)

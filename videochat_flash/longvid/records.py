@@ -38,6 +38,7 @@ class Found:
     size: int
     modified: int  # ns; of what lies in a bucket, a number that changes when it does
     benchmark: bool = False  # of a test set: nothing that looks like it may be trained on
+    frame_fps: float = 1.0  # of a folder of frames
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,11 @@ class Video:
     def stem(self) -> str:
         """What annotations call it."""
         return Path(self.path).name if self.kind == "folder" else Path(self.path).stem
+
+    @property
+    def rate(self) -> float:
+        """Frames a second, not rounded."""
+        return self.frames / self.duration
 
     @property
     def group(self) -> str:

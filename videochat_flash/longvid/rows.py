@@ -37,6 +37,7 @@ def reference(film: Film, talk: Talk, place: str) -> dict[str, Any]:
         "video": place,
         "duration": film.video.duration,
         "conversations": turns,
+        **({"video_read_type": "img"} if film.video.kind == "folder" else {}),
         **meta(film, talk),
     }
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial, reduce
 from operator import xor
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from jaxtyping import Int64, UInt64
+from jaxtyping import Bool, Int64, UInt64
 
 from ..bucket import Stored, below, fetched, is_url
 from ..looks import NEAR, hash_of
@@ -20,18 +22,20 @@ from .records import FOUND, Aside, Film, Found, Video
 from .settings import Scan, Setting
 from .steps import Made, Step, Work
 
-VERSION = 1
+VERSION = 2
 SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mpg", ".mpeg", ".gif", ".flv", ".wmv", ".m4v")
 SIDE = 128  # pixels at which frames are hashed
 PLAIN = 6  # bits of a hash that must be set: black frames and title cards look alike everywhere
 BANDS = 3  # of a hash: two that differ in NEAR bits have one of them in common
+Places = Int64[np.ndarray, " k"]
 CROWD = 64  # hashes in a row that share a band are compared with so many next to them
 
 
 def step(setting: Setting) -> Step:
     """The step."""
     mark = {"version": VERSION, "looks": setting.scan.looks, "shortest": setting.scan.shortest}
-    return Step("scan", mark, partial(worker, setting.scan), FOUND, partial(settle, setting.scan.alike))
+    together = partial(settle, setting.scan.alike)
+    return Step("scan", mark, partial(worker, setting.scan), FOUND, together, partial(strays, setting))
 
 
 def discover(setting: Setting) -> Iterator[Found]:
@@ -48,55 +52,81 @@ def discover(setting: Setting) -> Iterator[Found]:
     for source in setting.source:
         for one in _videos(source.videos, source.label):
             none = False
-            yield Found(one.url, source.label, source.license, one.size, one.mark)
+            yield Found(one.url, source.label, source.license, one.size, one.mark, frame_fps=source.frame_fps)
     if none:
         named = ", ".join(source.videos for source in setting.source)
         raise ValueError(f"no video in {named}: give folders with {', '.join(SUFFIXES[:5])} ... or folders of frames")
 
 
+def strays(setting: Setting) -> Iterator[Aside]:
+    """Folders that hold pictures which are no frames of a video."""
+    why = "no frames of a video: those are several, with numbers at the end of their names, and no video beside them"
+    for path in (*setting.scan.benchmarks, *(source.videos for source in setting.source)):
+        for folder, files in () if _is_file(path) else _folders(path, path):
+            count = sum(_suffix(one.url) in STILLS for one in files)
+            if count and not is_frames([one.url for one in files]):
+                yield Aside("scan", "rejected", folder, f"its pictures, {count}, are {why}")
+
+
+def _is_file(path: str) -> bool:
+    return not is_url(path) and Path(path).is_file()
+
+
 def _videos(path: str, source: str) -> Iterator[Stored]:
-    """A file, or all videos below a folder or a bucket's URL; a folder whose files are pictures is a video itself."""
-    if is_url(path):
-        yield from _kept(path)
+    """A file, or all videos below a folder or a bucket's URL; a folder of frames is a video itself."""
+    if _is_file(path):
+        yield _stored(Path(path).absolute())
         return
-    for place in _local(Path(path), source):
-        told = place.stat()
-        yield Stored(str(place.absolute()), told.st_size, told.st_mtime_ns)
+    for folder, files in _folders(path, source):
+        if is_frames([one.url for one in files]):
+            stills = [one for one in files if _suffix(one.url) in STILLS]
+            yield Stored(folder, sum(one.size for one in stills), reduce(xor, (one.mark for one in stills)))
+        else:
+            yield from (one for one in files if _suffix(one.url) in SUFFIXES)
 
 
-def _kept(url: str) -> Iterator[Stored]:
-    """The videos of a bucket."""
-    files = [one for one in below(url) if not PurePosixPath(one.url).name.startswith(".")]
-    folders: dict[str, list[Stored]] = {}
-    for one in files:
-        if _suffix(one.url) in STILLS:
-            folders.setdefault(one.url.rpartition("/")[0], []).append(one)
-    for folder, some in folders.items():
-        yield Stored(folder, sum(one.size for one in some), reduce(xor, (one.mark for one in some)))
-    for one in files:
-        if _suffix(one.url) in SUFFIXES and one.url.rpartition("/")[0] not in folders:
-            yield one
+def is_frames(files: Sequence[str]) -> bool:
+    """Whether the files of a folder are the frames of one video: several pictures, whose names all end in a number,
+    with no video beside them."""
+    stills = [name for name in files if _suffix(name) in STILLS]
+    numbered = all(PurePosixPath(name).stem[-1:].isdecimal() for name in stills)
+    return len(stills) > 1 and numbered and not any(_suffix(name) in SUFFIXES for name in files)
+
+
+def _folders(path: str, source: str) -> Iterator[tuple[str, list[Stored]]]:
+    """Each folder below a path or a bucket's URL, with the files in it that are not hidden."""
+    if is_url(path):
+        folders: dict[str, list[Stored]] = {}
+        for one in below(path):
+            if not PurePosixPath(one.url).name.startswith("."):
+                folders.setdefault(one.url.rpartition("/")[0], []).append(one)
+        yield from folders.items()
+    elif Path(path).is_dir():
+        yield from _local(Path(path).absolute())
+    else:
+        raise FileNotFoundError(f"{source}: there is no {path}")
+
+
+def _local(folder: Path) -> Iterator[tuple[str, list[Stored]]]:
+    entries = [one for one in sorted(folder.iterdir()) if not one.name.startswith(".")]
+    yield str(folder), [_stored(one) for one in entries if not one.is_dir()]
+    for one in entries:
+        if one.is_dir():
+            yield from _local(one)
+
+
+def _stored(path: Path) -> Stored:
+    """A file; what cannot be looked at, as a link to nothing, is one of size 0, which then cannot be read either."""
+    try:
+        told = path.stat()
+    except OSError:
+        return Stored(str(path), 0, 0)
+    mark = f"{path.name} {told.st_size} {told.st_mtime_ns}"
+    return Stored(str(path), told.st_size, int(hashlib.sha256(mark.encode()).hexdigest()[:15], 16))
 
 
 def _suffix(url: str) -> str:
     return PurePosixPath(url).suffix.lower()
-
-
-def _local(path: Path, source: str) -> Iterator[Path]:
-    if path.is_file():
-        yield path
-        return
-    if not path.is_dir():
-        raise FileNotFoundError(f"{source}: there is no {path}")
-    entries = sorted(path.iterdir())
-    if any(one.suffix.lower() in STILLS for one in entries):
-        yield path
-        return
-    for one in entries:
-        if one.is_dir() and not one.name.startswith("."):
-            yield from _local(one, source)
-        elif one.suffix.lower() in SUFFIXES and not one.name.startswith("."):
-            yield one
 
 
 def worker(scan: Scan) -> Work:
@@ -105,7 +135,7 @@ def worker(scan: Scan) -> Work:
     def work(found: Found) -> Made:
         with fetched(found.path) as place, warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always", VideoWarning)
-            info = probe(place)
+            info = timed(probe(place), found.frame_fps)
             if info.kind == "image" or info.duration < scan.shortest:
                 reason = f"it lasts {info.duration:.1f} s, less than scan.shortest {scan.shortest:g}"
                 return Made((), (Aside("scan", "rejected", found.path, reason),))
@@ -128,6 +158,13 @@ def worker(scan: Scan) -> Work:
         return Made((Film(video),), mended)
 
     return work
+
+
+def timed(info: VideoInfo, fps: float) -> VideoInfo:
+    """A folder of frames at this many a second; anything else has its own times."""
+    if info.kind != "folder":
+        return info
+    return replace(info, seconds=info.seconds / fps, duration=info.frames / fps, fps=fps)
 
 
 def hashes(info: VideoInfo, count: int) -> list[int]:
@@ -154,7 +191,8 @@ def settle(alike: float, films: Callable[[], Iterator[Film]]) -> Iterator[Film |
         told = [one for one in some if one.bit_count() >= PLAIN]
         looks.extend(told)
         owners.extend([number] * len(told))
-    first = leaders(np.array(keys, np.uint64), np.array(owners, np.int64), np.array(looks, np.uint64), alike)
+    held = np.array(keys, np.uint64), np.array(owners, np.int64), np.array(looks, np.uint64)
+    first = leaders(*held, alike, np.array(sorted(tests), np.int64))
     heads, sizes = np.unique(first, return_counts=True)
     names = dict.fromkeys(heads[sizes > 1].tolist(), "")
     for number, film in enumerate(films()):
@@ -174,7 +212,11 @@ def settle(alike: float, films: Callable[[], Iterator[Film]]) -> Iterator[Film |
 
 
 def leaders(
-    keys: UInt64[np.ndarray, " n"], owners: Int64[np.ndarray, " m"], looks: UInt64[np.ndarray, " m"], alike: float
+    keys: UInt64[np.ndarray, " n"],
+    owners: Int64[np.ndarray, " m"],
+    looks: UInt64[np.ndarray, " m"],
+    alike: float,
+    tests: Int64[np.ndarray, " t"] | None = None,
 ) -> Int64[np.ndarray, " n"]:
     """For each video the first one of those that it is the same as or looks like, which may be itself.
 
@@ -186,10 +228,12 @@ def leaders(
         owners: the video of each hash.
         looks: hashes of frames.
         alike: 0 to 1.
+        tests: the videos of benchmarks, which are compared with all others, however many are a little like them.
     """
     _, index, inverse = np.unique(keys, return_index=True, return_inverse=True)
     group = index[inverse].astype(np.int64)
-    for one, other in _alike(owners, looks, np.bincount(owners, minlength=len(keys)), alike):
+    exams = np.isin(owners, () if tests is None else tests)
+    for one, other in _alike(owners, looks, exams, np.bincount(owners, minlength=len(keys)), alike):
         a, b = _root(group, one), _root(group, other)
         group[max(a, b)] = min(a, b)
     return np.array([_root(group, number) for number in range(len(keys))], np.int64)
@@ -203,11 +247,30 @@ def _root(group: Int64[np.ndarray, " n"], number: int) -> int:
 
 
 def _alike(
-    owners: Int64[np.ndarray, " m"], looks: UInt64[np.ndarray, " m"], counts: Int64[np.ndarray, " n"], alike: float
+    owners: Int64[np.ndarray, " m"],
+    looks: UInt64[np.ndarray, " m"],
+    exams: Bool[np.ndarray, " m"],
+    counts: Int64[np.ndarray, " n"],
+    alike: float,
 ) -> list[tuple[int, int]]:
     """Pairs of videos that have enough frames in common."""
     met: Counter[tuple[int, int]] = Counter()
     seen: set[tuple[int, int]] = set()  # a frame of the one, the other video: counted once
+    for one, other in _near(looks, exams):
+        near = np.bitwise_count(looks[one] ^ looks[other]) <= NEAR
+        for a, b in zip(one[near].tolist(), other[near].tolist(), strict=True):
+            u, v = int(owners[a]), int(owners[b])
+            if u == v:
+                continue
+            for mine, video, theirs in ((a, u, v), (b, v, u)):
+                if (mine, theirs) not in seen:
+                    seen.add((mine, theirs))
+                    met[video, theirs] += 1
+    return [(u, v) for (u, v), count in met.items() if u < v and min(count / counts[u], met[v, u] / counts[v]) >= alike]
+
+
+def _near(looks: UInt64[np.ndarray, " m"], exams: Bool[np.ndarray, " m"]) -> Iterator[tuple[Places, Places]]:
+    """Pairs of hashes that share a band: those of benchmarks with all, the others with CROWD next to them."""
     width = -(-64 // BANDS)
     for band in range(BANDS):
         part = (looks >> np.uint64(band * width) & np.uint64((1 << width) - 1)).astype(np.uint32)
@@ -217,14 +280,9 @@ def _alike(
             close = np.flatnonzero(sorted_part[away:] == sorted_part[:-away])
             if not len(close):
                 break
-            one, other = order[close], order[close + away]
-            near = np.bitwise_count(looks[one] ^ looks[other]) <= NEAR
-            for a, b in zip(one[near].tolist(), other[near].tolist(), strict=True):
-                u, v = int(owners[a]), int(owners[b])
-                if u == v:
-                    continue
-                for mine, video, theirs in ((a, u, v), (b, v, u)):
-                    if (mine, theirs) not in seen:
-                        seen.add((mine, theirs))
-                        met[video, theirs] += 1
-    return [(u, v) for (u, v), count in met.items() if u < v and min(count / counts[u], met[v, u] / counts[v]) >= alike]
+            yield order[close], order[close + away]
+        asked = np.flatnonzero(exams)
+        first, last = (np.searchsorted(sorted_part, part[asked], side) for side in ("left", "right"))
+        for one, start, end in zip(asked.tolist(), first.tolist(), last.tolist(), strict=True):
+            if end - start > CROWD:  # else all of them were compared
+                yield np.full(end - start, one), order[start:end]

@@ -25,6 +25,7 @@ class Source:
     license: str = "unknown"  # carried into every record
     annotations: tuple[str, ...] = ()  # files, or folders of them
     format: Format = "auto"
+    frame_fps: float = 1.0  # frames a second of folders of frames
 
     @property
     def label(self) -> str:
@@ -156,7 +157,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("scan.shortest", "shots.fps", "shots.threshold", "shots.shortest", "weave.gap"), _NONE),
     **dict.fromkeys(("endpoint.per_minute", "endpoint.retries", "ask.needles", "ask.endpoint", "ask.seed"), _NONE),
     **dict.fromkeys(("sieve.per_source",), _NONE),
-    **dict.fromkeys(("shots.longest", "weave.longest", "endpoint.timeout"), _MORE),
+    **dict.fromkeys(("source.frame_fps", "shots.longest", "weave.longest", "endpoint.timeout"), _MORE),
     **dict.fromkeys(("scan.alike", "weave.same", "ask.choices", "sieve.grounded"), _SHARE),
     **dict.fromkeys(("write.validation", "max_failed", "sieve.family_share"), _SHARE),
     "describe.side": (lambda n: n >= 64, "at least 64 pixels"),

@@ -15,6 +15,7 @@ from typing import Any, TextIO
 from ..bucket import fetched
 from ..files import beside
 from ..journal import canonical
+from ..video import probe
 from .columns import Columns
 from .records import Film
 from .rows import Talk, messages, place_of, reference
@@ -68,7 +69,7 @@ class Shards(AbstractContextManager["Shards"]):
             self._add(film, some, path)
 
     def _add(self, film: Film, some: Sequence[Talk], path: Path) -> None:
-        files = sorted(path.iterdir()) if path.is_dir() else [path]
+        files = [Path(one) for one in probe(path).files] if path.is_dir() else [path]
         size = sum(one.stat().st_size for one in files)
         if self.size + size > self.most:
             self._next()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
@@ -15,16 +15,18 @@ import numpy as np
 from ..bucket import fetched
 from ..video import SamplePlan, VideoInfo, decode, probe
 from . import layouts
-from .records import Aside, Film, Note, line_of, read_films
-from .scan import SUFFIXES
+from .matches import Matches
+from .records import Aside, Film, Note, line_of, read_asides, read_films, read_videos
+from .scan import SUFFIXES, timed
 from .settings import Setting, Shots
 from .steps import Made, Step, Work
 
-VERSION = 1
+VERSION = 2
 SIDE = 128  # pixels at which frames are compared
 REACH = 10.0  # seconds that a note without an end lasts at most; chapters last until the next one
 BEYOND = 1.0  # seconds by which a note may end behind its video without a word
 SPEECH = ("speech",)
+ROLLED = 3  # words that two lines have in common, where one rolls on into the other
 MISSING = "scenedetect is not installed: pip install 'videochat-flash[longvid]', or set shots.fps to 0"
 
 
@@ -43,29 +45,29 @@ class Joined:
     def __init__(self, setting: Setting, scanned: Path) -> None:
         self.path = scanned
         self.read = {
-            source.label: layouts.read(source.annotations, source.format, _is_video)
+            source.label: Matches(layouts.read(source.annotations, source.format, _is_video))
             for source in setting.source
             if source.annotations
         }
+        for video in read_videos(scanned) if self.read else ():
+            if video.source in self.read:
+                self.read[video.source].meet(video.path, video.stem)
+        for aside in read_asides(scanned.with_suffix(".aside.jsonl")) if self.read else ():
+            for found in self.read.values():
+                found.miss(aside.what)
+        for found in self.read.values():
+            found.settle()
 
     def lines(self) -> Iterator[str]:
         """A line for each film."""
         for film in read_films(self.path):
             found = self.read.get(film.video.source)
-            yield line_of(replace(film, notes=found.of(film.video.stem)) if found else film)
+            yield line_of(replace(film, notes=found.of(film.video.path)) if found else film)
 
     def asides(self) -> Iterator[Aside]:
-        """Entries that could not be read, and one aside for each video that is missing."""
-        there: set[tuple[str, str]] = set()
-        for film in read_films(self.path):
-            found = self.read.get(film.video.source)
-            if found:
-                there |= {(film.video.source, name) for name in layouts.names(film.video.stem) if name in found.notes}
-        for source, found in self.read.items():
-            yield from found.asides
-            for video, notes in found.notes.items():
-                if (source, video) not in there:
-                    yield Aside("shots", "missing", video, f"{len(notes)} notes of a video that is not there", source)
+        """Entries that could not be read, and one aside for each track whose video is missing."""
+        for found in self.read.values():
+            yield from found.asides()
 
 
 def _is_video(path: PurePath) -> bool:
@@ -86,7 +88,7 @@ def worker(shots: Shots) -> Work:
         notes, asides = fitted(film)
         if shots.fps:
             with fetched(film.video.path) as place:
-                found = cuts(probe(place), shots)
+                found = cuts(timed(probe(place), film.video.rate), shots)
             spans = bounded(found, film.video.duration, shots.shortest, shots.longest)
             notes += [Note(start, end, "shot", "", f"scenedetect {shots.detector}") for start, end in spans]
         return Made((replace(film, notes=tuple(notes)),), tuple(asides), entries)
@@ -139,19 +141,39 @@ def _ended(notes: list[Note], length: float) -> list[Note]:
 
 
 def _apart(notes: list[Note], aside: Any) -> list[Note]:
-    """Subtitles that overlap: a line that is repeated is one, any other ends where the next one begins."""
+    """Subtitles that overlap: what rolls on is said once, what begins together is one, and any other ends where the
+    next one begins."""
     kept: list[Note] = []
+    shown: list[str] = []  # words of the one before, as it stood there
     for note in notes:
-        last = kept[-1] if kept else None
-        if last and note.start <= last.end + 0.1 and note.text == last.text:
+        last, words = kept[-1] if kept else None, note.text.split()
+        again = rolled(shown, words) if last and note.start <= last.end + 0.1 else 0
+        shown = words
+        if last and again == len(words):
             kept[-1] = replace(last, end=max(last.end, note.end))
-        elif last and last.start < note.start < last.end - 0.05:
+            continue
+        note = replace(note, text=" ".join(words[again:]))
+        if last and last.start == note.start:
+            aside("mended", last, "it begins together with the next one: they are one")
+            both = f"{last.text} {note.text}", f"{last.origin}, {note.origin}"
+            kept[-1] = replace(last, end=max(last.end, note.end), text=both[0], origin=both[1])
+            continue
+        if last and last.start < note.start < last.end - 0.05:
             aside("mended", last, f"it overlaps the next one, which begins at {note.start:g} s: cut there")
             kept[-1] = replace(last, end=note.start)
-            kept.append(note)
-        else:
-            kept.append(note)
+        kept.append(note)
     return kept
+
+
+def rolled(before: Sequence[str], words: Sequence[str]) -> int:
+    """How many words at the beginning are those at the end of the line before, which rolls on.
+
+    A word or two may be said twice: they count only where all of either line comes back.
+    """
+    for count in range(min(len(before), len(words)), 0, -1):
+        if before[-count:] == words[:count] and (count >= ROLLED or count in (len(before), len(words))):
+            return count
+    return 0
 
 
 # -- shots -------------------------------------------------------------------------------------------------------------

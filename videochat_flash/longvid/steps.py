@@ -286,6 +286,7 @@ def _write(step: Step, keys: Iterator[str], path: Path, target: Path, ran: Ran) 
             _settle(step, raw, target, aside, ran)
         for one in step.more():
             _put(aside, one, ran)
+            ran.entries += one.kind == "entry"
 
 
 def _settle(step: Step, raw: Path, target: Path, aside: TextIO, ran: Ran) -> None:

@@ -24,7 +24,10 @@ class Cue:
 
 
 def cues(text: str) -> Iterator[Cue]:
-    """The cues of an SRT or WebVTT file, in its order: whatever has a line of two times is one, and nothing else."""
+    """The cues of an SRT or WebVTT file, in its order: whatever has a line of two times is one, and nothing else.
+
+    An empty line ends a cue; one of spaces does not, which rolling subtitles have above their first words.
+    """
     lines = text.splitlines()
     number = 0
     while number < len(lines):
@@ -33,7 +36,7 @@ def cues(text: str) -> Iterator[Cue]:
         if not found:
             continue
         begin = number
-        while number < len(lines) and lines[number].strip() and not ARROW.match(lines[number]):
+        while number < len(lines) and lines[number] and not ARROW.match(lines[number]):
             number += 1
         said = " ".join(lines[begin:number])
         if number < len(lines) and ARROW.match(lines[number]) and lines[number - 1].strip().isdecimal():
