@@ -118,6 +118,7 @@ def test_bad_options_of_a_run(built: Path, capsys: pytest.CaptureFixture[str], t
         (["--endpoint", "nowhere", "--model", "m"], "--endpoint 'nowhere'"),
         (["--endpoint", "http://host/v1", "--timeout", "0"], "--timeout"),
         (["--keep", "much"], "much"),
+        (["--max-new-tokens", "0"], "--max-new-tokens"),
     ):
         done = run(capsys, "niah", "run", tmp_path / "s", *options)
         assert done.code == 2 and words in done.err and len(done.lines) == 1

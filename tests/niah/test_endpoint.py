@@ -143,6 +143,25 @@ def test_prose_and_silence_are_answers_that_are_wrong(suite: Suite, tmp_path: Pa
     assert facts["counts"]["empty"] == len(suite.trials)
 
 
+@pytest.mark.parametrize("finish", ["length", "content_filter"])
+def test_what_ended_before_its_first_word_is_no_answer(finish: str, suite: Suite, tmp_path: Path) -> None:
+    def choice(text: str | None) -> tuple[int, bytes]:
+        return 200, json.dumps({"choices": [{"message": {"content": text}, "finish_reason": finish}]}).encode()
+
+    told, facts, _ = ran(suite, tmp_path / "part", lambda one: choice(None if one.number < 3 else "A red"))
+    assert told.failed == facts["counts"]["errors"] == 3 and facts["counts"]["empty"] == 0
+    [kind] = facts["counts"]["error_kinds"]
+    assert finish in kind and ("--max-new-tokens" in kind) == (finish == "length")
+    assert facts["counts"]["cut"] == (told.answered if finish == "length" else 0)
+
+
+def test_the_limit_of_tokens_is_sent_and_kept(suite: Suite) -> None:
+    with serving(lambda _: "A") as server:
+        asker = Endpoint(line(server), suite, 300)
+        asker(blind_of(suite))
+    assert server.requests[0].body["max_tokens"] == 300 and asker.settings["max_new_tokens"] == [300, 300]
+
+
 # The delivery check.
 
 

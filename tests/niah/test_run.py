@@ -15,7 +15,8 @@ from haystacks import Eyes, Request, Told, serving, small, truth
 from videochat_flash.niah import results
 from videochat_flash.niah.results import Shard, read_results
 from videochat_flash.niah.run import IN_A_ROW, Ran, in_order, run
-from videochat_flash.niah.suite import Suite
+from videochat_flash.niah.suite import Suite, Trial
+from videochat_flash.remote import Refused, Unanswered
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 ALL = Shard()
@@ -63,6 +64,35 @@ def test_many_failures_in_a_row_end_the_run_and_keep_what_there_is(suite: Suite,
     with pytest.raises(ValueError, match=f"{IN_A_ROW} trials in a row failed.*it would not say; 3 answers"):
         run(suite, tmp_path, Told(says), ALL, quiet)
     assert sum(one.status == "ok" for one in read_results(suite, tmp_path).values()) == 3
+
+
+def test_what_is_always_refused_keeps_nothing_else_from_being_asked(tmp_path: Path) -> None:
+    suite = small(tmp_path / "suite", haystacks=(("procedural",), ("procedural",)), items=8)
+
+    def refusing(long: type[Unanswered]) -> Told:
+        def says(trial: Trial) -> str:
+            if trial.length == 32:
+                raise long("HTTP 400: too long")
+            return truth(trial)
+
+        return Told(says)
+
+    long = {one.id for one in suite.trials if one.length == 32}
+    assert len(long) > 2 * IN_A_ROW
+    told = run(suite, tmp_path / "refused", refusing(Refused), ALL, quiet)
+    assert (told.failed, told.answered) == (len(long), len(suite.trials) - len(long))
+    starts = 0
+    while len(read_results(suite, tmp_path / "may pass") if starts else ()) < len(suite.trials):  # no start is in vain
+        with pytest.raises(ValueError, match="in a row"):
+            run(suite, tmp_path / "may pass", refusing(Unanswered), ALL, quiet)
+        starts += 1
+        assert starts <= len(long) // IN_A_ROW + 1
+    with pytest.raises(ValueError, match=f"{IN_A_ROW} trials in a row failed"):  # a wrong key, say: all are refused
+        run(suite, tmp_path / "none", Told(lambda _: _refuse()), ALL, quiet)
+
+
+def _refuse() -> str:
+    raise Refused("HTTP 401")
 
 
 def test_shards_are_merged_by_concatenation(suite: Suite, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import typer
 
 from .. import errors, show
-from ..options import TINY, Device, Dtype, Json, Keep, KeepBy, Model, Quiet, Revision, SynthSeed
+from ..options import TINY, Device, Dtype, Json, Keep, KeepBy, MaxNewTokens, Model, Quiet, Revision, SynthSeed
 from . import options
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ def run(
     keep: Keep = None,
     keep_by: KeepBy = None,
     yarn: options.Yarn = None,
+    max_new_tokens: MaxNewTokens = None,
     pixels: options.Pixels = False,
     no_share: options.NoShare = False,
     endpoint: options.Url = None,
@@ -104,19 +105,21 @@ def run(
     quiet: Quiet = False,
 ) -> None:
     """Answer every trial that has no answer yet. Stopped at any moment, the same command goes on."""
+    from .ask import limits
     from .results import Shard
     from .run import run as answer_all
     from .suite import load_suite
 
     with errors.usage():
         part, where = Shard.parse(shard), _run_folder(folder, name)
+        limits(max_new_tokens)
     suite = load_suite(folder)
     bars = not (quiet or as_json)
     with show.progress("seeing", bars) as seeing:
         if endpoint is not None:
-            asker = _endpoint(suite, endpoint, model, send, timeout, retries, stamps, not no_delivery_check)
+            asker = _endpoint(suite, endpoint, model, send, timeout, retries, stamps, not no_delivery_check, max_new_tokens)
         else:
-            asker = _ours(suite, model, revision, device, dtype, keep, keep_by, yarn, pixels, not no_share, seeing)
+            asker = _ours(suite, model, revision, device, dtype, keep, keep_by, yarn, pixels, not no_share, max_new_tokens, seeing)
         asker.facts = {**asker.facts, "trained": trained}
     with show.progress("asking", bars) as told:
         ran = answer_all(suite, where, asker, part, told)
@@ -251,6 +254,7 @@ def _ours(
     yarn: float | None,
     pixels: bool,
     share: bool,
+    limit: int | None,
     told: show.Told,
 ) -> Asker:
     from ..config import check_plan
@@ -264,7 +268,7 @@ def _ours(
     vc = load(how)
     with errors.usage():
         check_plan(plan or (), vc.model.config.llm)
-    asker = Ours(vc, how, suite, plan, pixels, told, share)
+    asker = Ours(vc, how, suite, plan, pixels, told, share, limit)
     for number in range(0 if pixels else len(suite.stacks)):
         asker.splicer(number)  # haystacks are seen now, with a bar of their own
     longest, window = max((length_of(one.film) for one in suite.trials), default=0), asker.facts["window"]
@@ -283,12 +287,13 @@ def _endpoint(
     retries: int,
     stamps: bool,
     check: bool,
+    limit: int | None,
 ) -> Asker:
     from .endpoint import Endpoint, Line
 
     with errors.usage():
         line = Line(url, model, send, timeout, retries, stamps=stamps)
-    asker = Endpoint(line, suite)
+    asker = Endpoint(line, suite, limit)
     if check:
         asker.deliver()
     return asker

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from ..remote import Server, Unanswered, picture, post, read_reply
 from ..remote import film as mp4_part
 from ..synth.world import Image8
-from .ask import LETTER, WORDS, Said
+from .ask import Said, limits
 from .draws import rng_of
 from .film import FPS, SENT, Scenery, as_mp4
 from .items import Needle
@@ -65,12 +65,13 @@ class Endpoint:
     Args:
         line: how it is reached.
         suite: whose films it is shown.
+        tokens: new ones at most; None is what ``ask`` says.
 
     Raises:
         ValueError: films that are too long to be sent as pictures, or a compat suite.
     """
 
-    def __init__(self, line: Line, suite: Suite) -> None:
+    def __init__(self, line: Line, suite: Suite, tokens: int | None = None) -> None:
         longest = max((length_of(trial.film) for trial in suite.trials), default=0)
         if line.form == "frames" and longest > MOST_PICTURES:
             raise ValueError(
@@ -79,13 +80,13 @@ class Endpoint:
             )
         if suite.setting.mode == "compat":
             raise ValueError("compat scores the likeliest token of a model in this process: an endpoint tells none")
-        self.line, self.suite = line, suite
+        self.line, self.suite, self.limits = line, suite, limits(tokens)
         self.settings: dict[str, object] = {
             "transport": f"openai-{line.form}",
             "model": line.model,
             "endpoint": line.url,
             "prompt": PROMPTS,
-            "max_new_tokens": [WORDS, LETTER],
+            "max_new_tokens": list(self.limits),
             "stamps": line.stamps,
         }
         self.facts: dict[str, object] = {"delivery": "not checked"}
@@ -95,7 +96,7 @@ class Endpoint:
     def __call__(self, trial: Trial) -> Said:
         """Raises Unanswered after the last retry, or where the endpoint refuses."""
         shown = self._shown(trial) if trial.film else []
-        return self._asked(shown, trial.prompt, LETTER if trial.lettered else WORDS, length_of(trial.film))
+        return self._asked(shown, trial.prompt, self.limits[trial.lettered], length_of(trial.film))
 
     def deliver(self) -> None:
         """The delivery check (C4): codes at several places of a short film must be read back.

@@ -38,7 +38,7 @@ def _head(facts: Facts) -> str:
         f"- mode: {facts['mode']}; flags: {', '.join(facts['flags']) or 'none'}",
         f"- trials: {counts['answered']} of {counts['trials']} answered, {counts['errors']} failed (not scored), "
         f"{counts['missing']} not run; of the answers {counts['unparsed']} could not be read and {counts['empty']} "
-        "were empty, both count as wrong",
+        f"were empty, both count as wrong; {counts['cut']} were cut off at their last token (--max-new-tokens)",
         f"- seconds of answering: {counts['seconds']:g}",
     ]
     known = {"trained to": "trained", "rope window": "window", "haystack without repeats": "unique"}

@@ -150,6 +150,7 @@ def _counts(suite: Suite, records: Mapping[str, Record], every: Sequence[Scored]
         "answered": len(every),
         "errors": len(errors),
         "missing": len(suite.trials) - len(records),
+        "cut": sum(one.status == "ok" and one.finish == "length" for one in records.values()),
         **{name: verdicts[name] for name in (RIGHT, WRONG, UNPARSED, EMPTY)},
         "error_kinds": dict(Counter(one.error for one in errors).most_common(5)),
         "seconds": round(sum(one.seconds for one in records.values()), 1),
