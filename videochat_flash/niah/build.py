@@ -21,7 +21,7 @@ from .lists import read_list
 from .place import Film, Part
 from .suite import Setting, Suite, Trial, assets_of, open_stack, save_suite
 
-CONTROL_DEPTH = 0.5  # of single needles in controls
+CONTROL_DEPTH = 0.5  # of single needles in controls: the depth of the grid that is nearest to it
 
 
 def build(folder: Path, setting: Setting, told: Callable[[int, int], None]) -> Suite:
@@ -160,10 +160,12 @@ class Builder:
         """On the first items of each kind, at the shortest length."""
         length = min(self.setting.lengths)
         for suite, hops in dict.fromkeys((item.suite, item.hops) for item in self.listed):
+            if suite == "single" and not self.setting.depths:
+                continue
             group = [(i, item) for i, item in enumerate(self.listed) if (item.suite, item.hops) == (suite, hops)]
             for place_in, (number, item) in enumerate(group[: self.setting.controls]):
                 other = group[(place_in + 1) % len(group)][1]
-                depth = CONTROL_DEPTH if suite == "single" else None
+                depth = min(self.setting.depths, key=_off_middle) if suite == "single" else None
                 for name, film in self._changed(item, other, length, depth):
                     yield from self._asked(item, number, length, depth, name, film)
 
@@ -239,6 +241,10 @@ class Builder:
             return question
         plain = replace(question, exact="")
         return items.ordered(plain, self.setting.seed, item.id, rotation, self.setting.way)
+
+
+def _off_middle(depth: float) -> float:
+    return abs(depth - CONTROL_DEPTH)
 
 
 def _without(film: Film, names: set[str]) -> Film:

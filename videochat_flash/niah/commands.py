@@ -117,9 +117,13 @@ def run(
     bars = not (quiet or as_json)
     with show.progress("seeing", bars) as seeing:
         if endpoint is not None:
-            asker = _endpoint(suite, endpoint, model, send, timeout, retries, stamps, not no_delivery_check, max_new_tokens)
+            asker = _endpoint(
+                suite, endpoint, model, send, timeout, retries, stamps, not no_delivery_check, max_new_tokens
+            )
         else:
-            asker = _ours(suite, model, revision, device, dtype, keep, keep_by, yarn, pixels, not no_share, max_new_tokens, seeing)
+            asker = _ours(
+                suite, model, revision, device, dtype, keep, keep_by, yarn, pixels, not no_share, max_new_tokens, seeing
+            )
         asker.facts = {**asker.facts, "trained": trained}
     with show.progress("asking", bars) as told:
         ran = answer_all(suite, where, asker, part, told)
@@ -156,6 +160,8 @@ def score(
     counts = facts["counts"]
     told = {"accuracy": percent(facts["accuracy"]), "answered": counts["answered"], "trials": counts["trials"]}
     told |= {key: counts[key] for key in ("errors", "missing", "unparsed", "empty") if counts[key]}
+    if facts["incomplete"]:
+        told["cells without answers"] = facts["incomplete"]
     show.print_facts({**told, "report": str(where / "report.md")})
 
 
