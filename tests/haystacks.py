@@ -176,7 +176,7 @@ class Eyes:
 
     def codes(self) -> Iterator[tuple[str, np.ndarray]]:
         stack = self.suite.haystack(0)
-        for cut in endpoint.CODE_PLACES:
+        for cut, _ in endpoint.code_films(self.suite):
             code = endpoint.code_at(self.suite.setting.seed, cut)
             scenery = Scenery(stack, {"code": Needle(code=code)})
             yield code, scenery.frame(("code", 0, cut - 1)).astype(int)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from haystacks import Behaviour, Eyes, Request, Server, near, serving, slowly, small
 
@@ -177,10 +178,25 @@ def test_who_sees_everything_passes_the_delivery_check(form: Any, suite: Suite) 
 @pytest.mark.parametrize("every", [2, 3, 4])
 @pytest.mark.parametrize("first", [0, 1])
 def test_who_drops_frames_is_refused(every: int, first: int, suite: Suite) -> None:
-    fleeting = replace(suite, setting=replace(suite.setting, hold=1))
     drops = Eyes(suite, lambda i: i % every != (every - 1) * first)
     with serving(drops) as server, pytest.raises(ValueError, match="the delivery check failed: frame .* showed code"):
-        Endpoint(line(server, form="frames"), fleeting).deliver()
+        Endpoint(line(server, form="frames"), suite).deliver()
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_who_takes_so_many_frames_and_no_more_is_refused(first: bool, tmp_path: Path) -> None:
+    long = small(tmp_path / "long", lengths=(16, 48), depths=(0.5,), items=1, controls=0)
+
+    def capped(request: Request) -> str:
+        count = len(request.frames())
+        kept = range(24) if first else np.linspace(0, count - 1, min(count, 24)).round().astype(int).tolist()
+        return Eyes(long, set(kept).__contains__)(request)
+
+    with serving(Eyes(long)) as server:
+        Endpoint(line(server, form="frames"), long).deliver()
+        assert [len(one.frames()) for one in server.requests] == [16] * 4 + [48] * 2
+    with serving(capped) as server, pytest.raises(ValueError, match="frame .* of 48 showed code"):
+        Endpoint(line(server, form="frames"), long).deliver()
 
 
 def test_who_sees_the_beginning_alone_is_refused(suite: Suite) -> None:

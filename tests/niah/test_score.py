@@ -115,7 +115,7 @@ def test_scores_over_lengths_are_no_more_certain_than_chains_are_many(suite: Sui
 def test_official_chains_are_told_by_length_and_guessed_by_question(tmp_path: Path) -> None:
     trailer = "\nOptions: (A) red\n(B) blue\n(C) green\n(D) pink\nOnly give the best option. Best option: ("
     entries = []
-    for number, names in enumerate((["niah_1_3_a.png", "bare.png", "niah_1_1_b.png"], ["1.png", "niah_2_2_b.png"])):
+    for names in (["niah_1_3_a.png", "bare.png", "niah_1_1_b.png"], ["1.png", "niah_2_2_b.png"]):
         for name in names:
             Image.fromarray(np.full((20, 30, 3), 99, np.uint8)).save(tmp_path / name)
         entries.append(

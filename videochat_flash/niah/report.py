@@ -110,8 +110,8 @@ def _multi(one: Facts) -> str:
     lines = [
         "## Multi-hop",
         "",
-        f"Everything right: {_interval(one['joint'])}; who cannot tell which chain is meant gets {percent(one['chance'])} "
-        "by chance.",
+        f"Everything right: {_interval(one['joint'])}; who cannot tell which chain is meant gets "
+        f"{percent(one['chance'])} by chance.",
         "",
         *(_table(["chains with pointers, by frames", *lengths, "all"], rows) if one["cap"]["asked"] else ()),
         "",
