@@ -129,7 +129,7 @@ def test_a_haystack_that_is_too_short(tmp_path: Path) -> None:
     assert (
         made.stacks[0]["repeated"]
         and made.unique == 20
-        and made.setting.flags == ("allow_repeat=True", "size=(96, 64)")
+        and made.setting.flags == ("way=letters", "allow_repeat=True", "size=(96, 64)")
     )
     both = small(tmp_path / "b", haystacks=((film, film),), lengths=(32,), controls=0)
     assert both.stacks[0]["unique"] == 28 and both.stacks[0]["near_duplicates"] >= 8
@@ -149,12 +149,23 @@ def test_a_haystack_that_is_too_short(tmp_path: Path) -> None:
         ({"rotations": 5}, "--rotations"),
         ({"rotations": 2, "way": "words"}, "--ask letters"),
         ({"mode": "compat"}, "--needles"),
+        ({"mode": "compat", "needles": "a.json", "hold": 8}, "the reference's --fps, --hold and --align"),
+        ({"mode": "compat", "needles": "a.json", "fps": 2.0}, "the reference's --fps, --hold and --align"),
+        ({"mode": "compat", "needles": "a.json", "align": "frame"}, "the reference's --fps, --hold and --align"),
+        ({"needles": "a.json", "hops": (1,)}, "--hops"),
         ({"mode": "compat", "needles": "a.json", "rotations": 2}, "--rotations are not the reference's"),
     ],
 )
 def test_settings_that_cannot_be(change: dict[str, object], words: str) -> None:
     with pytest.raises(ValueError, match=re.escape(words)):
         replace(LITTLE, **change)
+
+
+def test_what_makes_figures_incomparable_is_flagged() -> None:
+    assert Setting().flags == () and Setting(mode="compat", needles="a.json").flags == ()
+    assert Setting(decoys=2).flags == () and Setting(decoys=2, hops=(1,)).flags == ("decoys=2",)
+    assert Setting(needles="lists/own.json", way="letters").flags == ("needles=own.json", "way=letters")
+    assert Setting(mode="compat", needles="a.json", size=(96, 64)).flags == ("size=(96, 64)",)
 
 
 def test_films_without_room(tmp_path: Path) -> None:
