@@ -207,6 +207,30 @@ def test_a_needle_that_is_in_the_haystack(tmp_path: Path) -> None:
         build.build(tmp_path / "a", setting, lambda *_: None)
 
 
+def official(folder: Path, **more: object) -> Setting:
+    """A setting with a made-up official single-hop list."""
+    Image.fromarray(np.full((20, 30, 3), 99, np.uint8)).save(folder / "a.png")
+    question = "Find it.\nOptions: (A) red\n(B) blue\nOnly give the best option. Best option: ("
+    entries = [{"question": question, "answer": "B", "image": "a.png", "id": 0}]
+    (folder / "list.json").write_text(json.dumps(entries))
+    return replace(LITTLE, needles=str(folder / "list.json"), depths=(0.5,), **more)
+
+
+def test_compat_always_encodes_as_many_rows_as_the_reference(tmp_path: Path) -> None:
+    setting = official(tmp_path, mode="compat", lengths=(20, 6000))
+    shown = [list(build.Builder(one, [], []).rows) for one in (setting, replace(setting, duplicate=False))]
+    assert shown[0][:6000] == [*range(5016), *range(984)] and shown[1][:6000] == [*range(6000)]
+
+
+def test_lists_that_cannot_be_asked_so(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"list.json choose among options: ask with --ask letters"):
+        build.build(tmp_path / "a", official(tmp_path, way="words"), lambda *_: None)
+    own = listed(tmp_path)
+    with pytest.raises(ValueError, match="no official list"):
+        build.build(tmp_path / "a", replace(own, mode="compat"), lambda *_: None)
+    assert not build.build(tmp_path / "b", replace(own, way="words"), lambda *_: None).trials[0].lettered
+
+
 def test_compat_lays_films_out_as_the_reference(tmp_path: Path) -> None:
     trailer = "\nOptions: (A) red\n(B) blue\nOnly give the best option. Best option: ("
     names = ["niah_1_3_a.png", "bare.png", "niah_1_1_b.png"]

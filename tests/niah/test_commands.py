@@ -6,10 +6,12 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import videos
 from command import Done, run, small_model
 from haystacks import Eyes, serving
+from PIL import Image
 
 from videochat_flash.niah.suite import load_suite
 
@@ -81,6 +83,16 @@ def test_an_endpoint_is_checked_and_asked(tmp_path: Path, capsys: pytest.Capture
     ]
     nothing = run(capsys, "niah", "score", where, "--name", "lost")
     assert nothing.code == 1 and "the last error: HTTP 500" in nothing.err
+
+
+def test_lists_are_asked_for_letters(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.fromarray(np.full((20, 30, 3), 99, np.uint8)).save(tmp_path / "a.png")
+    entry = {"image": "a.png", "question": "What?", "options": ["kite", "boat"], "answer": "boat"}
+    (tmp_path / "list.json").write_text(json.dumps([entry]))
+    listed = ("--needles", tmp_path / "list.json")
+    for number, (more, lettered) in enumerate((((), False), (listed, True), ((*listed, "--ask", "words"), False))):
+        assert run(capsys, "niah", "build", "--out", tmp_path / str(number), *FEW, *more).code == 0
+        assert load_suite(tmp_path / str(number)).trials[0].lettered == lettered
 
 
 BAD = {

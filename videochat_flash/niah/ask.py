@@ -204,7 +204,7 @@ class Ours:
         return self.last[1]
 
     def _compat(self, trial: Trial) -> Said:
-        """The likeliest token behind the reference's prompt: no generation, no time, no newline behind the video."""
+        """The likeliest token behind the reference's prompt: no generation, no time behind the video."""
         rows = self.splicer(trial.haystack).rows(trial.film).to(self.vc.model.device, self.vc.model.dtype)
         prompt = compat_prompt(self.vc, trial.prompt)
         begun = prefill(self.vc.model, [prompt], [[rows]], self.plan)

@@ -41,6 +41,7 @@ def build(folder: Path, setting: Setting, told: Callable[[int, int], None]) -> S
     listed = (
         read_list(Path(setting.needles), Path(setting.images) if setting.images else None) if setting.needles else []
     )
+    _fits(setting, listed)
     drawn = listed or _drawn(setting)
     stacks = [open_stack(setting, number) for number in range(len(setting.haystacks))]
     trials = [one.named() for one in Builder(setting, stacks, drawn).trials()]
@@ -54,6 +55,15 @@ def build(folder: Path, setting: Setting, told: Callable[[int, int], None]) -> S
         found = hashes(stack, shown[number], _onward(told, sum(shown[:number]), sum(shown)))
         facts.append(_facts(setting, stack, own, needles, shown[number], found))
     return save_suite(folder, setting, facts, needles, trials)
+
+
+def _fits(setting: Setting, listed: Sequence[Item]) -> None:
+    """Raises ValueError where a list cannot be asked as the setting says."""
+    official = [bool(question.exact) for item in listed for question in item.questions]
+    if setting.mode == "compat" and not all(official):
+        raise ValueError(f"{setting.needles} is no official list, which --compat needs: leave out --compat")
+    if setting.way == "words" and any(official):
+        raise ValueError(f"the questions of {setting.needles} choose among options: ask with --ask letters")
 
 
 def _onward(told: Callable[[int, int], None], before: int, total: int) -> Callable[[int], None]:
@@ -144,7 +154,7 @@ class Builder:
         self.setting, self.stacks, self.listed = setting, stacks, listed
         self.needles = {name_of(item, i): one for item in listed for i, one in enumerate(item.needles)}
         self.step = CLIP if setting.align == "clip" else 1
-        rows = max(setting.lengths)
+        rows = max(compat.REQUESTED, *setting.lengths)
         self.rows = compat.haystack_rows(rows, setting.duplicate) if setting.mode == "compat" else []
 
     def trials(self) -> Iterator[Trial]:
