@@ -131,8 +131,11 @@ def test_a_haystack_that_is_too_short(tmp_path: Path) -> None:
         and made.unique == 20
         and made.setting.flags == ("way=letters", "allow_repeat=True", "size=(96, 64)")
     )
-    both = small(tmp_path / "b", haystacks=((film, film),), lengths=(32,), controls=0)
-    assert both.stacks[0]["unique"] == 28 and both.stacks[0]["near_duplicates"] >= 8
+    twice = ((film, film),)
+    with pytest.raises(ValueError, match=r"film.mp4 is there twice.*--allow-repeat"):
+        small(tmp_path / "b", haystacks=twice, lengths=(32,), controls=0)
+    both = small(tmp_path / "b", haystacks=twice, lengths=(32,), controls=0, allow_repeat=True)
+    assert both.stacks[0]["repeated"] and both.unique == 20
 
 
 @pytest.mark.parametrize(

@@ -57,11 +57,15 @@ def test_frames_of_files_a_second_apart(numbered: Path) -> None:
     assert open_haystack([str(numbered)], 0, 0, every=True).frames == 10
 
 
-def test_files_are_joined_and_repeated_only_where_it_is_said(numbered: Path) -> None:
-    both = open_haystack([str(numbered)] * 2, 0, 0)
+def test_files_are_joined_and_repeated_only_where_it_is_said(numbered: Path, tmp_path: Path) -> None:
+    other = str(videos.make(tmp_path / "other.mp4", 96, 10))
+    both = open_haystack([str(numbered), other], 0, 0)
     assert both.frames == 20 and numbers(both, 8, 4) == [80, 90, 0, 10]
     with pytest.raises(ValueError, match="has 20 frames, 21 are needed"):
         list(both.read(0, 21))
+    with pytest.raises(ValueError, match="twice"):
+        open_haystack([str(numbered), other, str(numbered)], 0, 0)
+    assert open_haystack([str(numbered), other, str(numbered)], 0, 0, repeat=True).frames == 20
     again = open_haystack([str(numbered)], 0, 0, repeat=True)
     assert numbers(again, 8, 14) == [80, 90, *range(0, 100, 10), 0, 10]
 

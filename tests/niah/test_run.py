@@ -12,6 +12,7 @@ import pytest
 from command import start
 from haystacks import Eyes, Request, Told, serving, small, truth
 
+from videochat_flash.journal import read_run
 from videochat_flash.niah import results
 from videochat_flash.niah.results import Shard, read_results
 from videochat_flash.niah.run import IN_A_ROW, Ran, in_order, run
@@ -148,6 +149,27 @@ def test_runs_are_not_mixed(suite: Suite, tmp_path: Path) -> None:
     (tmp_path / "results-1-of-2.jsonl").write_text(mixed + "\n")
     with pytest.raises(ValueError, match="mixes results of 2 runs"):
         read_results(suite, tmp_path)
+
+
+def test_results_of_another_run_are_not_this_ones(suite: Suite, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        run(suite, tmp_path / name, Told(truth, name), ALL, quiet)
+    (tmp_path / "b" / "results.jsonl").write_bytes((tmp_path / "a" / "results.jsonl").read_bytes())
+    with pytest.raises(ValueError, match=r"another run than .*run\.json"):
+        read_results(suite, tmp_path / "b", read_run(tmp_path / "b")["run"])
+    with pytest.raises(ValueError, match=r"another run than .*run\.json"):
+        run(suite, tmp_path / "b", Told(truth, "b"), ALL, quiet)
+
+
+def test_what_is_worth_knowing_is_renewed(suite: Suite, tmp_path: Path) -> None:
+    def known(facts: dict[str, object]) -> dict[str, object]:
+        run(suite, tmp_path, Told(truth, facts=facts), ALL, quiet)
+        return {name: read_run(tmp_path)["facts"].get(name) for name in ("trained", "delivery")}
+
+    assert known({"trained": None, "delivery": "passed"}) == {"trained": None, "delivery": "passed"}
+    assert known({"trained": 256, "delivery": "passed"}) == {"trained": 256, "delivery": "passed"}
+    assert known({"trained": None, "delivery": "not checked"}) == {"trained": 256, "delivery": "not checked"}
+    assert known({"trained": None, "delivery": "passed"}) == {"trained": 256, "delivery": "not checked"}
 
 
 def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:

@@ -181,6 +181,7 @@ def plot(folder: options.Folder, name: options.Name = "") -> None:
 @app.command()
 def verify(folder: options.Folder, name: options.Name = "", as_json: Json = False) -> None:
     """Check a suite, its needles and haystacks, and what was answered so far."""
+    from ..journal import read_run
     from .results import files_of, read_results
     from .suite import load_suite
     from .suite import verify as check
@@ -188,7 +189,7 @@ def verify(folder: options.Folder, name: options.Name = "", as_json: Json = Fals
     suite = load_suite(folder)
     wrong = list(check(suite))
     where = _run_folder(folder, name)
-    records = read_results(suite, where) if files_of(where) else {}
+    records = read_results(suite, where, read_run(where)["run"]) if files_of(where) else {}
     answered = sum(one.status == "ok" for one in records.values())
     facts = {"trials": len(suite.trials), "answered": answered, "failed": len(records) - answered, "wrong": wrong}
     if as_json:
@@ -235,10 +236,11 @@ def _summary(folder: Path, name: str, against: str | None) -> dict[str, Any]:
     suite = load_suite(folder)
     where = _run_folder(folder, name)
     run = read_run(where, "run the suite first with 'vcflash niah run'")
-    records = read_results(suite, where)
+    records = read_results(suite, where, run["run"])
     facts = summary(suite, records, run)
     if against is not None:
-        other = read_results(suite, _run_folder(folder, against))
+        beyond = _run_folder(folder, against)
+        other = read_results(suite, beyond, read_run(beyond)["run"])
         told = compared(scored(suite, records), scored(suite, other), suite.setting.seed)
         facts["against"] = {"name": against or "the unnamed run", **told}
     if facts["counts"]["errors"] or facts["counts"]["missing"]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 
-from ..journal import appending, begin_run
+from ..files import beside
+from ..journal import RUN, appending, begin_run, read_run
 from ..remote import Refused, Unanswered
 from .ask import Asker
 from .results import Record, Shard, read_results
@@ -64,8 +66,9 @@ def run(suite: Suite, folder: Path, asker: Asker, shard: Shard, told: Progress) 
     }
     mark = begin_run(folder, asker.settings, facts, "name this one with --name", manifest=suite.manifest)
     mine = [trial for trial in suite.trials if shard.holds(trial.id)]
+    _renew(folder, facts)
     with appending(folder / shard.file, "wait for it, or take another --shard") as log:
-        there = read_results(suite, folder)
+        there = read_results(suite, folder, mark)
         again = [one for one in mine if one.id in there and there[one.id].status == "error"]
         left = [*in_order([one for one in mine if one.id not in there]), *in_order(again)]
         before, failed, in_a_row = len(mine) - len(left), 0, 0
@@ -84,6 +87,17 @@ def run(suite: Suite, folder: Path, asker: Asker, shard: Shard, told: Progress) 
                     f"{number - failed} answers were recorded, and the same command goes on from there"
                 )
     return Ran(len(mine), before, len(left) - failed, failed)
+
+
+def _renew(folder: Path, facts: Mapping[str, object]) -> None:
+    """What is worth knowing, as of the last start; but an endpoint that was once not checked stays so."""
+    there = read_run(folder)
+    known = {**there["facts"], **{name: value for name, value in facts.items() if value is not None}}
+    if there["facts"].get("delivery", known.get("delivery")) != known.get("delivery"):
+        known["delivery"] = "not checked"
+    if known != there["facts"]:
+        with beside(folder / RUN) as part:
+            part.write_text(json.dumps({**there, "facts": known}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def in_order(trials: list[Trial]) -> list[Trial]:
