@@ -208,6 +208,12 @@ def test_a_needle_that_is_in_the_haystack(tmp_path: Path) -> None:
     Image.fromarray(videos.numbered(8)).save(tmp_path / "1.png")
     with pytest.raises(ValueError, match=r"1\.png looks like a frame"):
         build.build(tmp_path / "a", setting, lambda *_: None)
+    sideways = Image.fromarray(np.rot90(videos.numbered(8)))  # a camera's: films show it upright
+    exif = sideways.getexif()
+    exif[0x0112] = 6
+    sideways.save(tmp_path / "1.png", exif=exif)
+    with pytest.raises(ValueError, match=r"1\.png looks like a frame"):
+        build.build(tmp_path / "a", setting, lambda *_: None)
 
 
 def official(folder: Path, **more: object) -> Setting:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from pathlib import Path
 
@@ -159,9 +160,13 @@ def test_needles_are_drawn_over_what_was_shown_last() -> None:
     assert changed[:, 0].min() > 20 and (coded == 255).mean() > 0.05 and (coded == 0).mean() > 0.005
 
 
+def digest_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def test_pictures_are_fitted_or_squared(tmp_path: Path) -> None:
     Image.fromarray(np.full((30, 90, 3), 200, np.uint8)).save(tmp_path / "wide.png")
-    picture = {"p": Needle(picture=str(tmp_path / "wide.png"))}
+    picture = {"p": Needle(picture=str(tmp_path / "wide.png"), sha256=digest_of(tmp_path / "wide.png"))}
     assert Scenery(made(), picture).frame(("p", 0, 0)).shape == (64, 96, 3)
     square = Scenery(made(), picture, square=True).frame(("p", 0, 0))
     assert (
@@ -170,6 +175,9 @@ def test_pictures_are_fitted_or_squared(tmp_path: Path) -> None:
         and square[45, 45].tolist() == [200] * 3
     )
     (tmp_path / "wide.png").write_text("no picture")
+    with pytest.raises(ValueError, match="wide.png is another one than when"):
+        Scenery(made(), picture).frame(("p", 0, 0))
+    picture = {"p": Needle(picture=str(tmp_path / "wide.png"), sha256=digest_of(tmp_path / "wide.png"))}
     with pytest.raises(ValueError, match="wide.png cannot be read"):
         Scenery(made(), picture).frame(("p", 0, 0))
 

@@ -172,6 +172,12 @@ def test_what_is_worth_knowing_is_renewed(suite: Suite, tmp_path: Path) -> None:
     assert known({"trained": None, "delivery": "passed"}) == {"trained": 256, "delivery": "not checked"}
 
 
+def test_half_a_character_is_kept_as_none(suite: Suite, tmp_path: Path) -> None:
+    said = "A\ud800"
+    assert run(suite, tmp_path, Told(lambda _: said), ALL, quiet).failed == 0
+    assert {one.text for one in read_results(suite, tmp_path).values()} == {"A?"}
+
+
 def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
     """With real processes, and kill -9."""
     suite = small(tmp_path / "suite", lengths=(16,), depths=(0.0, 1.0), items=6, controls=0)

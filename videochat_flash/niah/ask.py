@@ -26,6 +26,7 @@ from .suite import Suite, Trial
 
 WORDS, LETTER = 16, 8  # new tokens at most
 PROMPTS = "strict 1"  # version of the wording and of what is around it
+CPU_MEMORY = "DefaultCPUAllocator"  # in the words of what is no OutOfMemoryError there
 CACHE = "cache"  # folder of Sights in a suite's
 Told = Callable[[int, int], None]
 
@@ -149,7 +150,9 @@ class Ours:
         """Raises Refused where memory does not suffice."""
         try:
             return self._compat(trial) if trial.mode == "compat" else self._strict(trial)
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not isinstance(error, torch.OutOfMemoryError) and CPU_MEMORY not in str(error):
+                raise
             raise Refused(f"out of memory: {error}") from None
 
     def splicer(self, number: int) -> Splicer:

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from ..looks import hash_of, looks_like, near_duplicates
 from ..video import CLIP
 from . import compat, items, place
 from .draws import rng_of
+from .film import picture
 from .haystack import Haystack, hashes
 from .items import Item, Needle, Question
 from .lists import read_list
@@ -106,7 +106,7 @@ def _facts(
     """
     names = dict.fromkeys(part.needle for trial in own for part in trial.film if part.needle)
     for needle in (needles[name] for name in names):
-        if setting.mode == "strict" and needle.picture and _hidden(needle, found):
+        if setting.mode == "strict" and needle.picture and _hidden(needle, stack.size, found):
             raise ValueError(f"image {needle.picture} looks like a frame of haystack {stack.name}: use another one")
     unique = len(found) if setting.mode == "strict" else len({i for one in own for i in _frames(one.film)})
     return {
@@ -132,13 +132,9 @@ def _repeats(trials: Sequence[Trial]) -> bool:
     return len(set(shown)) < len(shown)
 
 
-def _hidden(needle: Needle, found: NDArray[np.uint64]) -> bool:
-    """Whether a picture could not be told from the haystack."""
-    try:
-        with Image.open(needle.picture) as image:
-            return looks_like(hash_of(np.asarray(image.convert("RGB"))), found)
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"image {needle.picture} cannot be read: {error}") from None
+def _hidden(needle: Needle, size: tuple[int, int], found: NDArray[np.uint64]) -> bool:
+    """Whether a picture, as films show it, could not be told from the haystack."""
+    return looks_like(hash_of(picture(needle, size)), found)
 
 
 class Builder:

@@ -97,7 +97,9 @@ def _renew(folder: Path, facts: Mapping[str, object]) -> None:
         known["delivery"] = "not checked"
     if known != there["facts"]:
         with beside(folder / RUN) as part:
-            part.write_text(json.dumps({**there, "facts": known}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            part.write_text(
+                json.dumps({**there, "facts": known}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+            )
 
 
 def in_order(trials: list[Trial]) -> list[Trial]:
@@ -115,7 +117,13 @@ def _asked(asker: Asker, trial: Trial, manifest: str, mark: str) -> tuple[Record
             raise Unanswered(f"the answer ended before its first word: {said.finish}{CUT.get(said.finish, '')}")
     except Unanswered as error:
         seconds = round(time.perf_counter() - began, 3)
-        record = Record(trial.id, manifest, mark, "error", error=str(error), seconds=seconds)
+        record = Record(trial.id, manifest, mark, "error", error=_storable(str(error)), seconds=seconds)
         return record, isinstance(error, Refused)
     seconds = round(time.perf_counter() - began, 3)
-    return Record(trial.id, manifest, mark, "ok", said.text, finish=said.finish, rows=said.rows, seconds=seconds), False
+    text = _storable(said.text)
+    return Record(trial.id, manifest, mark, "ok", text, finish=said.finish, rows=said.rows, seconds=seconds), False
+
+
+def _storable(text: str) -> str:
+    """A text as UTF-8 can hold it: an endpoint may send half a character."""
+    return text.encode("utf-8", "replace").decode()

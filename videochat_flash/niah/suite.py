@@ -98,7 +98,7 @@ class Setting:
     def flags(self) -> tuple[str, ...]:
         """Every choice that makes figures incomparable with others of the same mode; printed in the report."""
         usual = Setting(mode=self.mode, needles=self.needles)
-        strict = ("way", "hold", "align", "fps", "allow_repeat", "rotations", "size")
+        strict: tuple[str, ...] = ("way", "hold", "align", "fps", "allow_repeat", "rotations", "size")
         names = (*strict, "decoys") if self.hops else strict
         if self.mode == "compat":
             names = ("allow_repeat", "duplicate", "size")
