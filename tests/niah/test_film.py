@@ -81,6 +81,9 @@ def test_a_made_haystack_has_no_end() -> None:
 def test_haystacks_that_cannot_be(numbered: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="fewer than --fps 20"):
         open_haystack([str(numbered)], 0, 0, fps=20)
+    gap = videos.make(tmp_path / "gap.mp4", 60, 10, times=[i / 10 + 3 * (i > 30) for i in range(60)])
+    with pytest.raises(ValueError, match="frames that are more than 1 s apart"):
+        open_haystack([str(gap)], 0, 0)
     with pytest.raises(ValueError, match="above 0"):
         open_haystack([str(numbered)], 0, 0, fps=0)
     with pytest.raises(VideoError, match="missing"):

@@ -147,9 +147,9 @@ def _at(info: VideoInfo, fps: float) -> NDArray[np.int64]:
     times = np.arange(0, info.duration - TICK, 1 / fps)
     numbers: NDArray[np.int64] = np.searchsorted(info.seconds, times + TICK, "right").astype(np.int64) - 1
     if len(np.unique(numbers)) < len(numbers):
-        raise ValueError(
-            f"{info.source} has {info.fps:g} frames a second, fewer than --fps {fps:g}: frames would repeat"
-        )
+        few = f"{info.fps:g} frames a second, fewer than --fps {fps:g}"
+        why = few if info.fps < fps else f"frames that are more than {1 / fps:g} s apart"
+        raise ValueError(f"{info.source} has {why}: frames would repeat")
     return numbers
 
 
