@@ -14,7 +14,6 @@ COPIES = 4  # of a needle's frame
 ROW_TOKENS = 16  # of what counts as a frame there: consecutive tokens of its clip
 BEFORE = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
 AFTER = "<|im_end|>\n<|im_start|>assistant\n"
-YARN_FACTOR, YARN_FROM = 4.0, 32_768  # what the reference has its users write into config.json
 
 # What a compat run does otherwise than the reference; printed with every report.
 DEVIATIONS = (
