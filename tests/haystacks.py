@@ -58,6 +58,7 @@ class Told:
     name: str = "told"
     asked: list[str] = field(default_factory=list)
     facts: Mapping[str, object] = field(default_factory=lambda: {"window": 24, "trained": 20})
+    failure: type[Unanswered] = Unanswered
 
     @property
     def settings(self) -> Mapping[str, object]:
@@ -67,7 +68,7 @@ class Told:
         self.asked.append(trial.id)
         text = self.says(trial)
         if text is None:
-            raise Unanswered("it would not say")
+            raise self.failure("it would not say")
         return Said(text, "stop", 10)
 
 
@@ -175,7 +176,7 @@ class Eyes:
 
     def codes(self) -> Iterator[tuple[str, np.ndarray]]:
         stack = self.suite.haystack(0)
-        for cut in endpoint.CODE_PLACES:
+        for cut, _ in endpoint.code_films(self.suite):
             code = endpoint.code_at(self.suite.setting.seed, cut)
             scenery = Scenery(stack, {"code": Needle(code=code)})
             yield code, scenery.frame(("code", 0, cut - 1)).astype(int)

@@ -22,7 +22,7 @@ from videochat_flash.niah.place import length_of
 from videochat_flash.niah.results import Shard, read_results
 from videochat_flash.niah.run import run
 from videochat_flash.niah.suite import Setting, Suite
-from videochat_flash.remote import Unanswered
+from videochat_flash.remote import Refused
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -116,13 +116,21 @@ def test_the_haystack_is_kept_beside_the_suite(vc: VideoChatFlash, suite: Suite)
     assert len(list((suite.folder / ask.CACHE).iterdir())) >= 1
 
 
-def test_too_little_memory_is_no_answer(vc: VideoChatFlash, suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("gone", ["cuda", "cpu", "other"])
+def test_too_little_memory_is_no_answer(
+    gone: str, vc: VideoChatFlash, suite: Suite, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: object, **__: object) -> None:
-        raise torch.OutOfMemoryError("all gone")
+        if gone == "cuda":
+            raise torch.OutOfMemoryError("all gone")
+        if gone == "cpu":
+            torch.empty(1 << 60, dtype=torch.uint8)
+        raise RuntimeError("shapes do not fit")
 
     asker = ours(vc, suite)
     monkeypatch.setattr(vc, "reply", full)
-    with pytest.raises(Unanswered, match="all gone"):
+    expected = {"cuda": (Refused, "all gone"), "cpu": (Refused, "allocate"), "other": (RuntimeError, "shapes")}[gone]
+    with pytest.raises(expected[0], match=expected[1]):
         asker(suite.trials[0])
 
 

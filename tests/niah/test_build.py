@@ -129,10 +129,13 @@ def test_a_haystack_that_is_too_short(tmp_path: Path) -> None:
     assert (
         made.stacks[0]["repeated"]
         and made.unique == 20
-        and made.setting.flags == ("allow_repeat=True", "size=(96, 64)")
+        and made.setting.flags == ("way=letters", "allow_repeat=True", "size=(96, 64)")
     )
-    both = small(tmp_path / "b", haystacks=((film, film),), lengths=(32,), controls=0)
-    assert both.stacks[0]["unique"] == 28 and both.stacks[0]["near_duplicates"] >= 8
+    twice = ((film, film),)
+    with pytest.raises(ValueError, match=r"film.mp4 is there twice.*--allow-repeat"):
+        small(tmp_path / "b", haystacks=twice, lengths=(32,), controls=0)
+    both = small(tmp_path / "b", haystacks=twice, lengths=(32,), controls=0, allow_repeat=True)
+    assert both.stacks[0]["repeated"] and both.unique == 20
 
 
 @pytest.mark.parametrize(
@@ -149,12 +152,23 @@ def test_a_haystack_that_is_too_short(tmp_path: Path) -> None:
         ({"rotations": 5}, "--rotations"),
         ({"rotations": 2, "way": "words"}, "--ask letters"),
         ({"mode": "compat"}, "--needles"),
+        ({"mode": "compat", "needles": "a.json", "hold": 8}, "the reference's --fps, --hold and --align"),
+        ({"mode": "compat", "needles": "a.json", "fps": 2.0}, "the reference's --fps, --hold and --align"),
+        ({"mode": "compat", "needles": "a.json", "align": "frame"}, "the reference's --fps, --hold and --align"),
+        ({"needles": "a.json", "hops": (1,)}, "--hops"),
         ({"mode": "compat", "needles": "a.json", "rotations": 2}, "--rotations are not the reference's"),
     ],
 )
 def test_settings_that_cannot_be(change: dict[str, object], words: str) -> None:
     with pytest.raises(ValueError, match=re.escape(words)):
         replace(LITTLE, **change)
+
+
+def test_what_makes_figures_incomparable_is_flagged() -> None:
+    assert Setting().flags == () and Setting(mode="compat", needles="a.json").flags == ()
+    assert Setting(decoys=2).flags == () and Setting(decoys=2, hops=(1,)).flags == ("decoys=2",)
+    assert Setting(needles="lists/own.json", way="letters").flags == ("needles=own.json", "way=letters")
+    assert Setting(mode="compat", needles="a.json", size=(96, 64)).flags == ("size=(96, 64)",)
 
 
 def test_films_without_room(tmp_path: Path) -> None:
@@ -194,6 +208,36 @@ def test_a_needle_that_is_in_the_haystack(tmp_path: Path) -> None:
     Image.fromarray(videos.numbered(8)).save(tmp_path / "1.png")
     with pytest.raises(ValueError, match=r"1\.png looks like a frame"):
         build.build(tmp_path / "a", setting, lambda *_: None)
+    sideways = Image.fromarray(np.rot90(videos.numbered(8)))  # a camera's: films show it upright
+    exif = sideways.getexif()
+    exif[0x0112] = 6
+    sideways.save(tmp_path / "1.png", exif=exif)
+    with pytest.raises(ValueError, match=r"1\.png looks like a frame"):
+        build.build(tmp_path / "a", setting, lambda *_: None)
+
+
+def official(folder: Path, **more: object) -> Setting:
+    """A setting with a made-up official single-hop list."""
+    Image.fromarray(np.full((20, 30, 3), 99, np.uint8)).save(folder / "a.png")
+    question = "Find it.\nOptions: (A) red\n(B) blue\nOnly give the best option. Best option: ("
+    entries = [{"question": question, "answer": "B", "image": "a.png", "id": 0}]
+    (folder / "list.json").write_text(json.dumps(entries))
+    return replace(LITTLE, needles=str(folder / "list.json"), depths=(0.5,), **more)
+
+
+def test_compat_always_encodes_as_many_rows_as_the_reference(tmp_path: Path) -> None:
+    setting = official(tmp_path, mode="compat", lengths=(20, 6000))
+    shown = [list(build.Builder(one, [], []).rows) for one in (setting, replace(setting, duplicate=False))]
+    assert shown[0][:6000] == [*range(5016), *range(984)] and shown[1][:6000] == [*range(6000)]
+
+
+def test_lists_that_cannot_be_asked_so(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"list.json choose among options: ask with --ask letters"):
+        build.build(tmp_path / "a", official(tmp_path, way="words"), lambda *_: None)
+    own = listed(tmp_path)
+    with pytest.raises(ValueError, match="no official list"):
+        build.build(tmp_path / "a", replace(own, mode="compat"), lambda *_: None)
+    assert not build.build(tmp_path / "b", replace(own, way="words"), lambda *_: None).trials[0].lettered
 
 
 def test_compat_lays_films_out_as_the_reference(tmp_path: Path) -> None:

@@ -6,10 +6,12 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import videos
 from command import Done, run, small_model
 from haystacks import Eyes, serving
+from PIL import Image
 
 from videochat_flash.niah.suite import load_suite
 
@@ -83,6 +85,16 @@ def test_an_endpoint_is_checked_and_asked(tmp_path: Path, capsys: pytest.Capture
     assert nothing.code == 1 and "the last error: HTTP 500" in nothing.err
 
 
+def test_lists_are_asked_for_letters(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.fromarray(np.full((20, 30, 3), 99, np.uint8)).save(tmp_path / "a.png")
+    entry = {"image": "a.png", "question": "What?", "options": ["kite", "boat"], "answer": "boat"}
+    (tmp_path / "list.json").write_text(json.dumps([entry]))
+    listed = ("--needles", tmp_path / "list.json")
+    for number, (more, lettered) in enumerate((((), False), (listed, True), ((*listed, "--ask", "words"), False))):
+        assert run(capsys, "niah", "build", "--out", tmp_path / str(number), *FEW, *more).code == 0
+        assert load_suite(tmp_path / str(number)).trials[0].lettered == lettered
+
+
 BAD = {
     "out": (["build"], 2, "--out"),
     "lengths": (["build", "--out", "{}/x", "--lengths", "64,many"], 2, "'64,many'"),
@@ -118,6 +130,7 @@ def test_bad_options_of_a_run(built: Path, capsys: pytest.CaptureFixture[str], t
         (["--endpoint", "nowhere", "--model", "m"], "--endpoint 'nowhere'"),
         (["--endpoint", "http://host/v1", "--timeout", "0"], "--timeout"),
         (["--keep", "much"], "much"),
+        (["--max-new-tokens", "0"], "--max-new-tokens"),
     ):
         done = run(capsys, "niah", "run", tmp_path / "s", *options)
         assert done.code == 2 and words in done.err and len(done.lines) == 1

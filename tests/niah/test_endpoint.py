@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from haystacks import Behaviour, Eyes, Request, Server, near, serving, slowly, small
 
@@ -143,6 +144,25 @@ def test_prose_and_silence_are_answers_that_are_wrong(suite: Suite, tmp_path: Pa
     assert facts["counts"]["empty"] == len(suite.trials)
 
 
+@pytest.mark.parametrize("finish", ["length", "content_filter"])
+def test_what_ended_before_its_first_word_is_no_answer(finish: str, suite: Suite, tmp_path: Path) -> None:
+    def choice(text: str | None) -> tuple[int, bytes]:
+        return 200, json.dumps({"choices": [{"message": {"content": text}, "finish_reason": finish}]}).encode()
+
+    told, facts, _ = ran(suite, tmp_path / "part", lambda one: choice(None if one.number < 3 else "A red"))
+    assert told.failed == facts["counts"]["errors"] == 3 and facts["counts"]["empty"] == 0
+    [kind] = facts["counts"]["error_kinds"]
+    assert finish in kind and ("--max-new-tokens" in kind) == (finish == "length")
+    assert facts["counts"]["cut"] == (told.answered if finish == "length" else 0)
+
+
+def test_the_limit_of_tokens_is_sent_and_kept(suite: Suite) -> None:
+    with serving(lambda _: "A") as server:
+        asker = Endpoint(line(server), suite, 300)
+        asker(blind_of(suite))
+    assert server.requests[0].body["max_tokens"] == 300 and asker.settings["max_new_tokens"] == [300, 300]
+
+
 # The delivery check.
 
 
@@ -158,10 +178,25 @@ def test_who_sees_everything_passes_the_delivery_check(form: Any, suite: Suite) 
 @pytest.mark.parametrize("every", [2, 3, 4])
 @pytest.mark.parametrize("first", [0, 1])
 def test_who_drops_frames_is_refused(every: int, first: int, suite: Suite) -> None:
-    fleeting = replace(suite, setting=replace(suite.setting, hold=1))
     drops = Eyes(suite, lambda i: i % every != (every - 1) * first)
     with serving(drops) as server, pytest.raises(ValueError, match="the delivery check failed: frame .* showed code"):
-        Endpoint(line(server, form="frames"), fleeting).deliver()
+        Endpoint(line(server, form="frames"), suite).deliver()
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_who_takes_so_many_frames_and_no_more_is_refused(first: bool, tmp_path: Path) -> None:
+    long = small(tmp_path / "long", lengths=(16, 48), depths=(0.5,), items=1, controls=0)
+
+    def capped(request: Request) -> str:
+        count = len(request.frames())
+        kept = range(24) if first else np.linspace(0, count - 1, min(count, 24)).round().astype(int).tolist()
+        return Eyes(long, set(kept).__contains__)(request)
+
+    with serving(Eyes(long)) as server:
+        Endpoint(line(server, form="frames"), long).deliver()
+        assert [len(one.frames()) for one in server.requests] == [16] * 4 + [48] * 2
+    with serving(capped) as server, pytest.raises(ValueError, match="frame .* of 48 showed code"):
+        Endpoint(line(server, form="frames"), long).deliver()
 
 
 def test_who_sees_the_beginning_alone_is_refused(suite: Suite) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from pathlib import Path
 
@@ -57,11 +58,15 @@ def test_frames_of_files_a_second_apart(numbered: Path) -> None:
     assert open_haystack([str(numbered)], 0, 0, every=True).frames == 10
 
 
-def test_files_are_joined_and_repeated_only_where_it_is_said(numbered: Path) -> None:
-    both = open_haystack([str(numbered)] * 2, 0, 0)
+def test_files_are_joined_and_repeated_only_where_it_is_said(numbered: Path, tmp_path: Path) -> None:
+    other = str(videos.make(tmp_path / "other.mp4", 96, 10))
+    both = open_haystack([str(numbered), other], 0, 0)
     assert both.frames == 20 and numbers(both, 8, 4) == [80, 90, 0, 10]
     with pytest.raises(ValueError, match="has 20 frames, 21 are needed"):
         list(both.read(0, 21))
+    with pytest.raises(ValueError, match="twice"):
+        open_haystack([str(numbered), other, str(numbered)], 0, 0)
+    assert open_haystack([str(numbered), other, str(numbered)], 0, 0, repeat=True).frames == 20
     again = open_haystack([str(numbered)], 0, 0, repeat=True)
     assert numbers(again, 8, 14) == [80, 90, *range(0, 100, 10), 0, 10]
 
@@ -76,6 +81,9 @@ def test_a_made_haystack_has_no_end() -> None:
 def test_haystacks_that_cannot_be(numbered: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="fewer than --fps 20"):
         open_haystack([str(numbered)], 0, 0, fps=20)
+    gap = videos.make(tmp_path / "gap.mp4", 60, 10, times=[i / 10 + 3 * (i > 30) for i in range(60)])
+    with pytest.raises(ValueError, match="frames that are more than 1 s apart"):
+        open_haystack([str(gap)], 0, 0)
     with pytest.raises(ValueError, match="above 0"):
         open_haystack([str(numbered)], 0, 0, fps=0)
     with pytest.raises(VideoError, match="missing"):
@@ -155,9 +163,13 @@ def test_needles_are_drawn_over_what_was_shown_last() -> None:
     assert changed[:, 0].min() > 20 and (coded == 255).mean() > 0.05 and (coded == 0).mean() > 0.005
 
 
+def digest_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def test_pictures_are_fitted_or_squared(tmp_path: Path) -> None:
     Image.fromarray(np.full((30, 90, 3), 200, np.uint8)).save(tmp_path / "wide.png")
-    picture = {"p": Needle(picture=str(tmp_path / "wide.png"))}
+    picture = {"p": Needle(picture=str(tmp_path / "wide.png"), sha256=digest_of(tmp_path / "wide.png"))}
     assert Scenery(made(), picture).frame(("p", 0, 0)).shape == (64, 96, 3)
     square = Scenery(made(), picture, square=True).frame(("p", 0, 0))
     assert (
@@ -166,6 +178,9 @@ def test_pictures_are_fitted_or_squared(tmp_path: Path) -> None:
         and square[45, 45].tolist() == [200] * 3
     )
     (tmp_path / "wide.png").write_text("no picture")
+    with pytest.raises(ValueError, match="wide.png is another one than when"):
+        Scenery(made(), picture).frame(("p", 0, 0))
+    picture = {"p": Needle(picture=str(tmp_path / "wide.png"), sha256=digest_of(tmp_path / "wide.png"))}
     with pytest.raises(ValueError, match="wide.png cannot be read"):
         Scenery(made(), picture).frame(("p", 0, 0))
 

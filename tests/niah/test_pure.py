@@ -126,9 +126,12 @@ def test_the_longest_reliable_length() -> None:
         return [Outcome((i, 0.5), str(n), 0, float(n < good)) for i, good in enumerate(right) for n in range(40)]
 
     assert stats.least_items() == 35
-    assert stats.reliable_length(cells(40, 40, 20, 40)) == 1
-    assert stats.reliable_length(cells(20, 40)) is None and stats.reliable_length(cells(40, 40)) == 1
-    assert stats.reliable_length([]) is None
+    grid = [(float(i), 0.5) for i in range(4)]
+    assert stats.reliable_length(cells(40, 40, 20, 40), grid) == 1
+    assert stats.reliable_length(cells(20, 40), grid[:2]) is None
+    assert stats.reliable_length(cells(40, 40), grid[:2]) == stats.reliable_length(cells(40, 40), grid) == 1
+    assert stats.reliable_length([], []) is None
+    assert stats.reliable_length(cells(40, 40), [*grid[:2], (1.0, 1.0)]) == 0  # a cell that nothing is known of
 
 
 def test_how_many_items_it_takes() -> None:

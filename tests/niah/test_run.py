@@ -12,10 +12,12 @@ import pytest
 from command import start
 from haystacks import Eyes, Request, Told, serving, small, truth
 
+from videochat_flash.journal import read_run
 from videochat_flash.niah import results
 from videochat_flash.niah.results import Shard, read_results
 from videochat_flash.niah.run import IN_A_ROW, Ran, in_order, run
-from videochat_flash.niah.suite import Suite
+from videochat_flash.niah.suite import Suite, Trial
+from videochat_flash.remote import Refused, Unanswered
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 ALL = Shard()
@@ -63,6 +65,35 @@ def test_many_failures_in_a_row_end_the_run_and_keep_what_there_is(suite: Suite,
     with pytest.raises(ValueError, match=f"{IN_A_ROW} trials in a row failed.*it would not say; 3 answers"):
         run(suite, tmp_path, Told(says), ALL, quiet)
     assert sum(one.status == "ok" for one in read_results(suite, tmp_path).values()) == 3
+
+
+def test_what_is_always_refused_keeps_nothing_else_from_being_asked(tmp_path: Path) -> None:
+    suite = small(tmp_path / "suite", haystacks=(("procedural",), ("procedural",)), items=8)
+
+    def refusing(long: type[Unanswered]) -> Told:
+        def says(trial: Trial) -> str:
+            if trial.length == 32:
+                raise long("HTTP 400: too long")
+            return truth(trial)
+
+        return Told(says)
+
+    long = {one.id for one in suite.trials if one.length == 32}
+    assert len(long) > 2 * IN_A_ROW
+    told = run(suite, tmp_path / "refused", refusing(Refused), ALL, quiet)
+    assert (told.failed, told.answered) == (len(long), len(suite.trials) - len(long))
+    starts = 0
+    while len(read_results(suite, tmp_path / "may pass") if starts else ()) < len(suite.trials):  # no start is in vain
+        with pytest.raises(ValueError, match="in a row"):
+            run(suite, tmp_path / "may pass", refusing(Unanswered), ALL, quiet)
+        starts += 1
+        assert starts <= len(long) // IN_A_ROW + 1
+    with pytest.raises(ValueError, match=f"{IN_A_ROW} trials in a row failed"):  # a wrong key, say: all are refused
+        run(suite, tmp_path / "none", Told(lambda _: _refuse()), ALL, quiet)
+
+
+def _refuse() -> str:
+    raise Refused("HTTP 401")
 
 
 def test_shards_are_merged_by_concatenation(suite: Suite, tmp_path: Path) -> None:
@@ -118,6 +149,33 @@ def test_runs_are_not_mixed(suite: Suite, tmp_path: Path) -> None:
     (tmp_path / "results-1-of-2.jsonl").write_text(mixed + "\n")
     with pytest.raises(ValueError, match="mixes results of 2 runs"):
         read_results(suite, tmp_path)
+
+
+def test_results_of_another_run_are_not_this_ones(suite: Suite, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        run(suite, tmp_path / name, Told(truth, name), ALL, quiet)
+    (tmp_path / "b" / "results.jsonl").write_bytes((tmp_path / "a" / "results.jsonl").read_bytes())
+    with pytest.raises(ValueError, match=r"another run than .*run\.json"):
+        read_results(suite, tmp_path / "b", read_run(tmp_path / "b")["run"])
+    with pytest.raises(ValueError, match=r"another run than .*run\.json"):
+        run(suite, tmp_path / "b", Told(truth, "b"), ALL, quiet)
+
+
+def test_what_is_worth_knowing_is_renewed(suite: Suite, tmp_path: Path) -> None:
+    def known(facts: dict[str, object]) -> dict[str, object]:
+        run(suite, tmp_path, Told(truth, facts=facts), ALL, quiet)
+        return {name: read_run(tmp_path)["facts"].get(name) for name in ("trained", "delivery")}
+
+    assert known({"trained": None, "delivery": "passed"}) == {"trained": None, "delivery": "passed"}
+    assert known({"trained": 256, "delivery": "passed"}) == {"trained": 256, "delivery": "passed"}
+    assert known({"trained": None, "delivery": "not checked"}) == {"trained": 256, "delivery": "not checked"}
+    assert known({"trained": None, "delivery": "passed"}) == {"trained": 256, "delivery": "not checked"}
+
+
+def test_half_a_character_is_kept_as_none(suite: Suite, tmp_path: Path) -> None:
+    said = "A\ud800"
+    assert run(suite, tmp_path, Told(lambda _: said), ALL, quiet).failed == 0
+    assert {one.text for one in read_results(suite, tmp_path).values()} == {"A?"}
 
 
 def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from haystacks import Told, small, truth, wrong
 from PIL import Image
@@ -17,6 +18,7 @@ from videochat_flash.niah.report import report
 from videochat_flash.niah.results import Shard, read_results
 from videochat_flash.niah.run import run
 from videochat_flash.niah.suite import Suite, Trial
+from videochat_flash.remote import Refused
 from videochat_flash.stats import wilson
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -27,8 +29,8 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> Suite:
     return small(tmp_path_factory.mktemp("suites") / "both", lengths=(48, 64), hops=(0, 1), rotations=2, items=4)
 
 
-def facts_of(suite: Suite, folder: Path, says: Any, name: str = "told") -> dict[str, Any]:
-    run(suite, folder, Told(says, name), Shard(), lambda *_: None)
+def facts_of(suite: Suite, folder: Path, says: Any, name: str = "told", **more: Any) -> dict[str, Any]:
+    run(suite, folder, Told(says, name, **more), Shard(), lambda *_: None)
     return score.summary(suite, read_results(suite, folder), read_run(folder))
 
 
@@ -38,11 +40,11 @@ def test_an_oracle_has_everything_right(suite: Suite, tmp_path: Path) -> None:
     single, multi = facts["single"], facts["multi"]
     assert len(single["cells"]) == 6 and single["all_rotations"] == 1.0 and single["chance"] == 0.25
     [cell] = [one for one in single["cells"] if (one["length"], one["depth"]) == (48, 0.5)]
-    assert (cell["right"], cell["asked"]) == (8, 8) and (cell["low"], cell["high"]) == wilson(8, 8)
+    assert (cell["right"], cell["asked"]) == (4, 4) and (cell["low"], cell["high"]) == wilson(4, 4)  # of two orders
     assert single["reliable_length"] is None and single["reliable_needs"] == 35
     assert multi["joint"]["mean"] == 1.0 and multi["counts"]["both right"] == 2 * 4 * 2
     assert [(one["length"], one["hops"], one["asked"]) for one in multi["cells"]] == [
-        *((48, 0, 8), (48, 1, 8), (64, 0, 8), (64, 1, 8))
+        *((48, 0, 4), (48, 1, 4), (64, 0, 4), (64, 1, 4))
     ]
     assert facts["controls"]["multi"]["shares"]["C7"]["accuracy"] == 1.0
     assert facts["lines"] == {"trained": 20, "window": 24, "unique": None}
@@ -62,8 +64,75 @@ def test_controls_tell_what_was_needed(suite: Suite, tmp_path: Path) -> None:
         "C3": 0.0,
     }
     assert told["single"]["blind_adjusted"] == 1.0 and told["single"]["chain_necessity"] is None
-    assert told["multi"]["chain_necessity"] == 1.0 and told["multi"]["shares"]["C5"]["asked"] == 4
-    assert told["single"]["full"]["asked"] == 2 * 3 * 2
+    assert told["multi"]["chain_necessity"] == 1.0 and told["multi"]["shares"]["C5"]["asked"] == 2
+    assert told["single"]["full"]["asked"] == 2 and told["multi"]["shares"]["C5"]["whole"]["asked"] == 2
+
+
+def test_chains_are_needed_by_those_that_have_any(suite: Suite, tmp_path: Path) -> None:
+    """Without a pointer nothing is broken: what such chains score says nothing of the others' need."""
+
+    def direct(trial: Trial) -> str:
+        return truth(trial) if trial.suite == "multi" and not trial.hops else wrong(trial)
+
+    told = facts_of(suite, tmp_path, direct)["controls"]["multi"]
+    assert told["chain_necessity"] == 0.0 and told["full"]["accuracy"] == 0.5
+    assert told["shares"]["C5"]["whole"]["accuracy"] == 0.0 and told["shares"]["C0"]["whole"]["accuracy"] == 0.5
+
+
+def test_controls_are_held_against_the_same_depth(suite: Suite, tmp_path: Path) -> None:
+    def middle(trial: Trial) -> str:
+        return truth(trial) if trial.control == "C2" or trial.depth == 0.5 and not trial.control else wrong(trial)
+
+    assert facts_of(suite, tmp_path, middle)["controls"]["single"]["blind_adjusted"] == 1.0
+
+
+def test_cells_without_answers_are_told(suite: Suite, tmp_path: Path) -> None:
+    def lost(trial: Trial) -> str | None:
+        gone = trial.suite == "single" and (trial.length == 64 or trial.depth == 0.0) or trial.hops == trial.length - 63
+        return None if gone and not trial.control else truth(trial)
+
+    facts = facts_of(suite, tmp_path, lost, failure=Refused)
+    single, multi = facts["single"], facts["multi"]
+    assert [one["asked"] for one in single["cells"]] == [0, 4, 4, 0, 0, 0] and single["reliable_length"] is None
+    assert single["mean"]["incomplete"] == 4 and multi["joint"]["incomplete"] == 0
+    assert [one["asked"] for one in multi["cells"]] == [4, 4, 4, 0]
+    assert [one["mean"] for one in single["by_length"]] == [1.0, None]
+    told = report(json.loads(json.dumps(facts)))
+    assert "Grid mean 100.0 % (51.0 to 100.0) of an incomplete grid" in told and "| 0% | - | - |" in told
+    assert plot.draw(facts, tmp_path)
+
+
+def test_scores_over_lengths_are_no_more_certain_than_chains_are_many(suite: Suite, tmp_path: Path) -> None:
+    good = {one.item for one in suite.trials if one.suite == "multi" and one.item.endswith(("0", "1"))}
+    told = facts_of(suite, tmp_path, lambda one: truth(one) if one.item in good else wrong(one))["multi"]
+    assert told["cap"]["asked"] == 4 and told["cap"]["accuracy"] == 0.5
+    assert told["cap"]["high"] - told["cap"]["low"] > 0.9  # of two chains in four, whatever was asked of them
+    assert [(one["length"], one["cap"]["asked"]) for one in told["by_length"]] == [(48, 4), (64, 4)]
+    low, high = wilson(2, 4)
+    assert (told["by_length"][0]["cap"]["low"], told["by_length"][0]["cap"]["high"]) == (low, high)
+
+
+def test_official_chains_are_told_by_length_and_guessed_by_question(tmp_path: Path) -> None:
+    trailer = "\nOptions: (A) red\n(B) blue\n(C) green\n(D) pink\nOnly give the best option. Best option: ("
+    entries = []
+    for names in (["niah_1_3_a.png", "bare.png", "niah_1_1_b.png"], ["1.png", "niah_2_2_b.png"]):
+        for name in names:
+            Image.fromarray(np.full((20, 30, 3), 99, np.uint8)).save(tmp_path / name)
+        entries.append(
+            {
+                "images": names,
+                **{f"{key}{i}": value for key, value in (("question", trailer), ("answer", "A")) for i in (1, 2)},
+            }
+        )
+    (tmp_path / "list.json").write_text(json.dumps([entries[0], entries[0], entries[1]]))
+    listed = str(tmp_path / "list.json")
+    made = small(tmp_path / "suite", mode="compat", needles=listed, lengths=(20, 32))
+    facts = facts_of(made, tmp_path / "run", lambda one: truth(one) if one.hops and one.length == 20 else wrong(one))
+    multi = facts["multi"]
+    assert multi["chance"] == 0.25**2 and facts["accuracy"] == pytest.approx((2 / 3 + 0) / 2)
+    assert [one["counts"]["both right"] for one in multi["by_length"]] == [2, 0]
+    assert [one["mean_of_cap_and_qa"] for one in multi["by_length"]] == [pytest.approx(2 / 3), 0]
+    assert "| both right | 2 | 0 | 2 |" in report(facts) and "6.2 % by chance" in report(facts)
 
 
 def test_a_blind_guesser_is_at_chance(suite: Suite, tmp_path: Path) -> None:
@@ -94,7 +163,7 @@ def test_what_cannot_be_read_is_wrong_and_told(suite: Suite, tmp_path: Path) -> 
     assert counts["answered"] + counts["errors"] == counts["trials"]
     assert counts["answered"] == sum(counts[name] for name in ("right", "wrong", "unparsed", "empty"))
     asked = sum(cell["asked"] for cell in facts["single"]["cells"] if cell["depth"] == 1.0)
-    assert asked < 16  # failures are in no cell
+    assert asked < 8  # failures are in no cell
     told = report(facts)
     assert f"{counts['errors']} failed (not scored)" in told and "x it would not say" in told
 
@@ -102,7 +171,7 @@ def test_what_cannot_be_read_is_wrong_and_told(suite: Suite, tmp_path: Path) -> 
 def test_chains_with_a_missing_answer_are_left_out(suite: Suite, tmp_path: Path) -> None:
     lost = next(one for one in suite.trials if one.kind == "caption" and not one.control)
     facts = facts_of(suite, tmp_path, lambda one: None if one.id == lost.id else truth(one))
-    assert sum(cell["asked"] for cell in facts["multi"]["cells"]) == 2 * 2 * 4 * 2 - 1
+    assert sum(facts["multi"]["counts"].values()) == 2 * 4 * 2 - 1
 
 
 def test_nothing_answered_is_nothing_to_score(suite: Suite, tmp_path: Path) -> None:
@@ -138,7 +207,7 @@ def test_the_report_says_all_of_it(suite: Suite, tmp_path: Path) -> None:
         "trained to 20 frames",
     ):
         assert words in told
-    assert "| 50% | 100.0 % (68 to 100, n 8) |" in told
+    assert "| 50% | 100.0 % (51 to 100, n 4) |" in told
 
 
 # Pictures.

@@ -15,7 +15,7 @@ from ..config import Plan, Yarn
 from ..generate import Decoding, prefill
 from ..prefix import Beginning, Prefix, begin, prepare
 from ..prompt import IGNORE, IM_END, IM_START, Prompt, control
-from ..remote import Unanswered
+from ..remote import Refused
 from ..session import decoder_mark, to_the_end
 from ..sight import Sight
 from ..video import CLIP
@@ -26,6 +26,7 @@ from .suite import Suite, Trial
 
 WORDS, LETTER = 16, 8  # new tokens at most
 PROMPTS = "strict 1"  # version of the wording and of what is around it
+CPU_MEMORY = "DefaultCPUAllocator"  # in the words of what is no OutOfMemoryError there
 CACHE = "cache"  # folder of Sights in a suite's
 Told = Callable[[int, int], None]
 
@@ -37,6 +38,17 @@ class Said:
     text: str
     finish: str = ""
     rows: int = 0
+
+
+def limits(tokens: int | None) -> tuple[int, int]:
+    """New tokens at most, where words are asked for and where a letter is.
+
+    Raises:
+        ValueError: less than one.
+    """
+    if tokens is not None and tokens < 1:
+        raise ValueError(f"--max-new-tokens must be at least 1, not {tokens}")
+    return (WORDS, LETTER) if tokens is None else (tokens, tokens)
 
 
 @runtime_checkable
@@ -95,6 +107,7 @@ class Ours:
         pixels: send every film through an mp4 and the tower anew, instead of splicing.
         told: frames of haystacks that were seen, of how many.
         share: run what films of a haystack begin with through the decoder once; it takes memory.
+        tokens: new ones at most; None is WORDS or LETTER.
     """
 
     def __init__(
@@ -106,9 +119,11 @@ class Ours:
         pixels: bool,
         told: Told,
         share: bool = True,
+        tokens: int | None = None,
     ) -> None:
         compatible = suite.setting.mode == "compat"
         self.vc, self.suite, self.pixels, self.told = vc, suite, pixels, told
+        self.limits = limits(tokens)
         self.share = share and not pixels
         self.plan: Plan = (() if compatible else vc.model.config.keep) if keep is None else keep
         llm = vc.model.config.llm
@@ -123,7 +138,7 @@ class Ours:
             "keep": [[drop.layer, drop.ratio, drop.by] for drop in self.plan],
             "yarn": llm.yarn.factor if llm.yarn else 1.0,
             "prompt": "compat" if compatible else PROMPTS,
-            "max_new_tokens": [WORDS, LETTER],
+            "max_new_tokens": list(self.limits),
         }
         self.facts: dict[str, object] = {"device": how.device, "window": window // vc.model.config.tokens_per_frame}
         self.held: tuple[int, Splicer] | None = None
@@ -132,11 +147,13 @@ class Ours:
         self.beginning: tuple[int, Beginning | None] | None = None  # of the haystack whose films are asked about
 
     def __call__(self, trial: Trial) -> Said:
-        """Raises Unanswered where memory does not suffice."""
+        """Raises Refused where memory does not suffice."""
         try:
             return self._compat(trial) if trial.mode == "compat" else self._strict(trial)
-        except torch.OutOfMemoryError as error:
-            raise Unanswered(f"out of memory: {error}") from None
+        except RuntimeError as error:
+            if not isinstance(error, torch.OutOfMemoryError) and CPU_MEMORY not in str(error):
+                raise
+            raise Refused(f"out of memory: {error}") from None
 
     def splicer(self, number: int) -> Splicer:
         """Of a haystack that was seen as far as any film of the suite needs it."""
@@ -155,7 +172,7 @@ class Ours:
 
     def _strict(self, trial: Trial) -> Said:
         sight = self._film(trial.haystack, trial.film) if trial.film else None
-        how = Decoding(max_new_tokens=LETTER if trial.lettered else WORDS, eos=self.vc.decoding.eos)
+        how = Decoding(max_new_tokens=self.limits[trial.lettered], eos=self.vc.decoding.eos)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "[0-9]+ rows are beyond")  # the command says it once, for all films
             begun = self._begun(trial, sight) if sight is not None else None
@@ -190,7 +207,7 @@ class Ours:
         return self.last[1]
 
     def _compat(self, trial: Trial) -> Said:
-        """The likeliest token behind the reference's prompt: no generation, no time, no newline behind the video."""
+        """The likeliest token behind the reference's prompt: no generation, no time behind the video."""
         rows = self.splicer(trial.haystack).rows(trial.film).to(self.vc.model.device, self.vc.model.dtype)
         prompt = compat_prompt(self.vc, trial.prompt)
         begun = prefill(self.vc.model, [prompt], [[rows]], self.plan)

@@ -9,19 +9,19 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from ..looks import hash_of, looks_like, near_duplicates
 from ..video import CLIP
 from . import compat, items, place
 from .draws import rng_of
+from .film import picture
 from .haystack import Haystack, hashes
 from .items import Item, Needle, Question
 from .lists import read_list
 from .place import Film, Part
 from .suite import Setting, Suite, Trial, assets_of, open_stack, save_suite
 
-CONTROL_DEPTH = 0.5  # of single needles in controls
+CONTROL_DEPTH = 0.5  # of single needles in controls: the depth of the grid that is nearest to it
 
 
 def build(folder: Path, setting: Setting, told: Callable[[int, int], None]) -> Suite:
@@ -41,6 +41,7 @@ def build(folder: Path, setting: Setting, told: Callable[[int, int], None]) -> S
     listed = (
         read_list(Path(setting.needles), Path(setting.images) if setting.images else None) if setting.needles else []
     )
+    _fits(setting, listed)
     drawn = listed or _drawn(setting)
     stacks = [open_stack(setting, number) for number in range(len(setting.haystacks))]
     trials = [one.named() for one in Builder(setting, stacks, drawn).trials()]
@@ -54,6 +55,15 @@ def build(folder: Path, setting: Setting, told: Callable[[int, int], None]) -> S
         found = hashes(stack, shown[number], _onward(told, sum(shown[:number]), sum(shown)))
         facts.append(_facts(setting, stack, own, needles, shown[number], found))
     return save_suite(folder, setting, facts, needles, trials)
+
+
+def _fits(setting: Setting, listed: Sequence[Item]) -> None:
+    """Raises ValueError where a list cannot be asked as the setting says."""
+    official = [bool(question.exact) for item in listed for question in item.questions]
+    if setting.mode == "compat" and not all(official):
+        raise ValueError(f"{setting.needles} is no official list, which --compat needs: leave out --compat")
+    if setting.way == "words" and any(official):
+        raise ValueError(f"the questions of {setting.needles} choose among options: ask with --ask letters")
 
 
 def _onward(told: Callable[[int, int], None], before: int, total: int) -> Callable[[int], None]:
@@ -96,7 +106,7 @@ def _facts(
     """
     names = dict.fromkeys(part.needle for trial in own for part in trial.film if part.needle)
     for needle in (needles[name] for name in names):
-        if setting.mode == "strict" and needle.picture and _hidden(needle, found):
+        if setting.mode == "strict" and needle.picture and _hidden(needle, stack.size, found):
             raise ValueError(f"image {needle.picture} looks like a frame of haystack {stack.name}: use another one")
     unique = len(found) if setting.mode == "strict" else len({i for one in own for i in _frames(one.film)})
     return {
@@ -122,13 +132,9 @@ def _repeats(trials: Sequence[Trial]) -> bool:
     return len(set(shown)) < len(shown)
 
 
-def _hidden(needle: Needle, found: NDArray[np.uint64]) -> bool:
-    """Whether a picture could not be told from the haystack."""
-    try:
-        with Image.open(needle.picture) as image:
-            return looks_like(hash_of(np.asarray(image.convert("RGB"))), found)
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"image {needle.picture} cannot be read: {error}") from None
+def _hidden(needle: Needle, size: tuple[int, int], found: NDArray[np.uint64]) -> bool:
+    """Whether a picture, as films show it, could not be told from the haystack."""
+    return looks_like(hash_of(picture(needle, size)), found)
 
 
 class Builder:
@@ -144,7 +150,7 @@ class Builder:
         self.setting, self.stacks, self.listed = setting, stacks, listed
         self.needles = {name_of(item, i): one for item in listed for i, one in enumerate(item.needles)}
         self.step = CLIP if setting.align == "clip" else 1
-        rows = max(setting.lengths)
+        rows = max(compat.REQUESTED, *setting.lengths)
         self.rows = compat.haystack_rows(rows, setting.duplicate) if setting.mode == "compat" else []
 
     def trials(self) -> Iterator[Trial]:
@@ -160,10 +166,12 @@ class Builder:
         """On the first items of each kind, at the shortest length."""
         length = min(self.setting.lengths)
         for suite, hops in dict.fromkeys((item.suite, item.hops) for item in self.listed):
+            if suite == "single" and not self.setting.depths:
+                continue
             group = [(i, item) for i, item in enumerate(self.listed) if (item.suite, item.hops) == (suite, hops)]
             for place_in, (number, item) in enumerate(group[: self.setting.controls]):
                 other = group[(place_in + 1) % len(group)][1]
-                depth = CONTROL_DEPTH if suite == "single" else None
+                depth = min(self.setting.depths, key=_off_middle) if suite == "single" else None
                 for name, film in self._changed(item, other, length, depth):
                     yield from self._asked(item, number, length, depth, name, film)
 
@@ -239,6 +247,10 @@ class Builder:
             return question
         plain = replace(question, exact="")
         return items.ordered(plain, self.setting.seed, item.id, rotation, self.setting.way)
+
+
+def _off_middle(depth: float) -> float:
+    return abs(depth - CONTROL_DEPTH)
 
 
 def _without(film: Film, names: set[str]) -> Film:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import typer
 
 from .. import errors, show
-from ..options import TINY, Device, Dtype, Json, Keep, KeepBy, Model, Quiet, Revision, SynthSeed
+from ..options import TINY, Device, Dtype, Json, Keep, KeepBy, MaxNewTokens, Model, Quiet, Revision, SynthSeed
 from . import options
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def build(
     align: options.Align = "clip",
     needles: options.Needles = None,
     images: options.Images = None,
-    way: options.Ask = "words",
+    way: options.Ask = None,
     rotations: options.Rotations = 1,
     controls: options.Controls = 8,
     compat: options.Compat = False,
@@ -62,7 +62,7 @@ def build(
             decoys=decoys,
             hold=hold,
             align=align,
-            way="letters" if compat else way,
+            way=way or ("letters" if needles else "words"),
             rotations=rotations,
             controls=controls,
             fps=fps,
@@ -89,6 +89,7 @@ def run(
     keep: Keep = None,
     keep_by: KeepBy = None,
     yarn: options.Yarn = None,
+    max_new_tokens: MaxNewTokens = None,
     pixels: options.Pixels = False,
     no_share: options.NoShare = False,
     endpoint: options.Url = None,
@@ -104,19 +105,25 @@ def run(
     quiet: Quiet = False,
 ) -> None:
     """Answer every trial that has no answer yet. Stopped at any moment, the same command goes on."""
+    from .ask import limits
     from .results import Shard
     from .run import run as answer_all
     from .suite import load_suite
 
     with errors.usage():
         part, where = Shard.parse(shard), _run_folder(folder, name)
+        limits(max_new_tokens)
     suite = load_suite(folder)
     bars = not (quiet or as_json)
     with show.progress("seeing", bars) as seeing:
         if endpoint is not None:
-            asker = _endpoint(suite, endpoint, model, send, timeout, retries, stamps, not no_delivery_check)
+            asker = _endpoint(
+                suite, endpoint, model, send, timeout, retries, stamps, not no_delivery_check, max_new_tokens
+            )
         else:
-            asker = _ours(suite, model, revision, device, dtype, keep, keep_by, yarn, pixels, not no_share, seeing)
+            asker = _ours(
+                suite, model, revision, device, dtype, keep, keep_by, yarn, pixels, not no_share, max_new_tokens, seeing
+            )
         asker.facts = {**asker.facts, "trained": trained}
     with show.progress("asking", bars) as told:
         ran = answer_all(suite, where, asker, part, told)
@@ -153,6 +160,8 @@ def score(
     counts = facts["counts"]
     told = {"accuracy": percent(facts["accuracy"]), "answered": counts["answered"], "trials": counts["trials"]}
     told |= {key: counts[key] for key in ("errors", "missing", "unparsed", "empty") if counts[key]}
+    if facts["incomplete"]:
+        told["cells without answers"] = facts["incomplete"]
     show.print_facts({**told, "report": str(where / "report.md")})
 
 
@@ -172,6 +181,7 @@ def plot(folder: options.Folder, name: options.Name = "") -> None:
 @app.command()
 def verify(folder: options.Folder, name: options.Name = "", as_json: Json = False) -> None:
     """Check a suite, its needles and haystacks, and what was answered so far."""
+    from ..journal import read_run
     from .results import files_of, read_results
     from .suite import load_suite
     from .suite import verify as check
@@ -179,7 +189,7 @@ def verify(folder: options.Folder, name: options.Name = "", as_json: Json = Fals
     suite = load_suite(folder)
     wrong = list(check(suite))
     where = _run_folder(folder, name)
-    records = read_results(suite, where) if files_of(where) else {}
+    records = read_results(suite, where, read_run(where)["run"]) if files_of(where) else {}
     answered = sum(one.status == "ok" for one in records.values())
     facts = {"trials": len(suite.trials), "answered": answered, "failed": len(records) - answered, "wrong": wrong}
     if as_json:
@@ -226,10 +236,11 @@ def _summary(folder: Path, name: str, against: str | None) -> dict[str, Any]:
     suite = load_suite(folder)
     where = _run_folder(folder, name)
     run = read_run(where, "run the suite first with 'vcflash niah run'")
-    records = read_results(suite, where)
+    records = read_results(suite, where, run["run"])
     facts = summary(suite, records, run)
     if against is not None:
-        other = read_results(suite, _run_folder(folder, against))
+        beyond = _run_folder(folder, against)
+        other = read_results(suite, beyond, read_run(beyond)["run"])
         told = compared(scored(suite, records), scored(suite, other), suite.setting.seed)
         facts["against"] = {"name": against or "the unnamed run", **told}
     if facts["counts"]["errors"] or facts["counts"]["missing"]:
@@ -251,6 +262,7 @@ def _ours(
     yarn: float | None,
     pixels: bool,
     share: bool,
+    limit: int | None,
     told: show.Told,
 ) -> Asker:
     from ..config import check_plan
@@ -264,7 +276,7 @@ def _ours(
     vc = load(how)
     with errors.usage():
         check_plan(plan or (), vc.model.config.llm)
-    asker = Ours(vc, how, suite, plan, pixels, told, share)
+    asker = Ours(vc, how, suite, plan, pixels, told, share, limit)
     for number in range(0 if pixels else len(suite.stacks)):
         asker.splicer(number)  # haystacks are seen now, with a bar of their own
     longest, window = max((length_of(one.film) for one in suite.trials), default=0), asker.facts["window"]
@@ -283,12 +295,13 @@ def _endpoint(
     retries: int,
     stamps: bool,
     check: bool,
+    limit: int | None,
 ) -> Asker:
     from .endpoint import Endpoint, Line
 
     with errors.usage():
         line = Line(url, model, send, timeout, retries, stamps=stamps)
-    asker = Endpoint(line, suite)
+    asker = Endpoint(line, suite, limit)
     if check:
         asker.deliver()
     return asker

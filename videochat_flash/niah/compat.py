@@ -8,18 +8,19 @@ from .place import Film, Part
 
 BATCH = 8  # frames that the reference encodes at once
 EXTRA = 2  # batches behind the last one that was asked for
+REQUESTED = 10_000  # rows that it encodes, however few of them its films show
 MOST = 7_500  # frames; above, half are encoded and shown twice
 COPIES = 4  # of a needle's frame
 ROW_TOKENS = 16  # of what counts as a frame there: consecutive tokens of its clip
 BEFORE = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
 AFTER = "<|im_end|>\n<|im_start|>assistant\n"
-YARN_FACTOR, YARN_FROM = 4.0, 32_768  # what the reference has its users write into config.json
 
 # What a compat run does otherwise than the reference; printed with every report.
 DEVIATIONS = (
     "one device and no padding behind the answer (causal attention: the same scores) instead of a ring of GPUs",
     "the precision of the model that was loaded (the reference: bf16 decoder, fp16 tower)",
     "bicubic resizing by Pillow",
+    "behind the video the newline row that a model was trained with (mm_newline_position one_token), if it was",
     "YaRN only where the model's config.json or --yarn asks for it",
 )
 
@@ -34,7 +35,7 @@ def haystack_rows(requested: int, duplicate: bool = True) -> list[int]:
     """The haystack frame behind each row of the cropped tensor.
 
     Args:
-        requested: rows, the longest length asked for.
+        requested: rows that are asked for.
         duplicate: above MOST, show half of them twice as the reference does; else every row is a frame of its own.
     """
     if not duplicate or requested <= MOST:

@@ -12,16 +12,16 @@ from typing import Any, Literal
 from ..remote import Server, Unanswered, picture, post, read_reply
 from ..remote import film as mp4_part
 from ..synth.world import Image8
-from .ask import LETTER, WORDS, Said
+from .ask import Said, limits
 from .draws import rng_of
 from .film import FPS, SENT, Scenery, as_mp4
 from .items import Needle
-from .place import Film, length_of, with_needles
+from .place import Film, Part, length_of, with_needles
 from .suite import Suite, Trial
 
 MOST_PICTURES = 1_000  # frames that are sent one by one: 1,000 of 448 pixels are some 40 MB
 CODE_SIGNS = "ACDEFHJKLMNPRTUVWXY3479"  # none looks like another one
-CODE_LENGTH, CODE_STACK = 6, 12
+CODE_LENGTH, CODE_STACK = 6, 15
 CODE_PLACES = (2, 5, 7, 12)  # every remainder of 2, 3 and 4: whoever drops each second to fourth frame drops a code
 CODE_TOKENS = 32
 ASK_CODE = "A code of six characters is shown in the video. Answer with the code only."
@@ -65,12 +65,13 @@ class Endpoint:
     Args:
         line: how it is reached.
         suite: whose films it is shown.
+        tokens: new ones at most; None is what ``ask`` says.
 
     Raises:
         ValueError: films that are too long to be sent as pictures, or a compat suite.
     """
 
-    def __init__(self, line: Line, suite: Suite) -> None:
+    def __init__(self, line: Line, suite: Suite, tokens: int | None = None) -> None:
         longest = max((length_of(trial.film) for trial in suite.trials), default=0)
         if line.form == "frames" and longest > MOST_PICTURES:
             raise ValueError(
@@ -79,13 +80,13 @@ class Endpoint:
             )
         if suite.setting.mode == "compat":
             raise ValueError("compat scores the likeliest token of a model in this process: an endpoint tells none")
-        self.line, self.suite = line, suite
+        self.line, self.suite, self.limits = line, suite, limits(tokens)
         self.settings: dict[str, object] = {
             "transport": f"openai-{line.form}",
             "model": line.model,
             "endpoint": line.url,
             "prompt": PROMPTS,
-            "max_new_tokens": [WORDS, LETTER],
+            "max_new_tokens": list(self.limits),
             "stamps": line.stamps,
         }
         self.facts: dict[str, object] = {"delivery": "not checked"}
@@ -95,18 +96,18 @@ class Endpoint:
     def __call__(self, trial: Trial) -> Said:
         """Raises Unanswered after the last retry, or where the endpoint refuses."""
         shown = self._shown(trial) if trial.film else []
-        return self._asked(shown, trial.prompt, LETTER if trial.lettered else WORDS, length_of(trial.film))
+        return self._asked(shown, trial.prompt, self.limits[trial.lettered], length_of(trial.film))
 
     def deliver(self) -> None:
-        """The delivery check (C4): codes at several places of a short film must be read back.
+        """The delivery check (C4): codes must be read back that are shown for one frame each, at several places of a
+        short film and, far behind, of one that is as long as the suite's longest.
 
         Raises:
             ValueError: one is not, so frames are lost or blurred on the way, or the model does not read.
         """
         stack = self.suite.haystack(0)
-        for cut in CODE_PLACES:
+        for cut, film in code_films(self.suite):
             code = code_at(self.suite.setting.seed, cut)
-            film = with_needles(CODE_STACK, [cut], ["code"], self.suite.setting.hold)
             shown = self._content(Scenery(stack, {"code": Needle(code=code)}), film)
             try:
                 said = self._asked(shown, ASK_CODE, CODE_TOKENS, length_of(film))
@@ -149,6 +150,19 @@ class Endpoint:
             body["mm_processor_kwargs"] = {"fps": FPS, "num_frames": frames}
         reply = read_reply(post(self.line.server, json.dumps(body).encode()))
         return Said(reply.text, reply.finish, reply.prompt_tokens)
+
+
+def code_films(suite: Suite) -> Iterator[tuple[int, Film]]:
+    """The films of the delivery check, each behind the frame that shows its code."""
+    for cut in CODE_PLACES:
+        yield cut, with_needles(CODE_STACK, [cut], ["code"], 1)
+    longest, stack = max(length_of(trial.film) for trial in suite.trials), suite.needed(0)
+    if longest > CODE_STACK + 1:
+        for cut in (stack * 5 // 8 | 1, stack * 7 // 8 & ~1):  # one odd, one even, however many are dropped regularly
+            rest = min(
+                stack, longest - stack - 1
+            )  # needles are longer than a code, and haystacks no longer than need be
+            yield cut, (*with_needles(stack, [cut], ["code"], 1), *((Part("", 0, rest),) if rest else ()))
 
 
 def code_at(seed: int, cut: int) -> str:

@@ -6,6 +6,8 @@ spliced from a cached haystack and needle clips equals what a film of them all w
 
 from __future__ import annotations
 
+import hashlib
+import io
 import tempfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -68,7 +70,7 @@ class Scenery:
             return self._padded(next(self.stack.read(index, 1)))
         needle = self.needles[name]
         if needle.picture:
-            return self._padded(_picture(needle, None if self.square else self.stack.size))
+            return self._padded(picture(needle, None if self.square else self.stack.size))
         back = next(self.stack.read(behind, 1))
         if needle.code:
             return _coded(back, needle.code)
@@ -86,7 +88,7 @@ def squared(image: Image8) -> Image8:
     return np.asarray(ImageOps.pad(Image.fromarray(image), (side, side), color=colour))
 
 
-def _picture(needle: Needle, size: tuple[int, int] | None) -> Image8:
+def picture(needle: Needle, size: tuple[int, int] | None) -> Image8:
     """A picture as it is, or cut to a haystack's aspect and brought to its size.
 
     Raises:
@@ -94,7 +96,10 @@ def _picture(needle: Needle, size: tuple[int, int] | None) -> Image8:
     """
     path = Path(needle.picture)
     try:
-        with Image.open(path) as image:
+        data = path.read_bytes()
+        if hashlib.sha256(data).hexdigest() != needle.sha256:
+            raise ValueError(f"image {path} is another one than when the suite was built: build it anew")
+        with Image.open(io.BytesIO(data)) as image:
             upright = ImageOps.exif_transpose(image).convert("RGB")
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"image {path} cannot be read: {error}") from None

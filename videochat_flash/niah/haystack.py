@@ -112,7 +112,7 @@ def open_haystack(
 
     Raises:
         VideoError: a file that cannot be read.
-        ValueError: more frames a second than a file has.
+        ValueError: more frames a second than a file has, or a file twice that is not to be repeated.
     """
     if PROCEDURAL in names:
         if len(names) > 1:
@@ -121,11 +121,23 @@ def open_haystack(
         made = procedural(rng_of(seed, "haystack", number), high, wide)
         what = [VERSION, PROCEDURAL, seed, number, wide, high]
         return Haystack(PROCEDURAL, digest(what), (wide, high), endless=made)
-    infos = tuple(probe(name) for name in names)
+    infos = _once([probe(name) for name in names], repeat)
     taken = tuple(_every(info) if every else _at(info, fps) for info in infos)
     size = size or (infos[0].width, infos[0].height)
     what = [VERSION, [info.fingerprint for info in infos], [digest(one.tolist()) for one in taken], *size]
     return Haystack(" + ".join(names), digest(what), size, taken, infos, repeat=repeat)
+
+
+def _once(infos: Sequence[VideoInfo], repeat: bool) -> tuple[VideoInfo, ...]:
+    """Files without those that are there before; what may be repeated begins anew behind the last one anyway."""
+    found: dict[str, VideoInfo] = {}
+    for info in infos:
+        if info.fingerprint in found and not repeat:
+            raise ValueError(
+                f"{info.source} is there twice: its frames would be shown twice; leave one out, or --allow-repeat"
+            )
+        found.setdefault(info.fingerprint, info)
+    return tuple(found.values())
 
 
 def _at(info: VideoInfo, fps: float) -> NDArray[np.int64]:
@@ -135,9 +147,9 @@ def _at(info: VideoInfo, fps: float) -> NDArray[np.int64]:
     times = np.arange(0, info.duration - TICK, 1 / fps)
     numbers: NDArray[np.int64] = np.searchsorted(info.seconds, times + TICK, "right").astype(np.int64) - 1
     if len(np.unique(numbers)) < len(numbers):
-        raise ValueError(
-            f"{info.source} has {info.fps:g} frames a second, fewer than --fps {fps:g}: frames would repeat"
-        )
+        few = f"{info.fps:g} frames a second, fewer than --fps {fps:g}"
+        why = few if info.fps < fps else f"frames that are more than {1 / fps:g} s apart"
+        raise ValueError(f"{info.source} has {why}: frames would repeat")
     return numbers
 
 

@@ -35,8 +35,12 @@ Align = Annotated[
 Needles = Annotated[Path | None, typer.Option(help="A JSON list of needles, own or official.", rich_help_panel=_WHAT)]
 Images = Annotated[Path | None, typer.Option(help="Folder of its images; else the list's own.", rich_help_panel=_WHAT)]
 Ask = Annotated[
-    Literal["words", "letters"],
-    typer.Option("--ask", help="For words (flash-tiny knows no letters) or letters.", rich_help_panel=_HOW),
+    Literal["words", "letters"] | None,
+    typer.Option(
+        "--ask",
+        help="For words (flash-tiny knows no letters) or letters; else letters with --needles, words without.",
+        rich_help_panel=_HOW,
+    ),
 ]
 Rotations = Annotated[int, typer.Option(help="Orders of the letters, 1 to 4.", rich_help_panel=_HOW)]
 Controls = Annotated[int, typer.Option(help="Items for each control; 0 is none.", rich_help_panel=_HOW)]

@@ -49,7 +49,7 @@ def heatmap(
         lines: lengths at which something changes, or None.
     """
     lengths, values = (sorted({cell[name] for cell in cells}) for name in ("length", rows))
-    told = {(cell["length"], cell[rows]): cell["accuracy"] for cell in cells}
+    told = {(cell["length"], cell[rows]): cell["accuracy"] for cell in cells if cell["accuracy"] is not None}
     table = [[told.get((length, value), float("nan")) for length in lengths] for value in values]
     size = (2.6 + CELL[0] * len(lengths), 1.9 + CELL[1] * len(values))
     figure = Figure(figsize=(max(5.0, size[0]), max(2.6, size[1])), layout="constrained")

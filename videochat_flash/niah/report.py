@@ -38,7 +38,7 @@ def _head(facts: Facts) -> str:
         f"- mode: {facts['mode']}; flags: {', '.join(facts['flags']) or 'none'}",
         f"- trials: {counts['answered']} of {counts['trials']} answered, {counts['errors']} failed (not scored), "
         f"{counts['missing']} not run; of the answers {counts['unparsed']} could not be read and {counts['empty']} "
-        "were empty, both count as wrong",
+        f"were empty, both count as wrong; {counts['cut']} were cut off at their last token (--max-new-tokens)",
         f"- seconds of answering: {counts['seconds']:g}",
     ]
     known = {"trained to": "trained", "rope window": "window", "haystack without repeats": "unique"}
@@ -58,14 +58,13 @@ def _head(facts: Facts) -> str:
 def _single(one: Facts) -> str:
     lengths, depths = (sorted({cell[name] for cell in one["cells"]}) for name in ("length", "depth"))
     told = {(cell["length"], cell["depth"]): cell for cell in one["cells"]}
-    rows = [[depth_label(depth), *(_cell(told.get((length, depth))) for length in lengths)] for depth in depths]
-    rows.append(["all depths", *(_interval(row) for row in one["by_length"])])
+    rows = [[depth_label(depth), *(_cell(told[length, depth]) for length in lengths)] for depth in depths]
+    rows.append(["all depths", *(_interval(row, "column") for row in one["by_length"])])
     reliable = f"{one['reliable_length']:,.0f} frames" if one["reliable_length"] else "none"
     lines = [
         "## Single-hop",
         "",
-        f"Grid mean {_interval(one['mean'])}, chance {percent(one['chance'])}; design effect "
-        f"{one['mean']['design']:.1f}, as much as {one['mean']['effective']:.0f} independent trials.",
+        f"Grid mean {_interval(one['mean'])}, chance {percent(one['chance'])}{_design(one['mean'])}.",
         f"Longest reliable length (every cell's lower bound at least 90 %): {reliable}; "
         f"a cell needs {one['reliable_needs']} items without a mistake for that.",
     ]
@@ -74,36 +73,47 @@ def _single(one: Facts) -> str:
     return "\n".join([*lines, "", *_table(["depth", *(f"{length:,.0f}" for length in lengths)], rows)])
 
 
-def _cell(cell: Facts | None) -> str:
-    if cell is None:
+def _design(mean: Facts) -> str:
+    if mean["mean"] is None:
+        return ""
+    return f"; design effect {mean['design']:.1f}, as much as {mean['effective']:.0f} independent needles in films"
+
+
+def _cell(cell: Facts) -> str:
+    if not cell["asked"]:
         return "-"
     return f"{percent(cell['accuracy'])} ({100 * cell['low']:.0f} to {100 * cell['high']:.0f}, n {cell['asked']})"
 
 
-def _interval(mean: Facts) -> str:
-    return f"{percent(mean['mean'])} ({100 * mean['low']:.1f} to {100 * mean['high']:.1f})"
+def _interval(mean: Facts, whole: str = "grid") -> str:
+    if mean["mean"] is None:
+        return "-"
+    told = f"{percent(mean['mean'])} ({100 * mean['low']:.1f} to {100 * mean['high']:.1f})"
+    return f"{told} of an incomplete {whole}" if mean["incomplete"] else told
 
 
 def _multi(one: Facts) -> str:
+    columns = [*one["by_length"], one]
     rows = [
-        [name, _cell(one[key])]
+        [name, *(_cell(column[key]) for column in columns)]
         for name, key in (
             ("CAP: what the last frame shows", "cap"),
             ("QA, marginal: its detail, whatever CAP said", "qa"),
             ("QA, joint: both right (the paper's QA)", "qa_joint"),
             ("QA where CAP is right", "qa_given_cap"),
         )
-        if one[key]["asked"]
     ]
+    rows.append(["mean of CAP and QA (the reference's Score)", *(percent(c["mean_of_cap_and_qa"]) for c in columns)])
+    rows += [[name, *(str(column["counts"][name]) for column in columns)] for name in one["counts"]]
     cells = [[f"{cell['length']:,.0f}", f"{cell['hops']:g}", _cell(cell)] for cell in one["cells"]]
-    counts = ", ".join(f"{name} {number}" for name, number in one["counts"].items())
+    lengths = [f"{column['length']:,.0f}" for column in one["by_length"]]
     lines = [
         "## Multi-hop",
         "",
-        f"Everything right: {_interval(one['joint'])}; who follows no pointer gets {percent(one['chance'])} by chance. "
-        f"{counts}; mean of CAP and QA {percent(one['mean_of_cap_and_qa'])}.",
+        f"Everything right: {_interval(one['joint'])}; who cannot tell which chain is meant gets "
+        f"{percent(one['chance'])} by chance.",
         "",
-        *_table(["score", "share"], rows),
+        *(_table(["chains with pointers, by frames", *lengths, "all"], rows) if one["cap"]["asked"] else ()),
         "",
         *_table(["frames", "hops", "everything right"], cells),
     ]
@@ -113,9 +123,8 @@ def _multi(one: Facts) -> str:
 def _controls(told: Facts) -> str:
     lines = ["## Controls", "", "On the first items, at the shortest length; chains count as a whole."]
     for suite, one in told.items():
-        rows = [[name, CONTROLS[name], _cell(share)] for name, share in one["shares"].items()]
-        rows.append(["", "the same items in the whole film", _cell(one["full"])])
-        lines += ["", f"{suite}-hop:", "", *_table(["", "control", "right"], rows), ""]
+        rows = [[name, CONTROLS[name], _cell(share), _cell(share["whole"])] for name, share in one["shares"].items()]
+        lines += ["", f"{suite}-hop:", "", *_table(["", "control", "right", "the same in the whole film"], rows), ""]
         lines.append(f"Between blind (0) and needle alone (1): {percent(one['blind_adjusted'])}.")
         if one["chain_necessity"] is not None:
             lines.append(f"Chain necessity (whole film less broken chain): {percent(one['chain_necessity'])}.")

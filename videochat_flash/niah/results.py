@@ -77,11 +77,16 @@ def files_of(folder: Path) -> list[Path]:
     return sorted(folder.glob(f"{RESULTS}*.jsonl"))
 
 
-def read_results(suite: Suite, folder: Path) -> dict[str, Record]:
+def read_results(suite: Suite, folder: Path, run: str = "") -> dict[str, Record]:
     """Every trial's record: its answer if there is one in any file, else its last error.
 
+    Args:
+        suite: that was run.
+        folder: of the run.
+        run: its digest, as run.json has it; "" takes any run's.
+
     Raises:
-        ValueError: a damaged line, results of another suite, or of several runs.
+        ValueError: a damaged line, results of another suite or run, or of several runs.
     """
     found: dict[str, Record] = {}
     known = {trial.id for trial in suite.trials}
@@ -104,4 +109,6 @@ def read_results(suite: Suite, folder: Path) -> dict[str, Record]:
         raise ValueError(
             f"{folder} mixes results of {len(runs)} runs (other models or other settings): keep them apart"
         )
+    if run and runs - {run}:
+        raise ValueError(f"{folder} holds results of another run than its run.json tells of: keep the two together")
     return found

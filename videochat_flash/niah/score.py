@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,6 +16,7 @@ from .suite import Suite, Trial, deviations
 
 Facts = dict[str, Any]
 RIGHT, WRONG, UNPARSED, EMPTY = "right", "wrong", "unparsed", "empty"
+KINDS = ("single", "multi")
 CONTROLS = {
     "C0": "blind: the text alone",
     "C1": "haystack without needle",
@@ -104,16 +106,18 @@ def summary(suite: Suite, records: Mapping[str, Record], run: Mapping[str, Any])
         raise ValueError(f"no trial of {suite.folder} was answered: there is nothing to score{last}")
     main = [one for one in every if not one.trial.control]
     single = [one for one in main if one.trial.suite == "single"]
+    grids = {name: [one for one in suite.trials if one.suite == name and not one.control] for name in KINDS}
     chains = chains_of(one for one in main if one.trial.suite == "multi")
     seed = suite.setting.seed
     facts: Facts = {
         "accuracy": None,
+        "incomplete": 0,
         "mode": suite.setting.mode,
         "flags": [*suite.setting.flags, *_flags(run)],
         "deviations": list(deviations(suite.setting)),
         "counts": _counts(suite, records, every),
-        "single": _single(single, seed) if single else None,
-        "multi": _multi(chains, seed) if chains else None,
+        "single": _single(grids["single"], single, seed) if grids["single"] else None,
+        "multi": _multi(grids["multi"], chains, seed, bool(suite.setting.needles)) if grids["multi"] else None,
         "controls": _controls(every),
         "run": dict(run),
         "suite": {"manifest": suite.manifest, "setting": asdict(suite.setting), "haystacks": list(suite.stacks)},
@@ -124,9 +128,8 @@ def summary(suite: Suite, records: Mapping[str, Record], run: Mapping[str, Any])
         },
         "power": stats.power_table(),
     }
-    facts["accuracy"] = (
-        facts["single"]["mean"]["mean"] if single else facts["multi"]["joint"]["mean"] if chains else None
-    )
+    headline = facts["single"]["mean"] if facts["single"] else facts["multi"]["joint"]
+    facts["accuracy"], facts["incomplete"] = headline["mean"], headline["incomplete"]
     return facts
 
 
@@ -150,125 +153,197 @@ def _counts(suite: Suite, records: Mapping[str, Record], every: Sequence[Scored]
         "answered": len(every),
         "errors": len(errors),
         "missing": len(suite.trials) - len(records),
+        "cut": sum(one.status == "ok" and one.finish == "length" for one in records.values()),
         **{name: verdicts[name] for name in (RIGHT, WRONG, UNPARSED, EMPTY)},
         "error_kinds": dict(Counter(one.error for one in errors).most_common(5)),
         "seconds": round(sum(one.seconds for one in records.values()), 1),
     }
 
 
-def _single(some: Sequence[Scored], seed: int) -> Facts:
-    outcomes = [
-        Outcome((one.trial.length, one.trial.depth or 0.0), one.trial.item, one.trial.haystack, float(one.right))
-        for one in some
-    ]
-    rotations = max(one.trial.rotation for one in some) + 1
+def _units(scores: Iterable[tuple[Trial, float]]) -> list[tuple[Trial, float]]:
+    """A score for each item in each film: the mean over the orders of its letters, which tell of one thing."""
+    groups: dict[tuple[object, ...], list[tuple[Trial, float]]] = {}
+    for trial, score in scores:
+        groups.setdefault((trial.item, trial.length, trial.depth), []).append((trial, score))
+    return [(some[0][0], sum(score for _, score in some) / len(some)) for some in groups.values()]
+
+
+def _outcomes(scores: Iterable[tuple[Trial, float]], *axes: str) -> list[Outcome]:
+    return [Outcome(_cell_of(trial, axes), trial.item, trial.haystack, score) for trial, score in _units(scores)]
+
+
+def _cell_of(trial: Trial, axes: Sequence[str]) -> tuple[float, ...]:
+    values = {"length": trial.length, "depth": trial.depth or 0.0, "hops": trial.hops}
+    return tuple(values[axis] for axis in axes)
+
+
+def _single(grid: Sequence[Trial], some: Sequence[Scored], seed: int) -> Facts:
+    outcomes = _outcomes(((one.trial, float(one.right)) for one in some), "length", "depth")
+    expected = sorted({_cell_of(trial, ("length", "depth")) for trial in grid})
+    rotations = max(trial.rotation for trial in grid) + 1
     turned: dict[tuple[object, ...], list[bool]] = {}
     for one in some:
         turned.setdefault((one.trial.item, one.trial.length, one.trial.depth), []).append(one.right)
     full = [all(right) for right in turned.values() if len(right) == rotations]
     return {
-        "mean": asdict(stats.mean_of(outcomes, seed)),
-        "chance": sum(one.trial.guess for one in some) / len(some),
-        "cells": [_cell(cell, part, ("length", "depth")) for cell, part in _grouped(outcomes).items()],
-        "by_length": [_margin(outcomes, 0, at, seed) for at in sorted({one.cell[0] for one in outcomes})],
-        "by_depth": [_margin(outcomes, 1, at, seed) for at in sorted({one.cell[1] for one in outcomes})],
-        "reliable_length": stats.reliable_length(outcomes),
+        "mean": _mean(outcomes, expected, seed),
+        "chance": sum(trial.guess for trial in grid) / len(grid),
+        "cells": _cells(outcomes, expected, ("length", "depth")),
+        "by_length": _margins(outcomes, expected, 0, seed),
+        "by_depth": _margins(outcomes, expected, 1, seed),
+        "reliable_length": stats.reliable_length(outcomes, expected),
         "reliable_needs": stats.least_items(),
         "all_rotations": sum(full) / len(full) if rotations > 1 and full else None,
     }
 
 
-def _grouped(outcomes: Sequence[Outcome]) -> dict[tuple[float, ...], list[Outcome]]:
-    groups: dict[tuple[float, ...], list[Outcome]] = {}
-    for one in sorted(outcomes, key=lambda one: one.cell):
-        groups.setdefault(one.cell, []).append(one)
-    return groups
+def _mean(outcomes: Sequence[Outcome], expected: Sequence[tuple[float, ...]], seed: int) -> Facts:
+    """The mean of cell means with its uncertainty, and how many cells of the grid it leaves out for want of answers."""
+    missing = len(set(expected) - {one.cell for one in outcomes})
+    unknown = {"mean": None, "low": 0.0, "high": 1.0, "design": None, "effective": 0.0}
+    known = asdict(stats.mean_of(outcomes, seed)) if outcomes else unknown
+    return {**known, "incomplete": missing}
 
 
-def _cell(cell: tuple[float, ...], some: Sequence[Outcome], names: Sequence[str]) -> Facts:
-    return {**dict(zip(names, cell, strict=True)), **_share([one.score for one in some])}
+def _cells(outcomes: Sequence[Outcome], expected: Sequence[tuple[float, ...]], names: Sequence[str]) -> list[Facts]:
+    groups: dict[tuple[float, ...], list[float]] = {cell: [] for cell in expected}
+    for one in outcomes:
+        groups[one.cell].append(one.score)
+    return [{**dict(zip(names, cell, strict=True)), **_share(scores)} for cell, scores in groups.items()]
 
 
 def _share(scores: Sequence[float]) -> Facts:
-    """A share with its Wilson interval."""
+    """A share with its Wilson interval, of scores that are independent: one for each item."""
     right = sum(scores)
     low, high = wilson(right, len(scores))
     share = right / len(scores) if scores else None
-    return {"right": int(right), "asked": len(scores), "accuracy": share, "low": low, "high": high}
+    return {"right": right, "asked": len(scores), "accuracy": share, "low": low, "high": high}
 
 
-def _margin(outcomes: Sequence[Outcome], axis: int, at: float, seed: int) -> Facts:
-    """The mean over one row or column of the grid."""
-    some = [one for one in outcomes if one.cell[axis] == at]
-    return {("length", "depth")[axis]: at, "trials": len(some), **asdict(stats.mean_of(some, seed))}
+def _margins(outcomes: Sequence[Outcome], expected: Sequence[tuple[float, ...]], axis: int, seed: int) -> list[Facts]:
+    """The means over the rows or the columns of the grid."""
+    told = []
+    for at in sorted({cell[axis] for cell in expected}):
+        some = [one for one in outcomes if one.cell[axis] == at]
+        mean = _mean(some, [cell for cell in expected if cell[axis] == at], seed)
+        told.append({("length", "depth")[axis]: at, "trials": len(some), **mean})
+    return told
 
 
-def _multi(chains: Sequence[Chain], seed: int) -> Facts:
-    def outcomes(scores: Sequence[tuple[Chain, bool]]) -> list[Outcome]:
-        return [Outcome((c.trial.length, c.trial.hops), c.trial.item, c.trial.haystack, float(s)) for c, s in scores]
-
-    joint = outcomes([(one, one.joint) for one in chains])
+def _multi(grid: Sequence[Trial], chains: Sequence[Chain], seed: int, listed: bool) -> Facts:
+    joint = [(one.trial, float(one.joint)) for one in chains]
+    cells, lengths = (sorted({_cell_of(trial, axes) for trial in grid}) for axes in (("length", "hops"), ("length",)))
     captioned = [one for one in chains if one.cap is not None]
-    both = {
-        "both right": sum(one.joint for one in captioned),
-        "only cap right": sum(one.cap is True and not one.qa for one in captioned),
-        "only qa right": sum(one.cap is False and one.qa for one in captioned),
-        "both wrong": sum(one.cap is False and not one.qa for one in captioned),
-    }
-    located = [one for one in captioned if one.cap]
+    by_length = [[one for one in captioned if one.trial.length == length] for (length,) in lengths]
     return {
-        "joint": asdict(stats.mean_of(joint, seed)),
-        "chance": sum(one.trial.guess for one in chains) / len(chains),
-        "cap": _share([float(bool(one.cap)) for one in captioned]),
-        "qa": _share([float(one.qa) for one in captioned]),
-        "qa_joint": _share([float(one.joint) for one in captioned]),
-        "qa_given_cap": _share([float(one.qa) for one in located]),
-        "mean_of_cap_and_qa": _half(captioned),
-        "counts": both,
-        "cells": [_cell(cell, part, ("length", "hops")) for cell, part in _grouped(joint).items()],
+        "joint": _mean(_outcomes(joint, "length"), lengths, seed),
+        "chance": _guessed(grid, listed),
+        **{name: _pooled(scores, seed) for name, scores in _asked(captioned).items()},
+        **_together(captioned),
+        "by_length": [
+            {
+                "length": length,
+                **{name: _share([s for _, s in _units(scores)]) for name, scores in _asked(some).items()},
+                **_together(some),
+            }
+            for (length,), some in zip(lengths, by_length, strict=True)
+        ],
+        "cells": _cells(_outcomes(joint, "length", "hops"), cells, ("length", "hops")),
     }
 
 
-def _half(chains: Sequence[Chain]) -> float | None:
-    """The reference's Score: the mean of CAP and QA, each for itself."""
-    return sum((one.cap is True) + one.qa for one in chains) / (2 * len(chains)) if chains else None
+def _guessed(grid: Sequence[Trial], listed: bool) -> float:
+    """How often one is right in all that is asked of a chain who takes any chain's end for the true one; of official
+    lists, whose questions are about no chain but the true one, who guesses each answer by itself."""
+    groups: dict[tuple[object, ...], list[float]] = {}
+    for trial in grid:
+        groups.setdefault((trial.item, trial.length, trial.rotation), []).append(trial.guess)
+    return sum(math.prod(some) if listed else min(some) for some in groups.values()) / len(groups)
+
+
+def _asked(captioned: Sequence[Chain]) -> dict[str, list[tuple[Trial, float]]]:
+    """What the paper and the reference tell of chains: scores by their names."""
+    return {
+        "cap": [(one.trial, float(one.cap is True)) for one in captioned],
+        "qa": [(one.trial, float(one.qa)) for one in captioned],
+        "qa_joint": [(one.trial, float(one.joint)) for one in captioned],
+        "qa_given_cap": [(one.trial, float(one.qa)) for one in captioned if one.cap],
+    }
+
+
+def _pooled(scores: Sequence[tuple[Trial, float]], seed: int) -> Facts:
+    """A share over all lengths, as uncertain as its chains are few; ``asked`` counts these."""
+    outcomes = _outcomes(scores)
+    mean = _mean(outcomes, [()], seed)
+    asked = len({one.cluster for one in outcomes})
+    return {"asked": asked, "accuracy": mean["mean"], "low": mean["low"], "high": mean["high"]}
+
+
+def _together(captioned: Sequence[Chain]) -> Facts:
+    """The reference's Score, the mean of CAP and QA each for itself, and its counts."""
+    right = sum((one.cap is True) + one.qa for one in captioned)
+    return {
+        "mean_of_cap_and_qa": right / (2 * len(captioned)) if captioned else None,
+        "counts": {
+            "both right": sum(one.joint for one in captioned),
+            "only cap right": sum(one.cap is True and not one.qa for one in captioned),
+            "only qa right": sum(one.cap is False and one.qa for one in captioned),
+            "both wrong": sum(one.cap is False and not one.qa for one in captioned),
+        },
+    }
 
 
 def _controls(every: Sequence[Scored]) -> Facts:
     """For each suite: every control's share, what the whole film gives for the same items, and what follows."""
     told: Facts = {}
-    for suite in ("single", "multi"):
+    for suite in KINDS:
         own = [one for one in every if one.trial.suite == suite]
-        named = [one for one in own if one.trial.control]
-        if not named:
+        values = {name: _placed(own, name) for name in CONTROLS}
+        values = {name: scores for name, scores in values.items() if scores}
+        if not values:
             continue
+        whole = _placed(own, "")
         shares = {
-            name: _share(_units(own, name)) for name in CONTROLS if any(one.trial.control == name for one in named)
+            name: {
+                **_share(list(scores.values())),
+                "whole": _share([whole[place] for place in scores if place in whole]),
+            }
+            for name, scores in values.items()
         }
-        places = {(one.trial.item, one.trial.length) for one in named}
-        full = _share(_units([one for one in own if (one.trial.item, one.trial.length) in places], ""))
-        told[suite] = {"shares": shares, "full": full, **_follows(shares, full)}
+        places = dict.fromkeys(place for scores in values.values() for place in scores)
+        full = _share([whole[place] for place in places if place in whole])
+        told[suite] = {"shares": shares, "full": full, **_follows(values, whole)}
     return told
 
 
-def _units(some: Sequence[Scored], control: str) -> list[float]:
-    """Scores of one control: of chains as a whole, of single needles one by one."""
+Placed = dict[tuple[object, ...], float]  # scores by what is asked about, and where
+
+
+def _placed(some: Sequence[Scored], control: str) -> Placed:
+    """Scores of one control, or of none: of chains as a whole, of single needles one by one."""
     own = [one for one in some if one.trial.control == control]
     if own and own[0].trial.suite == "multi":
-        return [float(one.joint) for one in chains_of(own)]
-    return [float(one.right) for one in own]
+        scores = [(one.trial, float(one.joint)) for one in chains_of(own)]
+    else:
+        scores = [(one.trial, float(one.right)) for one in own]
+    return {(trial.item, trial.length, trial.depth): score for trial, score in _units(scores)}
 
 
-def _follows(shares: Mapping[str, Facts], full: Facts) -> Facts:
-    """Chain necessity, and the score between blind and ceiling."""
-    reached = full["accuracy"]
-    values = {name: shares[name]["accuracy"] if name in shares else None for name in ("C0", "C2", "C5")}
-    blind, ceiling, broken = values["C0"], values["C2"], values["C5"]
-    necessity = None if reached is None or broken is None else reached - broken
-    between = None
-    if reached is not None and blind is not None and ceiling is not None and ceiling > blind:
-        between = (reached - blind) / (ceiling - blind)
+def _follows(values: Mapping[str, Placed], whole: Placed) -> Facts:
+    """Chain necessity, and the score between blind and ceiling; each on the items that have all that it needs."""
+    necessity = between = None
+    if (means := _means(whole, values.get("C5", {}))) is not None:
+        necessity = means[0] - means[1]
+    if (means := _means(whole, values.get("C0", {}), values.get("C2", {}))) is not None:
+        reached, blind, ceiling = means
+        between = (reached - blind) / (ceiling - blind) if ceiling > blind else None
     return {"chain_necessity": necessity, "blind_adjusted": between}
+
+
+def _means(*some: Placed) -> list[float] | None:
+    """Means over what all of them have."""
+    common = set(some[0]).intersection(*some[1:])
+    return [sum(one[place] for place in common) / len(common) for one in some] if common else None
 
 
 def compared(first: Sequence[Scored], second: Sequence[Scored], seed: int) -> Facts:

@@ -22,12 +22,15 @@ def difference(first: Sequence[float], second: Sequence[float], needles: Sequenc
     return paired(first, second, needles, rng_of(seed, "permutation", RESAMPLES))
 
 
-def reliable_length(outcomes: Sequence[Outcome], least: float = RELIABLE) -> float | None:
+def reliable_length(
+    outcomes: Sequence[Outcome], grid: Sequence[tuple[float, ...]], least: float = RELIABLE
+) -> float | None:
     """The longest length at which, as at all shorter ones, every cell's lower Wilson bound is at least ``least``.
 
-    The first number of a cell is its length. None where even the shortest one fails.
+    The first number of a cell is its length. Nothing is known of a cell of the grid without an outcome: its bound is 0.
+    None where even the shortest length fails.
     """
-    cells: dict[tuple[float, ...], list[float]] = {}
+    cells: dict[tuple[float, ...], list[float]] = {cell: [] for cell in grid}
     for one in outcomes:
         cells.setdefault(one.cell, []).append(one.score)
     reached = None

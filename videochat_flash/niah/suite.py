@@ -84,6 +84,11 @@ class Setting:
             (not 1 <= self.rotations <= 4, f"--rotations must be 1 to 4, not {self.rotations}"),
             (self.rotations > 1 and self.mode == "compat", "--rotations are not the reference's: leave out --compat"),
             (self.rotations > 1 and self.way == "words", "--rotations turn letters: ask with --ask letters"),
+            (
+                self.mode == "compat" and (self.fps, self.hold, self.align) != (1.0, 4, "clip"),
+                "--compat has the reference's --fps, --hold and --align: leave them out",
+            ),
+            (bool(self.hops and self.needles), "--hops draws chains, --needles brings its own: leave one of them out"),
             (self.mode == "compat" and not self.needles, "--compat needs an official list: give it with --needles"),
         ):
             if wrong:
@@ -93,10 +98,14 @@ class Setting:
     def flags(self) -> tuple[str, ...]:
         """Every choice that makes figures incomparable with others of the same mode; printed in the report."""
         usual = Setting(mode=self.mode, needles=self.needles)
-        strict = ("hold", "align", "fps", "allow_repeat", "rotations", "size")
-        names = strict if self.mode == "strict" else ("allow_repeat", "duplicate")
+        strict: tuple[str, ...] = ("way", "hold", "align", "fps", "allow_repeat", "rotations", "size")
+        names = (*strict, "decoys") if self.hops else strict
+        if self.mode == "compat":
+            names = ("allow_repeat", "duplicate", "size")
         plain = {name: (getattr(self, name), getattr(usual, name)) for name in names}
-        return tuple(f"{name}={value}" for name, (value, other) in plain.items() if value != other)
+        told = tuple(f"{name}={value}" for name, (value, other) in plain.items() if value != other)
+        listed = self.needles and self.mode == "strict"
+        return (f"needles={Path(self.needles).name}", *told) if listed else told
 
 
 @dataclass(frozen=True)
