@@ -83,8 +83,8 @@ OPTIONS = {
     "ground": f"out {COMMON} keep keep-by prompt json quiet",
     "niah build": "out haystack join fps size allow-repeat lengths depths items hops decoys hold align needles images "
     "ask rotations controls compat no-duplicate seed quiet",
-    "niah run": "model revision device dtype keep keep-by yarn pixels no-share endpoint send stamps timeout "
-    "retries no-delivery-check trained shard name json quiet",
+    "niah run": "model revision device dtype keep keep-by yarn max-new-tokens pixels no-share endpoint send "
+    "stamps timeout retries no-delivery-check trained shard name json quiet",
     "niah score": "name against json",
     "niah plot": "name",
     "niah verify": "name json",

@@ -247,6 +247,14 @@ def test_two_processes_learn_what_one_does_and_each_goes_on_from_the_other(
         np.testing.assert_allclose(losses(out), expected, rtol=1e-5)
 
 
+@pytest.mark.slow
+def test_two_processes_teach_a_tower_where_one_has_nothing_that_talks(path: Path, tmp_path: Path) -> None:
+    worlds = ", ".join(f'{{world = {{kind = "{kind}", count = 20, talk = 0.4}}}}' for kind in ("frames", "clips"))
+    more = ("optimizer.kind=muon", "teach=1.0", "rates.tower=1e-3", "batch=6", "seed=2", f"data=[{worlds}]")
+    shared_run(path, 2, f"out={tmp_path / 'run'}", *more)
+    assert all(np.isfinite(loss) for _, loss in losses(tmp_path / "run"))
+
+
 # -- adapters ----------------------------------------------------------------------------------------------------------
 
 
@@ -328,9 +336,9 @@ def test_one_bad_record_of_the_first_few_is_no_share_of_all(path: Path, tmp_path
     one, _ = trainer(stage.recipe(path, f"out={tmp_path / 'run'}", "steps=500", "max_bad_share=0.01"))
     one.schedule = replace(one.schedule, length=5000)
     assert one._judged(4) == 1000 and one._judged(3000) == 3000
-    one._check(0, 1.0, 4.0, 1 / one._judged(4), [])
+    one._check(0, 4.0, 1 / one._judged(4))
     with pytest.raises(ValueError, match="1.1% of the records are bad"):
-        one._check(9, 1.0, 4.0, 11 / one._judged(40), [])
+        one._check(9, 4.0, 11 / one._judged(40))
 
 
 def test_weights_that_leave_no_record_are_refused(path: Path, tmp_path: Path) -> None:

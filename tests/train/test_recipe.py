@@ -89,6 +89,13 @@ def test_every_stage_and_variant_of_the_paper_is_there() -> None:
     assert there == {f"{name}/stage{n}" for name in variants for n in (1, 2, 3)} | {"umt224-7b/stage4"}
 
 
+def test_a_stage_of_flash_tiny_starts_from_what_the_one_before_it_leaves() -> None:
+    paths = sorted((RECIPES / "tiny").glob("stage*.toml"))
+    recipes = [load_recipe(path) for path in paths]
+    assert len(paths) > 6 and not recipes[0].start
+    assert [one.start for one in recipes[1:]] == [f"{one.out}/model" for one in recipes[:-1]]
+
+
 def test_a_stage_starts_from_what_the_one_before_it_leaves() -> None:
     for path in STAGES:
         recipe = load_recipe(path)
@@ -241,6 +248,7 @@ def test_every_field_can_be_told_apart() -> None:
         ('data=[{world={kind="videos", count=1, kinds=["hop_colour"]}}]', "set data.world.hops, as [1, 3]"),
         ('data=[{world={kind="clip", count=1}}]', "data.world.kind must be"),
         ("teach=1.0", "teach is for worlds"),
+        ('data=[{name="a", annotation="x"}, {name="a", annotation="y"}]', "have one name"),
         ('data=[{world={kind="clips", count=1, talk=0.5}}]', "teaches nothing without teach"),
         ('optimizer.kind="sgd"', "optimizer.kind must be 'adamw' or 'muon'"),
         ('data=[{annotation="x", strategy="some"}]', "data.strategy must be all, or as first:25%"),

@@ -118,10 +118,11 @@ class Keeper:
         set_state_dict(
             net, optimizers, model_state_dict=state["weights"], optim_state_dict=state["optimizer"], options=OPTIONS
         )
-        if drawn:
-            torch.set_rng_state(drawn[f"random.{place.rank}"])
-            if place.device.type == "cuda":
-                torch.cuda.set_rng_state(drawn[f"random.cuda.{place.rank}"], place.device)
+        for name, state_of in drawn.items():  # a run may go on where there are more processes or other devices
+            if name.startswith("random.cuda."):
+                torch.cuda.set_rng_state(state_of, place.device)
+            else:
+                torch.set_rng_state(state_of)
         return steps[-1]
 
 

@@ -19,7 +19,7 @@ from .exam import Mark, examine_folder, table_of, unseen
 from .loop import METRICS, Step
 from .parallel import rank
 from .recipe import Recipe, architecture, load_recipe
-from .records import epoch_order
+from .records import Record, epoch_order
 from .samples import Bad, Sample, Samples, check
 from .stage import MODEL, losses, read_data, sources_of, train
 from .watch import Watch, draw_losses
@@ -115,7 +115,10 @@ def check_data(path: Path, changes: Sequence[str], quiet: bool, as_json: bool) -
     folder = find(recipe.start or recipe.decoder or recipe.model)
     config = architecture(recipe, read_config(folder) if recipe.start else None)
     data = read_data(recipe)
-    samples = Samples(recipe, config, read_tokenizer(folder), data.records)
+    records = [one for one in data.records if isinstance(one, Record)]  # what is drawn is never bad
+    if not records:
+        raise ValueError(f"{path} draws all of its data: there is no record to check")
+    samples = Samples(recipe, config, read_tokenizer(folder), records)
     bad: list[Bad] = []
     with show.progress("reading", not (quiet or as_json)) as bar:
         done = 0

@@ -202,14 +202,15 @@ def memory_bytes(recipe: Recipe, config: Config, sample: Sample, gpus: int, reco
     activations: of one forward of ``pack`` rows, see ``activation_bytes``.
     """
     trained, frozen = (sum(counts.values()) for counts in parameters(recipe, config))
+    shards = 1 if recipe.optimizer.kind == "muon" else gpus  # which needs whole matrices on each
     width = 2 if recipe.precision == "bfloat16" else 4
     gathered = 2 * width * _largest_unit(config)
-    copies = gathered if gpus > 1 else 2 * (trained + frozen) if width == 2 else 0
+    copies = gathered if shards > 1 else 2 * (trained + frozen) if width == 2 else 0
     together = max(1, min(recipe.pack // sample.rows, -(-recipe.batch // gpus)))  # conversations in one forward
     return {
-        "weights": 4 * (trained + frozen) / gpus,
-        "gradients": 4 * trained / gpus,
-        "moments": 8 * trained / gpus,
+        "weights": 4 * (trained + frozen) / shards,
+        "gradients": 4 * trained / shards,
+        "moments": 8 * trained / shards,
         "working_copies": copies,
         "activations": together * activation_bytes(recipe, config, sample, width, recompute),
     }

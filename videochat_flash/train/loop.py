@@ -272,11 +272,13 @@ class Trainer:
         summed, weight, lesson, bad, read, learned, rows, needed = self.place.total(
             torch.cat([sums, told.to(sums.device)])
         ).tolist()
-        self._check(number, summed, weight, bad / self._judged(read), samples)
+        self._check(number, weight, bad / self._judged(read))
+        self._finite(number, "loss", summed + lesson, samples)
         for parameter in self.net.parameters():
             if parameter.requires_grad:
                 self.place.total_gradient(parameter).mul_(1 / weight)
         norm = whole(nn.utils.clip_grad_norm_(self.net.parameters(), self.recipe.optimizer.clip))
+        self._finite(number, "gradient", float(norm), samples)  # or no weight would be a number from here on
         for optimizer in self.optimizers:
             optimizer.step()
         cuda = self.place.device.type == "cuda"
@@ -319,7 +321,7 @@ class Trainer:
         whole = min(self.schedule.length, self.schedule.steps(self.recipe) * self.recipe.batch)
         return max(read, min(JUDGED, whole))
 
-    def _check(self, number: int, summed: float, weight: float, share: float, samples: Sequence[Sample]) -> None:
+    def _check(self, number: int, weight: float, share: float) -> None:
         if share > self.recipe.max_bad_share:
             reasons = ", ".join(f"{count} {reason}" for reason, count in self.place.all(self.tally.bad).most_common())
             raise ValueError(
@@ -328,9 +330,11 @@ class Trainer:
             )
         if not weight:
             raise ValueError(f"step {number + 1} has no good record to learn from: see why with --check-data")
-        if not math.isfinite(summed):
+
+    def _finite(self, number: int, what: str, value: float, samples: Sequence[Sample]) -> None:
+        if not math.isfinite(value):
             names = ", ".join(self.place.all(Counter(one.id for one in samples)))
-            raise ValueError(f"the loss of step {number + 1} is {summed}: its records were {names}")
+            raise ValueError(f"the {what} of step {number + 1} is {value}: its records were {names}")
 
 
 def _loader(data: Dataset[Sample | Bad], order: Sampler[int], workers: int) -> Iterator[Sample | Bad]:

@@ -6,6 +6,7 @@ import os
 import re
 from collections import Counter
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -17,6 +18,8 @@ from torch.distributed.tensor import DTensor
 
 from .learner import Learner
 from .recipe import Recipe
+
+PATIENCE = timedelta(hours=6)  # with which processes wait for the first, which fills the pieces of drawn videos
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,8 @@ def join(device: str) -> Place:
         kind = f"cuda:{local}"
     if world > 1 and not dist.is_initialized():
         _meet()
-        dist.init_process_group("nccl" if kind.startswith("cuda") else "gloo", rank=rank(), world_size=world)
+        kinds = "nccl" if kind.startswith("cuda") else "gloo"
+        dist.init_process_group(kinds, timeout=PATIENCE, rank=rank(), world_size=world)
     return Place(rank(), world, torch.device(kind))
 
 

@@ -246,6 +246,9 @@ def _check_together(recipe: Recipe, where: str) -> None:
         "each [[data]] table needs an annotation or a world, one of the two": any(
             bool(source.annotation) == bool(source.world.kind) for source in recipe.data
         ),
+        "two [[data]] tables have one name: what is drawn would come from the pieces of one of them": (
+            len(names := [source.name for source in recipe.data if source.name]) > len(set(names))
+        ),
         "a world needs a count of conversations": not all(world.count for world in drawn),
         "a world of videos is spliced from what a frozen tower saw: set rates.tower to 0": spliced and rates["tower"],
         f"{' and '.join(HOPS)} are asked about chains: set data.world.hops, as [1, 3]": any(
@@ -255,7 +258,9 @@ def _check_together(recipe: Recipe, where: str) -> None:
             world.kind != "videos" and world.characters != World.characters for world in drawn
         ),
         "teach is for worlds of frames and clips and a tower that learns, with loss sample": bool(recipe.teach)
-        and (spliced or len(drawn) < len(recipe.data) or not rates["tower"] or recipe.loss != "sample"),
+        and (
+            spliced or len(drawn) < len(recipe.data) or recipe.mixture or not rates["tower"] or recipe.loss != "sample"
+        ),
         "what has no conversation teaches nothing without teach: set data.world.talk to 1": (
             not recipe.teach and any(world.talk < 1 for world in drawn)
         ),

@@ -93,7 +93,8 @@ def _train(recipe: Recipe, place: Place, told: Callable[[Step, int], None], warn
     data = read_data(recipe)
     model, tokenizer = begin(recipe)
     banks = fill_banks(recipe, data, model, place)
-    net = prepare(Learner(model, place.world > 1, recipe.teach), place, recipe)
+    sharded = place.world > 1 and recipe.optimizer.kind != "muon"
+    net = prepare(Learner(model, sharded, recipe.teach), place, recipe)
     schedule = schedule_of(recipe, data, model)
     steps = schedule.steps(recipe)
     trainer = Trainer(
