@@ -84,9 +84,9 @@ runs/film.mp4: | install
 	mkdir -p runs
 	$(BIN)/vcflash synth needle --frames 30000 --fps 25 --size 640x360 --questions 1 --out $@
 
-# On a CPU every step gives its memory back to the system and asks for it again, unless malloc is told to keep it.
 PROCESSES ?= 1
 MANY := OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc-per-node $(PROCESSES) -m videochat_flash.cli
+# On a CPU every step gives its memory back to the system and asks for it again, unless malloc is told to keep it.
 TRAIN = MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184 $(if $(filter 1,$(PROCESSES)),$(BIN)/vcflash,$(MANY)) train
 
 tiny: install  ## train the embedded model anew by recipes/tiny, stage after stage; a stopped one goes on. PROCESSES= a CPU's cores

@@ -138,8 +138,8 @@ def begin_run(
     Raises:
         ValueError: the folder holds a run with other settings.
     """
-    mark, path = digest(dict(settings)), folder / RUN
-    if path.is_file():
+    mark = digest(dict(settings))
+    if (folder / RUN).is_file():
         there = read_run(folder)
         if there["run"] != mark:
             old = there["settings"]
@@ -150,10 +150,14 @@ def begin_run(
             raise ValueError(f"{folder} holds results of another run ({told}): {otherwise}")
         return mark
     folder.mkdir(parents=True, exist_ok=True)
-    values = {"run": mark, **more, "settings": dict(settings), "facts": dict(facts)}
-    with beside(path) as part:
-        part.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_run(folder, {"run": mark, **more, "settings": dict(settings), "facts": dict(facts)})
     return mark
+
+
+def write_run(folder: Path, values: Mapping[str, object]) -> None:
+    """Write run.json, whole or not at all."""
+    with beside(folder / RUN) as part:
+        part.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def read_run(folder: Path, first: str = "nothing was run there") -> dict[str, Any]:

@@ -159,9 +159,8 @@ def code_films(suite: Suite) -> Iterator[tuple[int, Film]]:
     longest, stack = max(length_of(trial.film) for trial in suite.trials), suite.needed(0)
     if longest > CODE_STACK + 1:
         for cut in (stack * 5 // 8 | 1, stack * 7 // 8 & ~1):  # one odd, one even, however many are dropped regularly
-            rest = min(
-                stack, longest - stack - 1
-            )  # needles are longer than a code, and haystacks no longer than need be
+            # Needles are longer than a code, and haystacks no longer than need be: the beginning fills what is left.
+            rest = min(stack, longest - stack - 1)
             yield cut, (*with_needles(stack, [cut], ["code"], 1), *((Part("", 0, rest),) if rest else ()))
 
 

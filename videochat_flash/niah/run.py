@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import time
 from collections.abc import Callable, Mapping
@@ -11,8 +10,7 @@ from pathlib import Path
 
 import torch
 
-from ..files import beside
-from ..journal import RUN, appending, begin_run, read_run
+from ..journal import appending, begin_run, read_run, write_run
 from ..remote import Refused, Unanswered
 from .ask import Asker
 from .results import Record, Shard, read_results
@@ -96,10 +94,7 @@ def _renew(folder: Path, facts: Mapping[str, object]) -> None:
     if there["facts"].get("delivery", known.get("delivery")) != known.get("delivery"):
         known["delivery"] = "not checked"
     if known != there["facts"]:
-        with beside(folder / RUN) as part:
-            part.write_text(
-                json.dumps({**there, "facts": known}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-            )
+        write_run(folder, {**there, "facts": known})
 
 
 def in_order(trials: list[Trial]) -> list[Trial]:

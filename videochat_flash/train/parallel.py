@@ -120,8 +120,8 @@ def join(device: str) -> Place:
         kind = f"cuda:{local}"
     if world > 1 and not dist.is_initialized():
         _meet()
-        kinds = "nccl" if kind.startswith("cuda") else "gloo"
-        dist.init_process_group(kinds, timeout=PATIENCE, rank=rank(), world_size=world)
+        backend = "nccl" if kind.startswith("cuda") else "gloo"
+        dist.init_process_group(backend, timeout=PATIENCE, rank=rank(), world_size=world)
     return Place(rank(), world, torch.device(kind))
 
 
