@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from videochat_flash.prompt import SYSTEM, Turn
 from videochat_flash.train.recipe import Source
 from videochat_flash.train.records import Record, choose, epoch_order, read_mixture, read_source
+from videochat_flash.train.worlds import World
 
 TALK = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "A dog."}]
 TURNS = (Turn("user", "<image>\nWhat?"), Turn("assistant", "A dog."))
@@ -269,6 +270,14 @@ def test_an_epoch_holds_every_record_as_often_as_its_source_weighs() -> None:
     assert all(counts[i] == 1 for i in range(10))
     assert sorted(counts[i] for i in range(10, 18)) == [2] * 4 + [3] * 4
     assert sum(counts[i] for i in range(18, 118)) == 25 and max(counts) < 118
+
+
+def test_what_is_drawn_comes_in_its_own_order_among_the_rest() -> None:
+    sources = [Source("a"), Source(world=World("clips"))]
+    got = epoch_order(sources, [50, 50], 1, 0).tolist()
+    read, drawn = ([i for i in got if (i < 50) == first] for first in (True, False))
+    assert drawn == list(range(50, 100)) and read != sorted(read) == list(range(50))
+    assert got[:50] != read and got[:50] != drawn
 
 
 def test_fractions_come_round() -> None:

@@ -23,7 +23,7 @@ from videochat_flash.train.samples import Samples
 from videochat_flash.train.splice import TRIES, Bank, compressed, fill, fits, small_scene
 from videochat_flash.train.stage import fill_banks, losses, read_data, train
 from videochat_flash.train.teach import SIZES, Teacher, taught
-from videochat_flash.train.worlds import Drawn, World, draw_pixels, questions, shown
+from videochat_flash.train.worlds import HELD, Drawn, World, draw_pixels, drawing, questions, shown
 from videochat_flash.weights import find, read_tokenizer
 
 CONFIG = Config(
@@ -237,3 +237,29 @@ def test_worlds_of_the_same_pieces_share_them(tmp_path: Path) -> None:
     banks = fill_banks(recipe, data, tiny.model(CONFIG), join("cpu"))
     assert banks["0"] is banks["1"] and banks["0"] is not banks["2"]
     assert sorted(path.name for path in (tmp_path / "pieces").iterdir()) == ["4-7-0.3-merge-16", "4-7-0.3-merge-4"]
+
+
+def test_some_patches_are_those_that_show_something_first() -> None:
+    whole = draw_pixels(Drawn("", "", World("clips", movers=0, talk=0), 1, 5), 96)[1][0]
+    shown = whole.values[:, 1] > 0
+    assert 0 < shown.sum() < 60 < len(shown)
+    some = whole.some(np.random.default_rng(0), 60)
+    assert len(some.places) == 60 and (np.diff(some.places) > 0).all()
+    assert (some.values[:, 1] > 0).sum() == shown.sum()
+    for name in ("values", "middle", "seen"):
+        np.testing.assert_array_equal(getattr(some, name), getattr(whole, name)[some.places])
+
+
+def test_only_what_has_no_conversation_is_seen_in_part() -> None:
+    world = World("clips", talk=0.5, patches=20)
+    lessons = [(asked, own[0]) for _, own, asked in (draw_pixels(Drawn("", "", world, 1, i), 96) for i in range(12))]
+    assert {(bool(asked), len(own.places)) for asked, own in lessons} == {(True, 144), (False, 20)}
+
+
+def test_drawings_are_looked_at_in_rounds() -> None:
+    looks = [drawing(i, 3) for i in range(6 * HELD)]
+    assert looks == [*range(HELD)] * 3 + [*range(HELD, 2 * HELD)] * 3
+    world = World("clips", talk=0, patches=20, looks=3)
+    first, again, other = (draw_pixels(Drawn(str(i), "", world, 1, i), 96) for i in (7, 7 + HELD, 8))
+    assert torch.equal(first[0], again[0]) and not torch.equal(first[0], other[0])
+    assert not np.array_equal(first[1][0].places, again[1][0].places)

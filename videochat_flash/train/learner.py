@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -69,17 +70,18 @@ class Learner(nn.Module):
     def see(self, samples: Sequence[Sample]) -> tuple[list[list[Tensor]], Tensor, list[Tensor]]:
         """Visual tokens of each conversation's videos and images, what is to be added, and tokens of blank clips.
 
-        Clips of all samples pass the tower together, images likewise: attention never leaves a clip.
+        Clips of all samples pass the tower together, images likewise: attention never leaves a clip. Of what is only
+        looked at there are no tokens.
         """
         frames = self.model.config.vision.clip_frames
-        flat = [clips for one in samples for clips in one.clips if clips.ndim == 5]
+        asked = [one for one in samples if one.prompt.ids and one.clips and one.clips[0].ndim == 5]
         seen: dict[int, list[Tensor]] = {}
-        zero = torch.zeros((), device=self.model.device)
+        zero = self._taught([one for one in samples if not one.prompt.ids])
         blanks: list[Tensor] = []
         for length in (frames, 1):
-            group = [clips for clips in flat if clips.shape[1] == length]
+            group = [clips for one in asked for clips in one.clips if clips.shape[1] == length]
             if group:
-                lessons = [lesson for one in samples for lesson in one.lessons if one.clips[0].shape[1] == length]
+                lessons = [lesson for one in asked for lesson in one.lessons if one.clips[0].shape[1] == length]
                 tokens, loss = self._look(torch.cat(group), lessons)
                 zero = zero + loss
                 seen[length] = list(tokens.split([len(clips) for clips in group]))
@@ -91,6 +93,9 @@ class Learner(nn.Module):
         kept = iter(self._connected([clips for one in samples for clips in one.clips if clips.ndim == 3]))
         videos = []
         for one in samples:
+            if not one.prompt.ids:
+                videos.append([])
+                continue
             parts = [seen[clips.shape[1]].pop(0) if clips.ndim == 5 else next(kept) for clips in one.clips]
             videos.append(
                 [part if grid is None else raster(part, *grid) for part, grid in zip(parts, one.grids, strict=True)]
@@ -110,15 +115,38 @@ class Learner(nn.Module):
         pixels = normalise(clips.to(self.model.device))
         if self.teacher is None or not lessons:
             return self.model.see(pixels), 0.0
-        tower = self.model.vision
-        assert isinstance(tower, Umt), "recipes teach towers of this kind alone"
-        x = early = tower.embed(pixels)
+        patches, loss = self._teach(pixels, lessons)
+        return self.model.connector(patches, clips.shape[1]), loss
+
+    def _taught(self, samples: Sequence[Sample]) -> Float[Tensor, ""]:
+        """The loss of what is only looked at, as many patches of each as its lesson has."""
+        total = torch.zeros((), device=self.model.device)
+        if self.teacher is None:
+            return total
+        groups: dict[tuple[int, int], list[Sample]] = {}
+        for one in samples:
+            groups.setdefault((one.clips[0].shape[1], len(one.lessons[0].places)), []).append(one)
+        for group in groups.values():
+            pixels = normalise(torch.cat([one.clips[0] for one in group]).to(self.model.device))
+            total = total + self._teach(pixels, [one.lessons[0] for one in group])[1]
+        return total
+
+    def _teach(
+        self, pixels: Float[Tensor, "C F 3 h w"], lessons: Sequence[Taught]
+    ) -> tuple[Float[Tensor, "C p D"], Float[Tensor, ""]]:
+        """The patches that the lessons are about, and the loss of what the tower should know of them."""
+        tower, teacher = self.model.vision, self.teacher
+        assert isinstance(tower, Umt) and teacher is not None, "recipes teach towers of this kind alone"
+        x = tower.embed(pixels)
+        places = torch.from_numpy(np.stack([one.places for one in lessons])).to(x.device).long()
+        if places.shape[1] < x.shape[1]:  # each patch carries its position
+            x = x.take_along_dim(places[..., None], 1)
+        early = x
         for number, block in enumerate(tower.blocks):
             x = block(x)
             early = x if number == EARLY else early
         patches = tower.vision_layernorm(x)
-        loss = self.teacher(patches, early, lessons) * self.teach * len(lessons)
-        return self.model.connector(patches, clips.shape[1]), loss
+        return patches, teacher(patches, early, lessons) * self.teach * len(lessons)
 
 
 def objective(

@@ -139,7 +139,7 @@ RULES: dict[str, Rule] = {
     "out": _GIVEN,
     "model": (lambda name: name in ("", *MODELS), f"one of {', '.join(MODELS)}"),
     **dict.fromkeys(("epochs", "batch", "pack", "max_rows", "save_every", "keep", "tiles", "lora.rank"), _SOME),
-    **dict.fromkeys(("data.world.tokens", "data.world.pieces"), _SOME),
+    **dict.fromkeys(("data.world.tokens", "data.world.pieces", "data.world.looks"), _SOME),
     **dict.fromkeys(("image_size", "seed", "steps", "workers", "optimizer.weight_decay"), _NONE),
     **{f"rates.{part}": _NONE for part in PARTS},
     **dict.fromkeys(("optimizer.eps", "optimizer.clip", "lora.alpha", "data.weight", "data.frame_fps"), _MORE),
@@ -152,7 +152,7 @@ RULES: dict[str, Rule] = {
         f"a list of {' and '.join(ADAPTED)}, each at most once",
     ),
     "teach": _NONE,
-    **dict.fromkeys(("data.world.count", "data.world.seed"), _NONE),
+    **dict.fromkeys(("data.world.count", "data.world.seed", "data.world.patches"), _NONE),
     **dict.fromkeys(("data.world.movers", "data.world.pointers", "data.world.talk"), _SHARE),
     **dict.fromkeys(("data.world.clips", "data.world.cards", "data.world.moving", "data.world.hops"), _SPAN),
     "data.world.characters": (

@@ -329,14 +329,21 @@ def epoch_order(sources: Sequence[Source], sizes: Sequence[int], seed: int, epoc
     """Indices into the records of all sources, one source behind the other: those of an epoch, in their order.
 
     Depends on the arguments alone. A record comes as often as the weight of its source is whole; the fraction is a
-    share of the records, another one in the next epoch, so that after enough epochs all came equally often.
+    share of the records, another one in the next epoch, so that after enough epochs all came equally often. Records
+    that are read come in random order, those that are drawn in their own: they are chance already.
     """
+    rng = np.random.default_rng((seed, len(sizes), epoch))
     taken, begin = [np.empty(0, np.int64)], 0
     for place, (source, size) in enumerate(zip(sources, sizes, strict=True)):
         whole = math.floor(source.weight)
         some = round((source.weight - whole) * size)
         turn = np.random.default_rng((seed, place)).permutation(size)  # the same in every epoch
         part = turn[(epoch * some + np.arange(some)) % size] if some else turn[:0]
-        taken += [begin + np.tile(np.arange(size), whole), begin + part]
+        own = begin + np.concatenate([np.tile(np.arange(size), whole), part])
+        taken.append(own if source.world.kind else rng.permutation(own))
         begin += size
-    return np.random.default_rng((seed, len(sizes), epoch)).permutation(np.concatenate(taken)).astype(np.int64)
+    turns = rng.permutation(np.repeat(np.arange(len(taken)), [len(own) for own in taken]))
+    order = np.empty(len(turns), np.int64)
+    for place, own in enumerate(taken):
+        order[turns == place] = own
+    return order

@@ -7,12 +7,12 @@ knowing where a patch lies it never sees that something moves (docs/decisions.md
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Float32, Int, Int8
+from jaxtyping import Bool, Float, Float32, Int, Int8, Int16
 from torch import Tensor, nn
 
 from ..synth import CHARACTERS, COLOURS, DIRECTIONS, SHAPES, SPEEDS, Labels
@@ -41,12 +41,20 @@ class Taught:
         middle: the patches around the middle of what they show, where a card has its character.
         track: where a moving shape is in each frame, row and column from -1 to 1; NaN where there is none.
         seen: in which frames of the clip the thing that a patch shows is seen; -1 where it shows nothing.
+        places: where each patch lies, time-major; not all of them need to be looked at.
     """
 
     values: Int8[np.ndarray, "p 7"]
     middle: Bool[np.ndarray, " p"]
     track: Float32[np.ndarray, " 8"]
     seen: Int8[np.ndarray, "p 4"]
+    places: Int16[np.ndarray, " p"]
+
+    def some(self, rng: np.random.Generator, count: int) -> Taught:
+        """``count`` of the patches at most, those that show something first."""
+        order = np.argsort(-(rng.random(len(self.places)) + (self.values[:, 1] > 0)))
+        kept = np.sort(order[:count])
+        return replace(self, **{one: getattr(self, one)[kept] for one in ("values", "middle", "seen", "places")})
 
 
 def taught(labels: Labels) -> Taught:
@@ -54,7 +62,8 @@ def taught(labels: Labels) -> Taught:
     grids = [np.asarray(getattr(labels, one.name)) for one in fields(labels)]
     values = np.stack([grid if grid.ndim == 3 else grid[None] for grid in grids], -1)
     shown = values[..., 1] > 0
-    return Taught(values.reshape(-1, len(SIZES)), middles(shown).reshape(-1), _track(values), _seen(values))
+    places = np.arange(shown.size, dtype=np.int16)
+    return Taught(values.reshape(-1, len(SIZES)), middles(shown).reshape(-1), _track(values), _seen(values), places)
 
 
 def middles(shown: np.ndarray) -> np.ndarray:
@@ -108,14 +117,14 @@ class Teacher(nn.Module):
     def forward(
         self, features: Float[Tensor, "C p D"], early: Float[Tensor, "C p D"], lessons: Sequence[Taught]
     ) -> Float[Tensor, ""]:
-        """The loss of what the tower should know of C clips or images."""
-        values, middle, track, seen = (
+        """The loss of what the tower should know of C clips or images, of each the same number of patches."""
+        values, middle, track, seen, places = (
             torch.from_numpy(np.stack([getattr(one, name) for one in lessons])).to(features.device)
-            for name in ("values", "middle", "track", "seen")
+            for name in ("values", "middle", "track", "seen", "places")
         )
         values = values.long()
         *parts, place, on = self.what(features).float().split([*SIZES, 2 * FRAMES, FRAMES], -1)
-        total = self._place_loss(self.where(early).float())
+        total = self._place_loss(self.where(early).float(), places.long())
         moves = (values[..., 3] > 0)[..., None] & ~track.isnan()[:, None]
         if moves.any():
             goal = track[:, None].expand_as(place)[moves]
@@ -129,10 +138,9 @@ class Teacher(nn.Module):
             total = total + _value_loss(part, target, middle if name == "character" else None)
         return total
 
-    def _place_loss(self, logits: Float[Tensor, "C p n"]) -> Float[Tensor, ""]:
+    def _place_loss(self, logits: Float[Tensor, "C p n"], place: Int[Tensor, "C p"]) -> Float[Tensor, ""]:
         """Each patch's own row, column and frame: its position is one number, out of which a small tower does not find
         these by itself."""
-        place = torch.arange(logits.shape[1], device=logits.device).expand(logits.shape[:2])
         targets = (place % self.side**2 // self.side, place % self.side, place // self.side**2)
         parts = logits.split([self.side, self.side, FRAMES], -1)
         losses = [F.cross_entropy(part.transpose(1, 2), target) for part, target in zip(parts, targets, strict=True)]

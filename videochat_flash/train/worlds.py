@@ -6,7 +6,8 @@ Conversation i of a world follows from (seed, i) alone: any worker, any restart,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -35,9 +36,11 @@ from ..synth import (
     card_frame,
     random_style,
 )
+from ..synth.world import Image8
 from .teach import Taught, taught
 
 Span = tuple[int, int]
+HELD = 512  # pictures or clips that are looked at again before they are forgotten
 LOOK = random_style(np.random.default_rng(0), Card("red", "star", "7"))  # of what is only talked about
 
 
@@ -50,6 +53,8 @@ class World:
     movers: float = 0.4  # share of clips with a moving shape
     pointers: float = 0.3  # share of cards that point to another
     talk: float = 1.0  # share of pictures and clips with a conversation; the others only teach the tower
+    looks: int = 1  # at each picture or clip, soon behind each other: to draw one costs more than to look at it
+    patches: int = 0  # that are looked at of one without, those that show something first; 0: all
     clips: Span = (3, 6)  # of a video: fewest and most
     cards: Span = (2, 4)
     moving: Span = (0, 1)  # moving shapes of a video
@@ -89,22 +94,44 @@ class Drawn:
     index: int
 
     @property
+    def chance(self) -> tuple[int, int, int]:
+        """What its own chance begins with."""
+        return self.seed, len(self.world.kind), self.index
+
+    @property
     def rng(self) -> np.random.Generator:
         """Its own source of chance."""
-        return np.random.default_rng((self.seed, len(self.world.kind), self.index))
+        return np.random.default_rng(self.chance)
 
 
 def draw_pixels(one: Drawn, size: int) -> tuple[UInt8[Tensor, "1 F h w 3"], tuple[Taught, ...], list[Question]]:
     """A picture or a clip, what its patches show, and questions about it, or none."""
     rng, world = one.rng, one.world
-    if world.kind == "frames":
-        image, labels = card_frame(rng, size, pointers=world.pointers)
-        pixels = image[None]
-    else:
-        pixels, labels = card_clip(rng, size, movers=world.movers, pointers=world.pointers)
+    draw = _draw if world.looks == 1 else _held
+    pixels, labels, lesson = draw(replace(one, id="", index=drawing(one.index, world.looks)), size)
     talks = world.talk == 1 or rng.random() < world.talk
     asked = questions(rng, shown(labels), world.kinds) if talks else []
-    return torch.from_numpy(np.array(pixels))[None], (taught(labels),), asked
+    if not talks and world.patches:
+        lesson = lesson.some(rng, world.patches)
+    return torch.from_numpy(pixels)[None], (lesson,), asked
+
+
+def drawing(index: int, looks: int) -> int:
+    """Which drawing conversation ``index`` looks at: HELD of them are gone through ``looks`` times, then the next."""
+    part, place = divmod(index, HELD * looks)
+    return part * HELD + place % HELD
+
+
+def _draw(one: Drawn, size: int) -> tuple[Image8, Labels, Taught]:
+    rng, world = np.random.default_rng((*one.chance, 1)), one.world
+    if world.kind == "frames":
+        image, labels = card_frame(rng, size, pointers=world.pointers)
+        return np.array(image)[None], labels, taught(labels)
+    pixels, labels = card_clip(rng, size, movers=world.movers, pointers=world.pointers)
+    return np.array(pixels), labels, taught(labels)
+
+
+_held = lru_cache(maxsize=HELD)(_draw)  # only a memo, of 300 MB at 224 pixels
 
 
 def shown(labels: Labels) -> Scene:
