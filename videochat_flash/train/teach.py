@@ -52,7 +52,7 @@ class Taught:
 
     def some(self, rng: np.random.Generator, count: int) -> Taught:
         """``count`` of the patches at most, those that show something first."""
-        order = np.argsort(-(rng.random(len(self.places)) + (self.values[:, 1] > 0)))
+        order = np.argsort(-(rng.random(len(self.places)) + (self.values > 0).any(1)))  # a pointer has fields of its own
         kept = np.sort(order[:count])
         return replace(self, **{one: getattr(self, one)[kept] for one in ("values", "middle", "seen", "places")})
 
