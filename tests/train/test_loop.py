@@ -41,9 +41,10 @@ from videochat_flash.train.loop import (
     peak_of,
 )
 from videochat_flash.train.parallel import Place, prepare
-from videochat_flash.train.recipe import Recipe
+from videochat_flash.train.recipe import Recipe, load_recipe
 from videochat_flash.train.samples import Sample, Samples
-from videochat_flash.train.stage import claim, losses, read_data, train
+from videochat_flash.train.stage import _bound, claim, losses, read_data, train
+from videochat_flash.train.written import resolved
 
 HERE = Place(0, 1, torch.device("cpu"))
 
@@ -397,7 +398,11 @@ def test_a_step_tells_what_it_computes(path: Path, monkeypatch: pytest.MonkeyPat
 def test_a_folder_belongs_to_one_recipe(path: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     claim(out, stage.recipe(path, f"out={out}"))
-    claim(out, stage.recipe(path, f"out={out}", "workers=3", "save_every=1"))
+    now = stage.recipe(path, f"out={out}", "workers=3", "save_every=1")
+    claim(out, now)
+    assert load_recipe(out / "recipe.toml") == now
+    (out / "recipe.toml").write_text(resolved(_bound(now)))  # as older versions wrote it
+    claim(out, now)
     with pytest.raises(ValueError, match=r"another recipe \(different: steps\)"):
         claim(out, stage.recipe(path, f"out={out}", "steps=9"))
     (tmp_path / "other").mkdir()
