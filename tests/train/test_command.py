@@ -53,6 +53,19 @@ def test_a_step_in_a_few_words() -> None:
     assert "rows/s" in said(Step(3, 1.25, 0.0, 2.0, {}, 500, 4, 0, 0.0, 0))
 
 
+def test_data_is_checked_before_the_stage_before_has_run(
+    path: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    text = path.read_text().replace(f'start = "{path.parent / "small-0"}"', 'start = "runs/nowhere/model"')
+    (tmp_path / "later.toml").write_text(text)
+    done = run(capsys, "train", tmp_path / "later.toml", "--check-data", "--json", "--set", "model=flash-tiny")
+    assert done.code == 0 and json.loads(done.out)["sources"] == [{"source": "records", "records": 6, "bad": {}}]
+    (note,) = done.lines
+    assert "no tokenizer in runs/nowhere/model yet" in note and "that of flash-tiny" in note
+    done = run(capsys, "train", tmp_path / "later.toml", "--check-data")
+    assert done.code == 1 and len(done.lines) == 1 and "runs/nowhere/model" in done.err and done.out == ""
+
+
 @pytest.mark.slow
 def test_a_run_that_is_stopped_says_where_it_goes_on(path: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from tokenizers import Tokenizer
 
 from .. import show
 from ..weights import find, read_config, read_tokenizer
@@ -74,7 +75,7 @@ def said(step: Step) -> str:
 def dry_run(path: Path, changes: Sequence[str], gpu: str, gpus: int, as_json: bool) -> None:
     """Print the whole recipe and what it takes; neither weights nor media are opened."""
     recipe = load_recipe(path, changes)
-    config = architecture(recipe, read_config(find(recipe.start)) if recipe.start and not recipe.model else None)
+    config = architecture(recipe, None if recipe.model else read_config(_described(recipe.start)))
     made = facts(estimate(recipe, config, _records(recipe), gpu, gpus))
     if as_json:
         print(json.dumps({"recipe": resolved(recipe), **made}, ensure_ascii=False))
@@ -90,6 +91,27 @@ def _records(recipe: Recipe) -> int | None:
         return None
     data = read_data(recipe)
     return len(epoch_order(data.sources, data.sizes, recipe.seed, 0))
+
+
+def _described(name: str) -> Path:
+    """The folder of a model that is there or can be fetched, of which no weights are wanted."""
+    return find(name, wanted=("*.json", "*.txt"))
+
+
+def _tokenizer(recipe: Recipe) -> Tokenizer:
+    """What the training will read text with; that of its ``model``, where what it begins with is not there yet.
+
+    Raises:
+        FileNotFoundError: neither.
+    """
+    own = recipe.start or recipe.decoder or recipe.model
+    try:
+        return read_tokenizer(_described(own))
+    except FileNotFoundError:
+        if recipe.model in ("", own):
+            raise
+    warnings.warn(f"no tokenizer in {own} yet: text is counted with that of {recipe.model}", stacklevel=2)
+    return read_tokenizer(_described(recipe.model))
 
 
 def exam(path: Path, changes: Sequence[str], count: int, quiet: bool, as_json: bool) -> None:
@@ -112,13 +134,12 @@ def exam(path: Path, changes: Sequence[str], count: int, quiet: bool, as_json: b
 def check_data(path: Path, changes: Sequence[str], quiet: bool, as_json: bool) -> bool:
     """Read every record with its media and print what is wrong; whether the run would accept it."""
     recipe = load_recipe(path, changes)
-    folder = find(recipe.start or recipe.decoder or recipe.model)
-    config = architecture(recipe, read_config(folder) if recipe.start else None)
+    config = architecture(recipe, None if recipe.model else read_config(_described(recipe.start)))
     data = read_data(recipe)
     records = [one for one in data.records if isinstance(one, Record)]  # what is drawn is never bad
     if not records:
         raise ValueError(f"{path} draws all of its data: there is no record to check")
-    samples = Samples(recipe, config, read_tokenizer(folder), records)
+    samples = Samples(recipe, config, _tokenizer(recipe), records)
     bad: list[Bad] = []
     with show.progress("reading", not (quiet or as_json)) as bar:
         done = 0
