@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from rich.console import Console
@@ -18,11 +19,12 @@ from .checkpoint import Keeper
 from .estimate import estimate, facts
 from .exam import Mark, examine_folder, table_of, unseen
 from .loop import METRICS, Step
+from .optimize import Group
 from .parallel import rank
 from .recipe import Recipe, architecture, load_recipe
 from .records import Record, epoch_order
 from .samples import Bad, Sample, Samples, check
-from .stage import MODEL, losses, read_data, sources_of, train
+from .stage import MODEL, history, losses, read_data, sources_of, train
 from .watch import Watch, draw_losses
 from .written import resolved
 
@@ -33,7 +35,14 @@ def run(path: Path, changes: Sequence[str], quiet: bool) -> None:
     out = Path(recipe.out)
     speaks = rank() == 0
     last = 0
-    with Watch(out / "tensorboard") as watch, show.progress("training", speaks and not quiet) as bar:
+    with Watch(out / "tensorboard") as watch, ExitStack() as shown:
+        bar = shown.enter_context(show.progress("", False))
+
+        def begun(groups: list[Group]) -> None:
+            nonlocal bar
+            if not quiet:
+                print_groups(groups)
+            bar = shown.enter_context(show.progress("training", not quiet))  # not before: it would be written over
 
         def told(step: Step, steps: int) -> None:
             nonlocal last
@@ -42,17 +51,36 @@ def run(path: Path, changes: Sequence[str], quiet: bool) -> None:
             bar(step.step, steps, said(step))
 
         try:
-            model = train(recipe, told, lambda text: warnings.warn(text, stacklevel=2))
+            model = train(recipe, told, lambda text: warnings.warn(text, stacklevel=2), begun)
         except KeyboardInterrupt:
             if speaks:
                 warnings.warn(f"stopped behind step {last}: the same command goes on from {saved(out)}", stacklevel=1)
             raise
     if not speaks:
         return
-    curve = losses(out)
+    rows, curve = history(out), losses(out)
+    print_bad(rows[-1].get("reasons", {}))  # which older runs did not tell
+    if not curve:
+        print(f"{model}: {len(rows)} steps, none of them with an answer to learn; {out / METRICS} tells the rest")
+        return
     draw_losses(curve, out / "loss.png", f"{path.stem}: {recipe.batch} conversations a step")
-    step, loss = curve[-1]
+    step, loss = rows[-1]["step"], curve[-1][1]
     print(f"{model}: trained to step {step}, loss {loss:.4f}; {out / METRICS} and {out / 'loss.png'} tell the rest")
+
+
+def print_groups(groups: Sequence[Group]) -> None:
+    """What learns, at which rate."""
+    header = ("part", "parameters", "rate", "weight decay", "optimizer")
+    lines = [(one.part, f"{one.parameters:,}", f"{one.rate:g}", f"{one.decay:g}", one.optimizer) for one in groups]
+    show.print_table("what learns", header, lines)
+
+
+def print_bad(reasons: Mapping[str, int]) -> None:
+    """Why conversations were left out, where some were."""
+    if reasons:
+        show.print_table(
+            "conversations left out", ("reason", "times"), [(reason, f"{count:,}") for reason, count in reasons.items()]
+        )
 
 
 def saved(out: Path) -> str:
@@ -63,7 +91,10 @@ def saved(out: Path) -> str:
 
 def said(step: Step) -> str:
     """A step in a few words."""
-    words = [f"loss {step.loss:.3f}", f"{step.rows / max(step.seconds, 1e-3):,.0f} rows/s"]
+    words = [
+        "no answer" if step.loss is None else f"loss {step.loss:.3f}",
+        f"{step.rows / max(step.seconds, 1e-3):,.0f} rows/s",
+    ]
     words.append(f"{step.tflops:.3g} TFLOP/s" + ("" if step.mfu is None else f" ({step.mfu:.0%} of the peak)"))
     if step.memory:
         words.append(f"{step.memory / 2**30:.1f} GiB")

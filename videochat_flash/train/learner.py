@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float64, Int
 from torch import Tensor, nn
 
 from ..config import Plan
@@ -17,7 +18,7 @@ from ..prompt import IGNORE, Prompt
 from ..vision import Umt, normalise
 from .losses import loss
 from .samples import Sample, raster
-from .teach import EARLY, Taught, Teacher
+from .teach import EARLY, TERMS, Taught, Teacher, shares, sizes
 
 BLANK = Prompt((0, 0), (IGNORE, 0), (0,))  # something is seen, then a token is learned
 
@@ -29,6 +30,7 @@ class Learner(nn.Module):
         model: what learns.
         idle: run every part in each forward, even where a pack has nothing for it: sharded processes must gather the
             same weights at the same time.
+        teach: weight of what the tower is told beside the answers; 0 is nothing.
     """
 
     def __init__(self, model: VideoChatFlashModel, idle: bool = False, teach: float = 0.0) -> None:
@@ -40,18 +42,20 @@ class Learner(nn.Module):
         self.teacher = Teacher(vision.width, vision.image_size // vision.patch) if teach else None
 
     def forward(
-        self, samples: Sequence[Sample], plan: Plan = ()
+        self, samples: Sequence[Sample], plan: Plan = (), shared: Float64[np.ndarray, "2 18"] | None = None
     ) -> tuple[Float[Tensor, " n"], Int[Tensor, " n"], Float[Tensor, ""]]:
         """Summed cross-entropy of each conversation's learned tokens, how many these are, and what is to be added.
 
         That is a zero which depends on parts that had nothing to do, or the loss of what a tower is taught.
+
+        Args:
+            shared: ``teach.shares`` of the lessons that these samples are among; None: of these alone.
         """
-        videos, zero, blanks = self.see(samples)
+        videos, zero, blanks = self.see(samples, shared)
         spoken = [(one.prompt, seen) for one, seen in zip(samples, videos, strict=True) if one.prompt.ids]
-        zero = zero * (len(spoken) / max(1, len(samples)))  # lessons weigh as much as the conversations of their pack
         blank = self.idle and not any(seen for _, seen in spoken)
         if blank:  # or no layer would rank rows, and a frozen one pass no gradient on
-            spoken.append((BLANK, blanks[:1]))
+            spoken.append((BLANK, (blanks or videos[0])[:1]))
         counts = [sum(label != IGNORE for label in prompt.labels) for prompt, _ in spoken]
         sums = []
         if spoken:
@@ -66,28 +70,33 @@ class Learner(nn.Module):
             zero,
         )
 
-    def see(self, samples: Sequence[Sample]) -> tuple[list[list[Tensor]], Tensor, list[Tensor]]:
+    def see(
+        self, samples: Sequence[Sample], shared: Float64[np.ndarray, "2 18"] | None = None
+    ) -> tuple[list[list[Tensor]], Tensor, list[Tensor]]:
         """Visual tokens of each conversation's videos and images, what is to be added, and tokens of blank clips.
 
         Clips of all samples pass the tower together, images likewise: attention never leaves a clip.
         """
-        frames = self.model.config.vision.clip_frames
         flat = [clips for one in samples for clips in one.clips if clips.ndim == 5]
         seen: dict[int, list[Tensor]] = {}
         zero = torch.zeros((), device=self.model.device)
         blanks: list[Tensor] = []
-        for length in (frames, 1):
+        if self.teacher is not None and shared is None:
+            shared = shares(self.sizes(samples))
+        for number, (length, lessons) in enumerate(self.lessons(samples).items()):
             group = [clips for clips in flat if clips.shape[1] == length]
             if group:
-                lessons = [lesson for one in samples for lesson in one.lessons if one.clips[0].shape[1] == length]
-                tokens, loss = self._look(torch.cat(group), lessons)
-                zero = zero + loss
+                tokens, terms = self._look(torch.cat(group), lessons)
+                if shared is not None:
+                    zero = zero + terms @ torch.from_numpy(shared[number]).to(terms) * self.teach
                 seen[length] = list(tokens.split([len(clips) for clips in group]))
             elif self.idle:
                 size = self.model.config.vision.image_size
                 blank = torch.zeros(1, length, size, size, 3, dtype=torch.uint8, device=self.model.device)
                 blanks.append(self.model.see(normalise(blank)))
                 zero = zero + blanks[-1].sum() * 0
+        if self.idle and self.teacher is not None:  # whose heads are sharded as well
+            zero = zero + sum(parameter.sum() * 0 for parameter in self.teacher.parameters())
         kept = iter(self._connected([clips for one in samples for clips in one.clips if clips.ndim == 3]))
         videos = []
         for one in samples:
@@ -97,6 +106,18 @@ class Learner(nn.Module):
             )
         return videos, zero, blanks
 
+    def lessons(self, samples: Sequence[Sample]) -> dict[int, list[Taught]]:
+        """Of clips and of pictures, by their frames."""
+        found: dict[int, list[Taught]] = {self.model.config.vision.clip_frames: [], 1: []}
+        for one in samples:
+            if one.lessons:
+                found[one.clips[0].shape[1]] += one.lessons
+        return found
+
+    def sizes(self, samples: Sequence[Sample]) -> Float64[np.ndarray, "2 19"]:
+        """``teach.sizes`` of the lessons of clips, and of those of pictures."""
+        return np.stack([sizes(lessons) for lessons in self.lessons(samples).values()])
+
     def _connected(self, kept: Sequence[Float[Tensor, "_ M D"]]) -> list[Float[Tensor, "_ M E"]]:
         """Merged tokens that were kept, as the decoder takes them; all at once, or a GPU waits for launches."""
         if not kept:
@@ -105,11 +126,11 @@ class Learner(nn.Module):
         parts = self.model.connector.mlp(rows.float()).split([clips[..., 0].numel() for clips in kept])
         return [part.unflatten(0, clips.shape[:2]) for part, clips in zip(parts, kept, strict=True)]
 
-    def _look(self, clips: Tensor, lessons: Sequence[Taught]) -> tuple[Float[Tensor, "C M E"], Tensor | float]:
-        """Tokens of clips or images, and the loss of what the tower should know of their patches."""
+    def _look(self, clips: Tensor, lessons: Sequence[Taught]) -> tuple[Float[Tensor, "C M E"], Float[Tensor, " 18"]]:
+        """Tokens of clips or images, and the summed losses of what the tower should know of their patches."""
         pixels = normalise(clips.to(self.model.device))
         if self.teacher is None or not lessons:
-            return self.model.see(pixels), 0.0
+            return self.model.see(pixels), torch.zeros(len(TERMS), device=pixels.device)
         tower = self.model.vision
         assert isinstance(tower, Umt), "recipes teach towers of this kind alone"
         x = early = tower.embed(pixels)
@@ -117,20 +138,21 @@ class Learner(nn.Module):
             x = block(x)
             early = x if number == EARLY else early
         patches = tower.vision_layernorm(x)
-        loss = self.teacher(patches, early, lessons) * self.teach * len(lessons)
-        return self.model.connector(patches, clips.shape[1]), loss
+        return self.model.connector(patches, clips.shape[1]), self.teacher(patches, early, lessons)
 
 
-def objective(
-    sums: Float[Tensor, " n"], counts: Int[Tensor, " n"], by: str
-) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """What is added up over a step, and the weight that the sum is divided by in the end (spec 6.5).
+def objective(sums: Float[Tensor, " n"], counts: Int[Tensor, " n"], by: str) -> Float[Tensor, ""]:
+    """What is added up over a step, and divided by the ``weight`` of all its conversations (spec 6.5).
 
     By ``sample`` every conversation weighs the same whatever its length, by ``token`` every learned token.
     """
-    if by == "token":
-        return sums.sum(), counts.sum().float()
-    return (sums / counts).sum(), torch.tensor(float(len(counts)), device=counts.device)
+    return (sums if by == "token" else sums / counts).sum()
+
+
+def weight(samples: Sequence[Sample], by: str) -> int:
+    """Conversations or tokens that are learned from."""
+    counts = [sum(label != IGNORE for label in one.prompt.labels) for one in samples]
+    return sum(counts) if by == "token" else sum(map(bool, counts))
 
 
 def pack(samples: Sequence[Sample], budget: int) -> list[list[Sample]]:

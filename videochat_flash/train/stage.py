@@ -23,7 +23,9 @@ from .adapters import merge_adapters
 from .begin import begin, choose_parts, decoding_of
 from .checkpoint import Keeper
 from .learner import Learner
-from .loop import METRICS, Schedule, Step, Trainer, make_optimizers
+from .loop import METRICS, Schedule, Step, Trainer
+from .memory import FEWER, enough_memory
+from .optimize import Group, listed, make_optimizers
 from .parallel import Place, join, leave, prepare
 from .recipe import Recipe, Source, load_recipe
 from .records import Record, epoch_order, read_mixture, read_source
@@ -68,41 +70,59 @@ def read_data(recipe: Recipe) -> Data:
     return Data(sources, records, tuple(len(part) for part in read))
 
 
-def train(recipe: Recipe, told: Callable[[Step, int], None], warn: Callable[[str], None]) -> Path:
+def train(
+    recipe: Recipe,
+    told: Callable[[Step, int], None],
+    warn: Callable[[str], None],
+    begun: Callable[[list[Group]], None] = lambda groups: None,
+) -> Path:
     """Run a stage, or go on with it where it stopped; the folder of the model that came out.
 
     Args:
         recipe: what to do.
         told: called behind each step with the number of steps in all, in the first process.
         warn: told of records that are left out.
+        begun: told of what learns at which rate before the first step, in the first process.
 
     Raises:
         FileNotFoundError, ValueError, OSError: one line that says what is wrong.
     """
     place = join(recipe.device)
-    folder = _train(recipe, place, told, warn)
+    where = "outside of the forward, where weights, gradients and moments are kept"
+    with enough_memory(where, f"{FEWER}; --dry-run tells what they take"):
+        folder = _train(recipe, place, told, warn, begun)
     leave(place)
     return folder
 
 
-def _train(recipe: Recipe, place: Place, told: Callable[[Step, int], None], warn: Callable[[str], None]) -> Path:
+def _train(
+    recipe: Recipe,
+    place: Place,
+    told: Callable[[Step, int], None],
+    warn: Callable[[str], None],
+    begun: Callable[[list[Group]], None],
+) -> Path:
     out = Path(recipe.out)
     if place.first:
         claim(out, recipe)
     place.wait()
-    torch.manual_seed(recipe.seed + place.rank)
+    torch.manual_seed(recipe.seed)  # what is new begins alike in all processes
     data = read_data(recipe)
     model, tokenizer = begin(recipe)
     banks = fill_banks(recipe, data, model, place)
     sharded = place.world > 1 and recipe.optimizer.kind != "muon"
     net = prepare(Learner(model, sharded, recipe.teach), place, recipe)
+    torch.manual_seed(recipe.seed + place.rank)  # from here on each has its own chance
     schedule = schedule_of(recipe, data, model)
     steps = schedule.steps(recipe)
+    optimizers = make_optimizers(net, recipe)
+    if place.first:
+        begun(listed(optimizers))
     trainer = Trainer(
         recipe=recipe,
         place=place,
         net=net,
-        optimizers=make_optimizers(net, recipe),
+        optimizers=optimizers,
         keeper=Keeper(out / "checkpoints", recipe.keep, resolved(recipe), versions()),
         schedule=schedule,
         told=lambda step: told(step, steps),
