@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import stage
+import tiny
 from command import ROOT, finished, run, start
 
 from videochat_flash.train.command import said
@@ -51,6 +52,38 @@ def test_a_step_in_a_few_words() -> None:
     step = Step(3, 1.25, 0.0, 2.0, {"tower": 1e-4}, 500, 4, 2, 0.5, 3 * 2**30, 1.234, 0.31)
     assert said(step) == "loss 1.250, 1,000 rows/s, 1.23 TFLOP/s (31% of the peak), 3.0 GiB, 2 bad"
     assert "rows/s" in said(Step(3, 1.25, 0.0, 2.0, {}, 500, 4, 0, 0.0, 0))
+    assert said(Step(3, None, 0.0, 0.0, {}, 0, 0, 4, 0.5, 0)) == "no answer, 0 rows/s, 0 TFLOP/s, 4 bad"
+
+
+def test_a_run_tells_what_learns_and_what_it_left_out(
+    path: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    rows = json.loads((path.parent / "records.json").read_text())
+    (tmp_path / "some.json").write_text(json.dumps([*rows, stage.record(9, "What?", "it", video="none.mp4")]))
+    (tmp_path / "some.toml").write_text(
+        path.read_text().replace(str(path.parent / "records.json"), f"{tmp_path}/some.json")
+    )
+    sets = ("--set", f"out={tmp_path / 'run'}", "--set", "max_bad_share=0.5", "--set", "batch=7", "--set", "steps=2")
+    with tiny.seeded():
+        done = run(capsys, "train", tmp_path / "some.toml", *sets)
+        again = run(capsys, "train", tmp_path / "some.toml", *sets, "-q")
+    words = [line.split() for line in done.out.splitlines()]
+    assert ["connector", "AdamW"] in [[line[0], line[-1]] for line in words if line] and "0.001" in done.out
+    assert ["missing", "file", "2"] in words and ["missing", "file", "2"] in [x.split() for x in again.out.splitlines()]
+    assert "trained to step 2" in done.out and "AdamW" not in again.out
+
+
+def test_data_is_checked_before_the_stage_before_has_run(
+    path: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    text = path.read_text().replace(f'start = "{path.parent / "small-0"}"', 'start = "runs/nowhere/model"')
+    (tmp_path / "later.toml").write_text(text)
+    done = run(capsys, "train", tmp_path / "later.toml", "--check-data", "--json", "--set", "model=flash-tiny")
+    assert done.code == 0 and json.loads(done.out)["sources"] == [{"source": "records", "records": 6, "bad": {}}]
+    (note,) = done.lines
+    assert "no tokenizer in runs/nowhere/model yet" in note and "that of flash-tiny" in note
+    done = run(capsys, "train", tmp_path / "later.toml", "--check-data")
+    assert done.code == 1 and len(done.lines) == 1 and "runs/nowhere/model" in done.err and done.out == ""
 
 
 @pytest.mark.slow

@@ -24,26 +24,18 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from videochat_flash import VideoChatFlash
-from videochat_flash.prompt import Prompt
+from videochat_flash.prompt import IGNORE, Prompt
 from videochat_flash.train.adapters import merge_adapters
 from videochat_flash.train.begin import begin
 from videochat_flash.train.checkpoint import Keeper
-from videochat_flash.train.learner import Learner, objective, pack
-from videochat_flash.train.loop import (
-    METRICS,
-    Schedule,
-    Step,
-    Trainer,
-    factor,
-    forget,
-    make_optimizers,
-    operations,
-    peak_of,
-)
+from videochat_flash.train.learner import Learner, objective, pack, weight
+from videochat_flash.train.loop import METRICS, Schedule, Step, Trainer, forget, operations, peak_of
+from videochat_flash.train.optimize import factor, listed, make_optimizers
 from videochat_flash.train.parallel import Place, prepare
-from videochat_flash.train.recipe import Recipe
+from videochat_flash.train.recipe import Recipe, load_recipe
 from videochat_flash.train.samples import Sample, Samples
-from videochat_flash.train.stage import claim, losses, read_data, train
+from videochat_flash.train.stage import _bound, claim, history, losses, read_data, train
+from videochat_flash.train.written import resolved
 
 HERE = Place(0, 1, torch.device("cpu"))
 
@@ -72,7 +64,7 @@ def step_sizes(recipe: Recipe) -> dict[str, float]:
         optimizers = make_optimizers(net, recipe)
         before = {name: value.clone() for name, value in net.named_parameters()}
         sums, counts, zero = net(samples_of(recipe))
-        (objective(sums, counts, recipe.loss)[0] + zero).backward()
+        (objective(sums, counts, recipe.loss) + zero).backward()
         for optimizer in optimizers:
             optimizer.step()
     moved: dict[str, float] = {}
@@ -101,6 +93,20 @@ def test_norms_and_biases_never_decay(path: Path) -> None:
     (optimizer,) = make_optimizers(Learner(model), recipe)
     for group in optimizer.param_groups:
         assert all((value.ndim > 1) == (group["weight_decay"] > 0) for value in group["params"])
+
+
+def test_what_learns_is_listed_as_the_optimizers_hold_it(path: Path) -> None:
+    recipe = stage.recipe(path, "optimizer.weight_decay=0.1", "optimizer.kind=muon", "rates.decoder=0")
+    net = Learner(begin(recipe)[0])
+    found = {
+        (one.part, one.optimizer, one.decay): (one.parameters, one.rate) for one in listed(make_optimizers(net, recipe))
+    }
+    assert set(found) == {
+        *(("tower", kind, decay) for kind, decay in (("AdamW", 0.0), ("AdamW", 0.1), ("Muon", 0.1))),
+        *(("connector", "AdamW", decay) for decay in (0.0, 0.1)),
+    }
+    assert {rate for (part, *_), (_, rate) in found.items() if part == "tower"} == {1e-4}
+    assert sum(n for n, _ in found.values()) == sum(p.numel() for p in net.parameters() if p.requires_grad)
 
 
 def test_muon_takes_the_matrices_inside_blocks_and_goes_on_where_it_was(path: Path, tmp_path: Path) -> None:
@@ -147,10 +153,11 @@ def test_many_small_packs_equal_one_large(path: Path, tmp_path: Path, by: str) -
 
 def test_by_sample_every_answer_weighs_the_same() -> None:
     sums, counts = torch.tensor([2.0, 30.0]), torch.tensor([1, 10])
-    value, weight = objective(sums, counts, "sample")
-    assert value / weight == 2.5
-    value, weight = objective(sums, counts, "token")
-    assert value / weight == pytest.approx(32 / 11)
+    blank = Sample("", "", Prompt((), (), ()), (), (), 0)
+    said = [replace(blank, prompt=Prompt((0,) * n, (IGNORE, *range(n)), ())) for n in counts.tolist()]
+    some = [*said, blank]  # what is only looked at has no weight
+    assert objective(sums, counts, "sample") / weight(some, "sample") == 2.5
+    assert objective(sums, counts, "token") / weight(some, "token") == pytest.approx(32 / 11)
 
 
 def test_packed_conversations_lose_what_each_alone_would(path: Path) -> None:
@@ -247,12 +254,40 @@ def test_two_processes_learn_what_one_does_and_each_goes_on_from_the_other(
         np.testing.assert_allclose(losses(out), expected, rtol=1e-5)
 
 
+def worlds(talk: float) -> str:
+    kinds = [f'{{world = {{kind = "{kind}", count = 20, talk = {talk}}}}}' for kind in ("frames", "clips")]
+    return f"data=[{', '.join(kinds)}]"
+
+
+def assert_alike(out: Path, other: Path, rtol: float = 1e-5) -> None:
+    """Two runs answered, were taught and moved alike."""
+    for key in ("loss", "taught", "norm"):
+        one, two = ([row[key] for row in history(run)] for run in (out, other))
+        np.testing.assert_allclose(np.array(one, float), np.array(two, float), rtol=rtol)  # nan where nothing talked
+
+
+TAUGHT = ("teach=1.0", "rates.tower=1e-3", "batch=6", "seed=2", worlds(0.4))
+
+
+def test_lessons_weigh_the_same_however_they_are_packed(path: Path, tmp_path: Path) -> None:
+    for name, rows in (("one", 4000), ("many", 100)):
+        trained(stage.recipe(path, f"out={tmp_path / name}", f"pack={rows}", *TAUGHT))
+    assert_alike(tmp_path / "one", tmp_path / "many")
+
+
 @pytest.mark.slow
-def test_two_processes_teach_a_tower_where_one_has_nothing_that_talks(path: Path, tmp_path: Path) -> None:
-    worlds = ", ".join(f'{{world = {{kind = "{kind}", count = 20, talk = 0.4}}}}' for kind in ("frames", "clips"))
-    more = ("optimizer.kind=muon", "teach=1.0", "rates.tower=1e-3", "batch=6", "seed=2", f"data=[{worlds}]")
-    shared_run(path, 2, f"out={tmp_path / 'run'}", *more)
-    assert all(np.isfinite(loss) for _, loss in losses(tmp_path / "run"))
+@pytest.mark.parametrize(("kind", "rtol"), [("adamw", 1e-5), ("muon", 1e-3)])  # Muon reckons in bfloat16
+def test_two_processes_teach_a_tower_what_one_does(path: Path, tmp_path: Path, kind: str, rtol: float) -> None:
+    more = (*TAUGHT, f"optimizer.kind={kind}")
+    trained(stage.recipe(path, f"out={tmp_path / 'one'}", *more))
+    shared_run(path, 2, f"out={tmp_path / 'two'}", *more)  # of which one has nothing that talks, now and then
+    assert_alike(tmp_path / "one", tmp_path / "two", rtol)
+
+
+def test_a_step_in_which_nothing_talks_teaches_all_the_same(path: Path, tmp_path: Path) -> None:
+    assert trained(stage.recipe(path, f"out={tmp_path / 'run'}", *TAUGHT, worlds(0.0))) == []
+    for row in history(tmp_path / "run"):
+        assert row["loss"] is None and row["taught"] > 0 and row["norm"] > 0 and row["samples"] == 6
 
 
 # -- adapters ----------------------------------------------------------------------------------------------------------
@@ -286,7 +321,7 @@ def test_a_merged_model_answers_as_its_adapters_did(path: Path, tmp_path: Path) 
 def told(path: Path, tmp_path: Path, *changes: str) -> str:
     """The one line that a refused command says."""
     sets = [word for change in (f"out={tmp_path / 'run'}", *changes) for word in ("--set", change)]
-    done = finished(start("train", path, *sets))
+    done = finished(start("train", path, *sets, "-q"))
     assert done.code == 1 and done.out == ""
     (line,) = [line for line in done.lines if not line.startswith("vcflash: note: ")]
     return line
@@ -306,18 +341,64 @@ def test_too_many_bad_records_stop_the_run(path: Path, tmp_path: Path) -> None:
     assert done.code == 1 and table["sources"][0]["bad"] == {"missing file": 4} and not table["accepted"]
 
 
+def with_bad(path: Path, folder: Path, only: bool = False) -> Path:
+    """The recipe with a record whose video is not there; or with nothing else."""
+    rows = [] if only else json.loads((path.parent / "records.json").read_text())
+    (folder / "some.json").write_text(json.dumps([*rows, stage.record(9, "What?", "it", video="none.mp4")]))
+    made = folder / "some.toml"
+    made.write_text(path.read_text().replace(str(path.parent / "records.json"), str(folder / "some.json")))
+    return made
+
+
 def test_bad_records_within_the_share_are_left_out_and_told_once(path: Path, tmp_path: Path) -> None:
-    rows = json.loads((path.parent / "records.json").read_text())
-    (tmp_path / "some.json").write_text(json.dumps([*rows, stage.record(9, "What?", "it", video="none.mp4")]))
-    text = path.read_text().replace(str(path.parent / "records.json"), str(tmp_path / "some.json"))
-    (tmp_path / "some.toml").write_text(text)
     heard: list[str] = []
     steps: list[Step] = []
     with tiny.seeded():
-        recipe = stage.recipe(tmp_path / "some.toml", f"out={tmp_path / 'run'}", "max_bad_share=0.5", "batch=7")
+        recipe = stage.recipe(with_bad(path, tmp_path), f"out={tmp_path / 'run'}", "max_bad_share=0.5", "batch=7")
         train(recipe, lambda step, _: steps.append(step), heard.append)
     assert [step.samples for step in steps] == [6] * 4 and [step.bad for step in steps] == [1, 2, 3, 4]
     assert len(heard) == 1 and "r9" in heard[0] and "missing file" in heard[0]
+    assert [step.reasons for step in steps] == [{"missing file": n} for n in (1, 2, 3, 4)]
+
+
+def test_what_was_left_out_before_a_stop_still_counts(path: Path, tmp_path: Path) -> None:
+    recipe = stage.recipe(with_bad(path, tmp_path), f"out={tmp_path / 'run'}", "max_bad_share=0.5", "batch=7")
+    with tiny.seeded():
+        train(recipe, lambda step, _: None, lambda text: None)
+        for again in ("checkpoints/step-00000004", "model"):
+            shutil.rmtree(tmp_path / "run" / again)
+        steps: list[Step] = []
+        train(recipe, lambda step, _: steps.append(step), lambda text: None)
+    assert [(step.step, step.bad, step.reasons) for step in steps] == [
+        (3, 3, {"missing file": 3}),
+        (4, 4, {"missing file": 4}),
+    ]
+    (tmp_path / "run" / "checkpoints" / "step-00000004" / "records.json").unlink()  # as older versions wrote them
+    assert Keeper(tmp_path / "run" / "checkpoints", 2, "", {}).records(4) == {}
+
+
+def test_a_step_of_bad_records_alone_moves_nothing_and_the_next_one_does(path: Path, tmp_path: Path) -> None:
+    recipe = stage.recipe(
+        with_bad(path, tmp_path), f"out={tmp_path / 'run'}", "max_bad_share=0.2", "batch=1", "steps=7"
+    )
+    with tiny.seeded():
+        train(recipe, lambda step, _: None, lambda text: None)
+    rows = history(tmp_path / "run")
+    (still,) = [row for row in rows if row["loss"] is None]
+    assert len(rows) == 7 and len(losses(tmp_path / "run")) == 6
+    assert (still["samples"], still["norm"], still["bad"]) == (0, 0, 1)
+
+
+def test_where_all_is_bad_and_that_is_allowed_nothing_moves(path: Path, tmp_path: Path) -> None:
+    bad = with_bad(path, tmp_path, only=True)
+    more = ("max_bad_share=1.0", "batch=1", "optimizer.weight_decay=0.1")
+    one, data = trainer(stage.recipe(bad, f"out={tmp_path / 'run'}", *more))
+    before = {name: value.clone() for name, value in one.net.state_dict().items()}
+    with tiny.seeded():
+        one.run(data)
+    assert all(torch.equal(value, before[name]) for name, value in one.net.state_dict().items())
+    done = finished(start("train", bad, *sum((["--set", change] for change in (f"out={tmp_path / 'all'}", *more)), [])))
+    assert done.code == 0 and "none of them with an answer to learn" in done.out and "missing file" in done.out
 
 
 def trainer(recipe: Recipe) -> tuple[Trainer, Samples]:
@@ -336,9 +417,9 @@ def test_one_bad_record_of_the_first_few_is_no_share_of_all(path: Path, tmp_path
     one, _ = trainer(stage.recipe(path, f"out={tmp_path / 'run'}", "steps=500", "max_bad_share=0.01"))
     one.schedule = replace(one.schedule, length=5000)
     assert one._judged(4) == 1000 and one._judged(3000) == 3000
-    one._check(0, 4.0, 1 / one._judged(4))
+    one._check(1 / one._judged(4))
     with pytest.raises(ValueError, match="1.1% of the records are bad"):
-        one._check(9, 4.0, 11 / one._judged(40))
+        one._check(11 / one._judged(40))
 
 
 def test_weights_that_leave_no_record_are_refused(path: Path, tmp_path: Path) -> None:
@@ -364,6 +445,15 @@ def test_out_of_memory_says_which_knob_helps(path: Path, tmp_path: Path, monkeyp
     monkeypatch.setattr(one.net, "forward", full)
     with pytest.raises(ValueError, match=r"rows in one forward: lower pack or video.max_frames.*lora"), tiny.seeded():
         one.run(data)
+
+
+@pytest.mark.parametrize("where", ["step", "state_dict"])
+def test_too_little_memory_outside_of_the_forward_is_told_as_well(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    monkeypatch.setattr(torch.optim.AdamW, where, lambda *_, **__: torch.empty(1 << 50, dtype=torch.uint8))
+    with pytest.raises(ValueError, match=r"out of memory outside of the forward.*\[lora\].*--dry-run"):
+        trained(stage.recipe(path, f"out={tmp_path / 'run'}"))
 
 
 @pytest.mark.slow
@@ -397,7 +487,11 @@ def test_a_step_tells_what_it_computes(path: Path, monkeypatch: pytest.MonkeyPat
 def test_a_folder_belongs_to_one_recipe(path: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     claim(out, stage.recipe(path, f"out={out}"))
-    claim(out, stage.recipe(path, f"out={out}", "workers=3", "save_every=1"))
+    now = stage.recipe(path, f"out={out}", "workers=3", "save_every=1")
+    claim(out, now)
+    assert load_recipe(out / "recipe.toml") == now
+    (out / "recipe.toml").write_text(resolved(_bound(now)))  # as older versions wrote it
+    claim(out, now)
     with pytest.raises(ValueError, match=r"another recipe \(different: steps\)"):
         claim(out, stage.recipe(path, f"out={out}", "steps=9"))
     (tmp_path / "other").mkdir()

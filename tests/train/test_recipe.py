@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from videochat_flash.train.recipe import (
     steps_of,
 )
 from videochat_flash.train.worlds import World
-from videochat_flash.train.written import resolved
+from videochat_flash.train.written import _toml, resolved
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 STAGES = sorted(RECIPES.glob("*-*/stage*.toml"))
@@ -46,6 +47,24 @@ def written(folder: Path, text: str, name: str = "recipe.toml") -> Path:
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
     return written(tmp_path, SMALL)
+
+
+# The page about them.
+
+
+@pytest.mark.parametrize(
+    ("kind", "table"),
+    [(Recipe, ""), (Rates, "rates."), (Optimizer, "optimizer."), (Video, "video."), (Lora, "lora."), (Source, "data."),
+     (World, "world.")],
+)  # fmt: skip
+def test_every_key_and_its_default_stand_in_the_page_about_training(kind: type, table: str) -> None:
+    page = (RECIPES.parent / "docs" / "training.md").read_text(encoding="utf-8")
+    said = dict(re.findall(r"^\| `([\w.]+)` \| (.+?) \| .{4,} \|$", page, re.MULTILINE))
+    plain = {one.name: one.default for one in fields(kind) if not is_dataclass(one.default) and one.name != "data"}
+    own = {"out": "none", "world.characters": f"all {len(World.characters)}"}
+    assert {
+        table + name: own.get(table + name, f"`{_toml(value)}`") for name, value in plain.items()
+    }.items() <= said.items()
 
 
 # The recipes that are there.
@@ -247,6 +266,10 @@ def test_every_field_can_be_told_apart() -> None:
         ('data=[{world={kind="clips", count=1, characters="17"}}]', "frames and clips show all"),
         ('data=[{world={kind="videos", count=1, kinds=["hop_colour"]}}]', "set data.world.hops, as [1, 3]"),
         ('data=[{world={kind="clip", count=1}}]', "data.world.kind must be"),
+        (
+            'data=[{world={kind="clips", count=1, talk=0, patches=9}}, {world={kind="clips", count=1, talk=0.5}}]',
+            "data.world.patches: frames, and clips, that are only looked at need the same number",
+        ),
         ("teach=1.0", "teach is for worlds"),
         ('data=[{name="a", annotation="x"}, {name="a", annotation="y"}]', "have one name"),
         ('data=[{world={kind="clips", count=1, talk=0.5}}]', "teaches nothing without teach"),

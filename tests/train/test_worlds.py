@@ -22,7 +22,7 @@ from videochat_flash.train.recipe import Recipe, Source, load_recipe
 from videochat_flash.train.samples import Samples
 from videochat_flash.train.splice import TRIES, Bank, compressed, fill, fits, small_scene
 from videochat_flash.train.stage import fill_banks, losses, read_data, train
-from videochat_flash.train.teach import SIZES, Teacher, taught
+from videochat_flash.train.teach import SIZES, TERMS, Teacher, shares, sizes, taught
 from videochat_flash.train.worlds import HELD, Drawn, World, draw_pixels, drawing, questions, shown
 from videochat_flash.weights import find, read_tokenizer
 
@@ -67,8 +67,8 @@ def test_what_is_only_looked_at_teaches_the_tower_and_leaves_the_conversations_a
     sums, counts, taught = net([samples[i] for i in range(3)])
     alone, own, _ = net([samples[0]])
     torch.testing.assert_close((sums, counts), (alone, own))
-    silent, none, nothing = net([samples[1], samples[2]])
-    assert len(silent) == len(none) == 0 and nothing == 0
+    silent, none, told = net([samples[1], samples[2]])
+    assert len(silent) == len(none) == 0 and told > 0
     taught.backward()
     assert net.model.vision.patch_embed.proj.weight.grad.abs().sum() > 0
 
@@ -108,7 +108,20 @@ def test_a_teacher_is_pleased_by_what_is_right() -> None:
         teacher = Teacher(knows.shape[-1], 6)
         teacher.what = torch.nn.Identity()  # type: ignore[assignment]
         guesses = torch.randn(knows.shape)
-        assert teacher(knows, guesses, lessons) < teacher(guesses, guesses, lessons) - 5
+        weights = torch.from_numpy(shares(sizes(lessons)[None])[0]).float()
+        assert teacher(knows, guesses, lessons) @ weights < teacher(guesses, guesses, lessons) @ weights - 5
+
+
+def test_a_lesson_weighs_the_same_whatever_it_is_told_with() -> None:
+    kinds = ("frames", "clips", "clips", "clips")
+    lessons = [draw_pixels(Drawn("", "", World(kind), 1, i), 96)[1][0] for i, kind in enumerate(kinds)]  # type: ignore[arg-type]
+    pictures, clips = sizes(lessons[:1]), sizes(lessons[1:])
+    assert np.array_equal(clips, sum(sizes([one]) for one in lessons[1:])) and clips[0] == 3
+    weights = shares(np.stack([clips, pictures]))
+    asked = dict(zip(TERMS, weights[0] * clips[1:], strict=True))
+    assert asked["place"] == pytest.approx(0.75) and asked["no colour"] == pytest.approx(0.75 / 2)
+    assert weights[1][[*TERMS].index("no direction")] == 0  # or pictures would teach that nothing moves
+    assert not shares(np.zeros_like(np.stack([clips, pictures]))).any()
 
 
 def test_pieces_are_made_once_and_anew_for_another_tower(tmp_path: Path) -> None:

@@ -27,10 +27,9 @@ from ..files import beside
 from ..synth import CARD_KINDS, HOPS
 from .begin import PARTS
 from .exam import Mark, examine_folder, unseen
-from .loop import METRICS
 from .recipe import Recipe, load_recipe
 from .report import OPTIONS
-from .stage import MODEL, train
+from .stage import MODEL, history, train
 
 SHARED = ("base", "exam")  # files that are no arm
 ABOUT: dict[str, tuple[str, ...]] = {
@@ -92,7 +91,7 @@ def run_arm(
         recipe = load_recipe(stage, [*changes, *begun, f"seed={seed}", f"out={own}", f"pieces={out.parent / 'pieces'}"])
         model = own / MODEL if path.is_file() else train(recipe, lambda step, steps: None, _warn)
         begun = behind(model)
-        steps += [json.loads(line) for line in (own / METRICS).read_text(encoding="utf-8").splitlines()]
+        steps += history(own)
     if not path.is_file():
         asked = exam_of(recipe, load_recipe(exam, changes), count)
         asking = examine_folder(model, asked, recipe.plan)

@@ -11,7 +11,7 @@ import pickle
 import re
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,7 @@ from torch.optim import Optimizer
 from .parallel import Place
 
 NAME = re.compile(r"step-(\d+)")
+RECORDS = "records.json"
 OPTIONS = StateDictOptions(strict=False, ignore_frozen_params=True)
 
 
@@ -59,8 +60,13 @@ class Keeper:
         """The folder of one checkpoint."""
         return self.folder / f"step-{step:08d}"
 
-    def save(self, net: nn.Module, optimizers: list[Optimizer], step: int, place: Place) -> None:
+    def save(
+        self, net: nn.Module, optimizers: list[Optimizer], step: int, place: Place, records: Mapping[str, int]
+    ) -> None:
         """Write a checkpoint of what was learned by ``step``, and remove the oldest beyond ``keep``.
+
+        Args:
+            records: how many were read, and left out for which reason.
 
         Raises:
             OSError: it cannot be written, as on a full disk; earlier ones stay.
@@ -79,6 +85,7 @@ class Keeper:
             if place.first:
                 (part / "recipe.toml").write_text(self.recipe, encoding="utf-8")
                 (part / "versions.json").write_text(json.dumps(self.versions, indent=1) + "\n", encoding="utf-8")
+                (part / RECORDS).write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
         except (CheckpointException, OSError) as error:
             shutil.rmtree(part, ignore_errors=True)
             raise OSError(
@@ -90,6 +97,12 @@ class Keeper:
             for old in self.steps()[: -self.keep]:
                 shutil.rmtree(self.place(old))
         place.wait()
+
+    def records(self, step: int) -> dict[str, int]:
+        """What the checkpoint of a step counted; nothing before the first, and in those of older versions."""
+        path = self.place(step) / RECORDS
+        counts: dict[str, int] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return counts
 
     def restore(self, net: nn.Module, optimizers: list[Optimizer], place: Place) -> int:
         """Load the newest checkpoint, if there is one, and return its step.

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from tokenizers import Tokenizer
 
 from .. import show
 from ..weights import find, read_config, read_tokenizer
@@ -17,11 +19,12 @@ from .checkpoint import Keeper
 from .estimate import estimate, facts
 from .exam import Mark, examine_folder, table_of, unseen
 from .loop import METRICS, Step
+from .optimize import Group
 from .parallel import rank
 from .recipe import Recipe, architecture, load_recipe
 from .records import Record, epoch_order
 from .samples import Bad, Sample, Samples, check
-from .stage import MODEL, losses, read_data, sources_of, train
+from .stage import MODEL, history, losses, read_data, sources_of, train
 from .watch import Watch, draw_losses
 from .written import resolved
 
@@ -32,7 +35,14 @@ def run(path: Path, changes: Sequence[str], quiet: bool) -> None:
     out = Path(recipe.out)
     speaks = rank() == 0
     last = 0
-    with Watch(out / "tensorboard") as watch, show.progress("training", speaks and not quiet) as bar:
+    with Watch(out / "tensorboard") as watch, ExitStack() as shown:
+        bar = shown.enter_context(show.progress("", False))
+
+        def begun(groups: list[Group]) -> None:
+            nonlocal bar
+            if not quiet:
+                print_groups(groups)
+            bar = shown.enter_context(show.progress("training", not quiet))  # not before: it would be written over
 
         def told(step: Step, steps: int) -> None:
             nonlocal last
@@ -41,17 +51,36 @@ def run(path: Path, changes: Sequence[str], quiet: bool) -> None:
             bar(step.step, steps, said(step))
 
         try:
-            model = train(recipe, told, lambda text: warnings.warn(text, stacklevel=2))
+            model = train(recipe, told, lambda text: warnings.warn(text, stacklevel=2), begun)
         except KeyboardInterrupt:
             if speaks:
                 warnings.warn(f"stopped behind step {last}: the same command goes on from {saved(out)}", stacklevel=1)
             raise
     if not speaks:
         return
-    curve = losses(out)
+    rows, curve = history(out), losses(out)
+    print_bad(rows[-1].get("reasons", {}))  # which older runs did not tell
+    if not curve:
+        print(f"{model}: {len(rows)} steps, none of them with an answer to learn; {out / METRICS} tells the rest")
+        return
     draw_losses(curve, out / "loss.png", f"{path.stem}: {recipe.batch} conversations a step")
-    step, loss = curve[-1]
+    step, loss = rows[-1]["step"], curve[-1][1]
     print(f"{model}: trained to step {step}, loss {loss:.4f}; {out / METRICS} and {out / 'loss.png'} tell the rest")
+
+
+def print_groups(groups: Sequence[Group]) -> None:
+    """What learns, at which rate."""
+    header = ("part", "parameters", "rate", "weight decay", "optimizer")
+    lines = [(one.part, f"{one.parameters:,}", f"{one.rate:g}", f"{one.decay:g}", one.optimizer) for one in groups]
+    show.print_table("what learns", header, lines)
+
+
+def print_bad(reasons: Mapping[str, int]) -> None:
+    """Why conversations were left out, where some were."""
+    if reasons:
+        show.print_table(
+            "conversations left out", ("reason", "times"), [(reason, f"{count:,}") for reason, count in reasons.items()]
+        )
 
 
 def saved(out: Path) -> str:
@@ -62,7 +91,10 @@ def saved(out: Path) -> str:
 
 def said(step: Step) -> str:
     """A step in a few words."""
-    words = [f"loss {step.loss:.3f}", f"{step.rows / max(step.seconds, 1e-3):,.0f} rows/s"]
+    words = [
+        "no answer" if step.loss is None else f"loss {step.loss:.3f}",
+        f"{step.rows / max(step.seconds, 1e-3):,.0f} rows/s",
+    ]
     words.append(f"{step.tflops:.3g} TFLOP/s" + ("" if step.mfu is None else f" ({step.mfu:.0%} of the peak)"))
     if step.memory:
         words.append(f"{step.memory / 2**30:.1f} GiB")
@@ -74,7 +106,7 @@ def said(step: Step) -> str:
 def dry_run(path: Path, changes: Sequence[str], gpu: str, gpus: int, as_json: bool) -> None:
     """Print the whole recipe and what it takes; neither weights nor media are opened."""
     recipe = load_recipe(path, changes)
-    config = architecture(recipe, read_config(find(recipe.start)) if recipe.start and not recipe.model else None)
+    config = architecture(recipe, None if recipe.model else read_config(_described(recipe.start)))
     made = facts(estimate(recipe, config, _records(recipe), gpu, gpus))
     if as_json:
         print(json.dumps({"recipe": resolved(recipe), **made}, ensure_ascii=False))
@@ -90,6 +122,27 @@ def _records(recipe: Recipe) -> int | None:
         return None
     data = read_data(recipe)
     return len(epoch_order(data.sources, data.sizes, recipe.seed, 0))
+
+
+def _described(name: str) -> Path:
+    """The folder of a model that is there or can be fetched, of which no weights are wanted."""
+    return find(name, wanted=("*.json", "*.txt"))
+
+
+def _tokenizer(recipe: Recipe) -> Tokenizer:
+    """What the training will read text with; that of its ``model``, where what it begins with is not there yet.
+
+    Raises:
+        FileNotFoundError: neither.
+    """
+    own = recipe.start or recipe.decoder or recipe.model
+    try:
+        return read_tokenizer(_described(own))
+    except FileNotFoundError:
+        if recipe.model in ("", own):
+            raise
+    warnings.warn(f"no tokenizer in {own} yet: text is counted with that of {recipe.model}", stacklevel=2)
+    return read_tokenizer(_described(recipe.model))
 
 
 def exam(path: Path, changes: Sequence[str], count: int, quiet: bool, as_json: bool) -> None:
@@ -112,13 +165,12 @@ def exam(path: Path, changes: Sequence[str], count: int, quiet: bool, as_json: b
 def check_data(path: Path, changes: Sequence[str], quiet: bool, as_json: bool) -> bool:
     """Read every record with its media and print what is wrong; whether the run would accept it."""
     recipe = load_recipe(path, changes)
-    folder = find(recipe.start or recipe.decoder or recipe.model)
-    config = architecture(recipe, read_config(folder) if recipe.start else None)
+    config = architecture(recipe, None if recipe.model else read_config(_described(recipe.start)))
     data = read_data(recipe)
     records = [one for one in data.records if isinstance(one, Record)]  # what is drawn is never bad
     if not records:
         raise ValueError(f"{path} draws all of its data: there is no record to check")
-    samples = Samples(recipe, config, read_tokenizer(folder), records)
+    samples = Samples(recipe, config, _tokenizer(recipe), records)
     bad: list[Bad] = []
     with show.progress("reading", not (quiet or as_json)) as bar:
         done = 0

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float64, Int, UInt8
 from torch import Tensor, nn
 
 from ..config import Plan
@@ -18,7 +18,7 @@ from ..prompt import IGNORE, Prompt
 from ..vision import Umt, normalise
 from .losses import loss
 from .samples import Sample, raster
-from .teach import EARLY, Taught, Teacher
+from .teach import EARLY, TERMS, Taught, Teacher, shares, sizes
 
 BLANK = Prompt((0, 0), (IGNORE, 0), (0,))  # something is seen, then a token is learned
 
@@ -30,6 +30,7 @@ class Learner(nn.Module):
         model: what learns.
         idle: run every part in each forward, even where a pack has nothing for it: sharded processes must gather the
             same weights at the same time.
+        teach: weight of what the tower is told beside the answers; 0 is nothing.
     """
 
     def __init__(self, model: VideoChatFlashModel, idle: bool = False, teach: float = 0.0) -> None:
@@ -41,15 +42,17 @@ class Learner(nn.Module):
         self.teacher = Teacher(vision.width, vision.image_size // vision.patch) if teach else None
 
     def forward(
-        self, samples: Sequence[Sample], plan: Plan = ()
+        self, samples: Sequence[Sample], plan: Plan = (), shared: Float64[np.ndarray, "2 18"] | None = None
     ) -> tuple[Float[Tensor, " n"], Int[Tensor, " n"], Float[Tensor, ""]]:
         """Summed cross-entropy of each conversation's learned tokens, how many these are, and what is to be added.
 
         That is a zero which depends on parts that had nothing to do, or the loss of what a tower is taught.
+
+        Args:
+            shared: ``teach.shares`` of the lessons that these samples are among; None: of these alone.
         """
-        videos, zero, blanks = self.see(samples)
+        videos, zero, blanks = self.see(samples, shared)
         spoken = [(one.prompt, seen) for one, seen in zip(samples, videos, strict=True) if one.prompt.ids]
-        zero = zero * (len(spoken) / max(1, len(samples)))  # lessons weigh as much as the conversations of their pack
         blank = self.idle and not any(seen for _, seen in spoken)
         if blank:  # or no layer would rank rows, and a frozen one pass no gradient on
             spoken.append((BLANK, blanks[:1]))
@@ -67,29 +70,34 @@ class Learner(nn.Module):
             zero,
         )
 
-    def see(self, samples: Sequence[Sample]) -> tuple[list[list[Tensor]], Tensor, list[Tensor]]:
+    def see(
+        self, samples: Sequence[Sample], shared: Float64[np.ndarray, "2 18"] | None = None
+    ) -> tuple[list[list[Tensor]], Tensor, list[Tensor]]:
         """Visual tokens of each conversation's videos and images, what is to be added, and tokens of blank clips.
 
         Clips of all samples pass the tower together, images likewise: attention never leaves a clip. Of what is only
         looked at there are no tokens.
         """
-        frames = self.model.config.vision.clip_frames
-        asked = [one for one in samples if one.prompt.ids and one.clips and one.clips[0].ndim == 5]
+        asked = [one for one in samples if one.prompt.ids]
         seen: dict[int, list[Tensor]] = {}
-        zero = self._taught([one for one in samples if not one.prompt.ids])
+        zero = torch.zeros((), device=self.model.device)
         blanks: list[Tensor] = []
-        for length in (frames, 1):
-            group = [clips for one in asked for clips in one.clips if clips.shape[1] == length]
+        if self.teacher is not None and shared is None:
+            shared = shares(self.sizes(samples))
+        for number, length in enumerate(self.lessons([])):
+            weights = None if shared is None else torch.from_numpy(shared[number]).to(zero) * self.teach
+            group = [clips for one in asked for clips in one.clips if clips.ndim == 5 and clips.shape[1] == length]
             if group:
-                lessons = [lesson for one in asked for lesson in one.lessons if one.clips[0].shape[1] == length]
-                tokens, loss = self._look(torch.cat(group), lessons)
-                zero = zero + loss
+                tokens, terms = self._look(torch.cat(group), self.lessons(asked)[length])
+                zero = zero if weights is None else zero + terms @ weights
                 seen[length] = list(tokens.split([len(clips) for clips in group]))
             elif self.idle:
-                size = self.model.config.vision.image_size
-                blank = torch.zeros(1, length, size, size, 3, dtype=torch.uint8, device=self.model.device)
-                blanks.append(self.model.see(normalise(blank)))
+                blanks.append(self.model.see(normalise(self._blank(length))))
                 zero = zero + blanks[-1].sum() * 0
+            if weights is not None:
+                zero = zero + self._silent(samples, length) @ weights
+        if self.idle and self.teacher is not None:  # whose heads are sharded as well
+            zero = zero + sum(parameter.sum() * 0 for parameter in self.teacher.parameters())
         kept = iter(self._connected([clips for one in samples for clips in one.clips if clips.ndim == 3]))
         videos = []
         for one in samples:
@@ -102,6 +110,18 @@ class Learner(nn.Module):
             )
         return videos, zero, blanks
 
+    def lessons(self, samples: Sequence[Sample]) -> dict[int, list[Taught]]:
+        """Of clips and of pictures, by their frames."""
+        found: dict[int, list[Taught]] = {self.model.config.vision.clip_frames: [], 1: []}
+        for one in samples:
+            if one.lessons:
+                found[one.clips[0].shape[1]] += one.lessons
+        return found
+
+    def sizes(self, samples: Sequence[Sample]) -> Float64[np.ndarray, "2 19"]:
+        """``teach.sizes`` of the lessons of clips, and of those of pictures."""
+        return np.stack([sizes(lessons) for lessons in self.lessons(samples).values()])
+
     def _connected(self, kept: Sequence[Float[Tensor, "_ M D"]]) -> list[Float[Tensor, "_ M E"]]:
         """Merged tokens that were kept, as the decoder takes them; all at once, or a GPU waits for launches."""
         if not kept:
@@ -110,31 +130,27 @@ class Learner(nn.Module):
         parts = self.model.connector.mlp(rows.float()).split([clips[..., 0].numel() for clips in kept])
         return [part.unflatten(0, clips.shape[:2]) for part, clips in zip(parts, kept, strict=True)]
 
-    def _look(self, clips: Tensor, lessons: Sequence[Taught]) -> tuple[Float[Tensor, "C M E"], Tensor | float]:
-        """Tokens of clips or images, and the loss of what the tower should know of their patches."""
+    def _look(self, clips: Tensor, lessons: Sequence[Taught]) -> tuple[Float[Tensor, "C M E"], Float[Tensor, " 18"]]:
+        """Tokens of clips or images, and the summed losses of what the tower should know of their patches."""
         pixels = normalise(clips.to(self.model.device))
         if self.teacher is None or not lessons:
-            return self.model.see(pixels), 0.0
-        patches, loss = self._teach(pixels, lessons)
-        return self.model.connector(patches, clips.shape[1]), loss
+            return self.model.see(pixels), torch.zeros(len(TERMS), device=pixels.device)
+        patches, terms = self._taught(pixels, lessons)
+        return self.model.connector(patches, clips.shape[1]), terms
 
-    def _taught(self, samples: Sequence[Sample]) -> Float[Tensor, ""]:
-        """The loss of what is only looked at, as many patches of each as its lesson has."""
-        total = torch.zeros((), device=self.model.device)
-        if self.teacher is None:
-            return total
-        groups: dict[tuple[int, int], list[Sample]] = {}
-        for one in samples:
-            groups.setdefault((one.clips[0].shape[1], len(one.lessons[0].places)), []).append(one)
-        for group in groups.values():
-            pixels = normalise(torch.cat([one.clips[0] for one in group]).to(self.model.device))
-            total = total + self._teach(pixels, [one.lessons[0] for one in group])[1]
-        return total
+    def _silent(self, samples: Sequence[Sample], length: int) -> Float[Tensor, " 18"]:
+        """The same of clips or pictures that are only looked at, of which not all patches need to be."""
+        some = [one for one in samples if not one.prompt.ids and one.clips[0].shape[1] == length]
+        if some:
+            pixels = torch.cat([one.clips[0] for one in some]).to(self.model.device)
+            return self._taught(normalise(pixels), [one.lessons[0] for one in some])[1]
+        nothing = torch.zeros(len(TERMS), device=self.model.device)
+        return nothing + self.model.vision(normalise(self._blank(length))).sum() * 0 if self.idle else nothing
 
-    def _teach(
+    def _taught(
         self, pixels: Float[Tensor, "C F 3 h w"], lessons: Sequence[Taught]
-    ) -> tuple[Float[Tensor, "C p D"], Float[Tensor, ""]]:
-        """The patches that the lessons are about, and the loss of what the tower should know of them."""
+    ) -> tuple[Float[Tensor, "C p D"], Float[Tensor, " 18"]]:
+        """The patches that lessons are about, and the summed losses of what the tower should know of them."""
         tower, teacher = self.model.vision, self.teacher
         assert isinstance(tower, Umt) and teacher is not None, "recipes teach towers of this kind alone"
         x = tower.embed(pixels)
@@ -146,19 +162,26 @@ class Learner(nn.Module):
             x = block(x)
             early = x if number == EARLY else early
         patches = tower.vision_layernorm(x)
-        return patches, teacher(patches, early, lessons) * self.teach * len(lessons)
+        return patches, teacher(patches, early, lessons)
+
+    def _blank(self, length: int) -> UInt8[Tensor, "1 F h w 3"]:
+        """What stands for a clip or picture where there is none."""
+        size = self.model.config.vision.image_size
+        return torch.zeros(1, length, size, size, 3, dtype=torch.uint8, device=self.model.device)
 
 
-def objective(
-    sums: Float[Tensor, " n"], counts: Int[Tensor, " n"], by: str
-) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """What is added up over a step, and the weight that the sum is divided by in the end (spec 6.5).
+def objective(sums: Float[Tensor, " n"], counts: Int[Tensor, " n"], by: str) -> Float[Tensor, ""]:
+    """What is added up over a step, and divided by the ``weight`` of all its conversations (spec 6.5).
 
     By ``sample`` every conversation weighs the same whatever its length, by ``token`` every learned token.
     """
-    if by == "token":
-        return sums.sum(), counts.sum().float()
-    return (sums / counts).sum(), torch.tensor(float(len(counts)), device=counts.device)
+    return (sums if by == "token" else sums / counts).sum()
+
+
+def weight(samples: Sequence[Sample], by: str) -> int:
+    """Conversations or tokens that are learned from."""
+    counts = [sum(label != IGNORE for label in one.prompt.labels) for one in samples]
+    return sum(counts) if by == "token" else sum(map(bool, counts))
 
 
 def pack(samples: Sequence[Sample], budget: int) -> list[list[Sample]]:

@@ -9,30 +9,34 @@ import json
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float64
 from torch import Tensor, nn
-from torch.optim import AdamW, Muon, Optimizer
+from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from ..config import Config, Plan
+from ..config import Config
 from ..cost import GPUS
 from ..cost import Sample as Size
 from ..files import beside
-from .begin import part_of
 from .checkpoint import Keeper
 from .estimate import training_flops
-from .learner import Learner, objective, pack
-from .parallel import Place, whole
-from .recipe import Recipe
+from .learner import Learner, objective, pack, weight
+from .memory import FEWER, enough_memory
+from .optimize import factor
+from .parallel import Place, gathered
+from .recipe import Recipe, steps_of
 from .samples import Bad, Sample
+from .teach import shares
 
 METRICS = "metrics.jsonl"
+READ = "read"  # among counts of reasons
 JUDGED = 1000  # ours: the share of bad records is one of so many at least, or of all of a shorter run
 
 
@@ -42,7 +46,7 @@ class Step:
 
     Attributes:
         step: counted from 1.
-        loss: mean of the conversations' or tokens' losses.
+        loss: mean of the conversations' or tokens' losses; None where there was none.
         taught: mean of what a tower was told beside them; 0 where it was told nothing.
         norm: of all gradients together, before clipping.
         rates: of each part.
@@ -52,10 +56,11 @@ class Step:
         memory: bytes on the device at most so far; 0 on a CPU.
         tflops: operations that the step needs, in 1e12 a second over all processes; recomputation does not count.
         mfu: their share of what the devices could do at most; None where that is not known.
+        reasons: why conversations were left out so far, and how many.
     """
 
     step: int
-    loss: float
+    loss: float | None
     taught: float
     norm: float
     rates: dict[str, float]
@@ -66,6 +71,7 @@ class Step:
     memory: int
     tflops: float = 0.0
     mfu: float | None = None
+    reasons: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -75,6 +81,16 @@ class Tally:
     read: int = 0
     bad: Counter[str] = field(default_factory=Counter)
     told: set[tuple[str, str]] = field(default_factory=set)
+
+    @staticmethod
+    def of(counts: Mapping[str, int]) -> Tally:
+        """One that goes on from ``counts``."""
+        return Tally(counts.get(READ, 0), Counter({reason: n for reason, n in counts.items() if reason != READ}))
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """As a checkpoint keeps them."""
+        return {READ: self.read, **self.bad}
 
     def add(self, one: Bad) -> bool:
         """Count a bad one; whether it was not heard of before."""
@@ -101,7 +117,7 @@ class Schedule:
 
     def steps(self, recipe: Recipe) -> int:
         """Steps of the whole run."""
-        return recipe.steps or max(1, recipe.epochs * self.length // self.batch)
+        return steps_of(recipe, self.length)
 
     def step(self, number: int) -> list[int]:
         """Records of step ``number`` (from 0)."""
@@ -133,55 +149,6 @@ class Order(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         for number in self.steps:
             yield from self.schedule.share(number, self.place)
-
-
-def groups(net: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
-    """Parameters with the rate of their part; norms and biases never decay (spec 8.1)."""
-    found: dict[tuple[str, bool, bool], list[Tensor]] = {}
-    for name, parameter in net.named_parameters():
-        if parameter.requires_grad:
-            plain = name.replace("_checkpoint_wrapped_module.", "").removeprefix("model.")
-            part = "tower" if plain.startswith("teacher.") else part_of(plain)
-            inside = parameter.ndim == 2 and (".blocks." in plain or ".layers." in plain)
-            found.setdefault((part, parameter.ndim > 1, inside), []).append(parameter)
-    rates = vars(recipe.rates)
-    return [
-        {
-            "params": parameters,
-            "name": part,
-            "peak": rates[part],
-            "lr": rates[part],
-            "weight_decay": recipe.optimizer.weight_decay if decays else 0.0,
-            "inside": inside,
-        }
-        for (part, decays, inside), parameters in found.items()
-    ]
-
-
-def make_optimizers(net: nn.Module, recipe: Recipe) -> list[Optimizer]:
-    """AdamW over real groups: every part has its own rate; and Muon for the matrices inside blocks, if it is wanted.
-
-    Muon's steps are brought to the size of AdamW's, so that one rate serves both.
-    """
-    own, found = recipe.optimizer, groups(net, recipe)
-    inside = [group for group in found if group.pop("inside") and own.kind == "muon"]
-    rest = [group for group in found if not any(group is one for one in inside)]
-    made: list[Optimizer] = []
-    if rest:
-        made.append(AdamW(rest, betas=(own.beta1, own.beta2), eps=own.eps))
-    if inside:
-        made.append(Muon(inside, adjust_lr_fn="match_rms_adamw"))
-    return made
-
-
-def factor(step: int, steps: int, warmup: float, fall: float) -> float:
-    """Share of the peak rate in step ``step`` (from 0): a linear rise, all of it for a while, and a cosine to 0 in the
-    last share ``fall`` of the steps, 1 being all behind the rise (spec 2.4, 8.2)."""
-    rise = math.ceil(warmup * steps)
-    if step < rise:
-        return (step + 1) / rise
-    top = max(rise, steps - math.ceil(fall * steps))
-    return 0.5 * (1 + math.cos(math.pi * max(0, step - top) / max(1, steps - top)))
 
 
 def operations(recipe: Recipe, config: Config, samples: Sequence[Sample]) -> float:
@@ -216,6 +183,7 @@ class Trainer:
     told: Callable[[Step], None]
     warn: Callable[[str], None]
     tally: Tally = field(default_factory=Tally)
+    reasons: Counter[str] = field(default_factory=Counter)  # of what all processes left out
 
     @property
     def groups(self) -> list[dict[str, Any]]:
@@ -233,6 +201,7 @@ class Trainer:
         steps = self.schedule.steps(recipe)
         first = self.keeper.restore(self.net, self.optimizers, self.place)
         if self.place.first:
+            self.tally = Tally.of(self.keeper.records(first))
             forget(self.keeper.folder.parent / METRICS, first)
         order = Order(self.schedule, self.place, range(first, steps))
         stream = iter(_loader(data, order, recipe.workers))
@@ -241,12 +210,13 @@ class Trainer:
             samples = self._good([next(stream) for _ in self.schedule.share(number, self.place)])
             for group in self.groups:
                 group["lr"] = group["peak"] * factor(number, steps, own.warmup, own.fall)
-            step = self._step(number, samples, recipe.plan, began)
+            step = self._step(number, samples, began)
             if self.place.first:
                 _append(self.keeper.folder.parent / METRICS, step)
                 self.told(step)
             if (number + 1) % recipe.save_every == 0 or number + 1 == steps:
-                self.keeper.save(self.net, self.optimizers, number + 1, self.place)
+                records = self.place.all(self.tally.counts)
+                self.keeper.save(self.net, self.optimizers, number + 1, self.place, records)
         return steps
 
     def _good(self, read: Sequence[Sample | Bad]) -> list[Sample]:
@@ -258,78 +228,87 @@ class Trainer:
                 self.warn(f"{one.source} {one.id} is left out, {one.reason}: {one.detail}")
         return good
 
-    def _step(self, number: int, samples: list[Sample], plan: Plan, began: float) -> Step:
-        packs = pack(samples, self.recipe.pack)
-        for optimizer in self.optimizers:
-            optimizer.zero_grad(set_to_none=True)
-        sums = torch.zeros(3, dtype=self.place.exact, device=self.place.device)
-        most = self.place.most(len(packs))
-        for part in packs + [[]] * (most - len(packs)):
-            sums += self._learn(part, plan)
-        bad, read = sum(self.tally.bad.values()), self.tally.read
-        needed = operations(self.recipe, self.net.model.config, samples) / 1e12
-        told = torch.tensor([bad, read, len(samples), sum(one.rows for one in samples), needed], dtype=sums.dtype)
-        summed, weight, lesson, bad, read, learned, rows, needed = self.place.total(
-            torch.cat([sums, told.to(sums.device)])
-        ).tolist()
-        self._check(number, weight, bad / self._judged(read))
-        self._finite(number, "loss", summed + lesson, samples)
-        for parameter in self.net.parameters():
-            if parameter.requires_grad:
-                self.place.total_gradient(parameter).mul_(1 / weight)
-        norm = whole(nn.utils.clip_grad_norm_(self.net.parameters(), self.recipe.optimizer.clip))
-        self._finite(number, "gradient", float(norm), samples)  # or no weight would be a number from here on
-        for optimizer in self.optimizers:
-            optimizer.step()
-        cuda = self.place.device.type == "cuda"
+    def _step(self, number: int, samples: list[Sample], began: float) -> Step:
+        """Learn from all processes' samples of a step; nothing moves where there are none."""
+        recipe, device = self.recipe, self.place.device
+        counted = (self.tally.read, sum(self.tally.bad.values()), len(samples), sum(one.rows for one in samples))
+        needed, weighs = operations(recipe, self.net.model.config, samples) / 1e12, weight(samples, recipe.loss)
+        lessons = self.net.sizes(samples)
+        told = torch.tensor([*counted, needed, weighs, *lessons.flat], dtype=self.place.exact, device=device)
+        read, bad, learned, rows, needed, whole, *sizes = self.place.total(told).tolist()
+        if bad != sum(self.reasons.values()):
+            self.reasons = self.place.all(self.tally.bad)
+        self._check(bad / self._judged(read))
+        loss = taught = norm = 0.0
+        if learned:
+            loss, taught, norm = self._learn(number, samples, whole, shares(np.reshape(sizes, lessons.shape)))
         seconds = max(time.monotonic() - began, 1e-3)
-        peak = peak_of(self.place.device, self.recipe.precision)
+        peak = peak_of(device, recipe.precision)
         return Step(
             step=number + 1,
-            loss=summed / weight,
-            taught=lesson / weight,
-            norm=float(norm),
+            loss=loss if whole else None,
+            taught=taught,
+            norm=norm,
             rates={group["name"]: group["lr"] for group in self.groups},
             rows=int(rows),
             samples=int(learned),
             bad=int(bad),
             seconds=round(seconds, 3),
-            memory=torch.cuda.max_memory_allocated(self.place.device) if cuda else 0,
+            memory=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0,
             tflops=needed / seconds,
             mfu=needed / seconds / (peak * self.place.world) if peak else None,
+            reasons=dict(self.reasons.most_common()),
         )
 
-    def _learn(self, samples: list[Sample], plan: Plan) -> Tensor:
-        """Gradients of one pack are added; the sum of its losses, its weight and what was taught come back."""
+    def _learn(
+        self, number: int, samples: list[Sample], whole: float, shared: Float64[np.ndarray, "2 18"]
+    ) -> tuple[float, float, float]:
+        """Move the weights; the mean loss, that of what was taught, and the gradient's norm, over all processes.
+
+        Args:
+            whole: the weight of all conversations of the step, and shared what one loss of its lessons weighs.
+        """
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        packs = pack(samples, self.recipe.pack)
+        sums = torch.zeros(2, dtype=self.place.exact, device=self.place.device)
+        for part in packs + [[]] * (self.place.most(len(packs)) - len(packs)):
+            sums += self._add_gradients(part, whole, shared)
+        loss, taught = self.place.total(sums).tolist()
+        self._finite(number, "loss", loss + taught, samples)
+        for parameter in self.net.parameters():
+            if parameter.requires_grad:
+                self.place.total_gradient(parameter)
+        norm = float(gathered(nn.utils.clip_grad_norm_(self.net.parameters(), self.recipe.optimizer.clip)))
+        self._finite(number, "gradient", norm, samples)  # or no weight would be a number from here on
+        for optimizer in self.optimizers:
+            optimizer.step()
+        return loss, taught, norm
+
+    def _add_gradients(self, samples: list[Sample], whole: float, shared: Float64[np.ndarray, "2 18"]) -> Tensor:
+        """Of one pack; its part of the mean loss and of what was taught come back."""
         bf16 = self.recipe.precision == "bfloat16"
-        try:
+        where = f"with {sum(one.rows for one in samples)} rows in one forward"
+        with enough_memory(where, f"lower pack or video.max_frames, set recompute, {FEWER}"):
             with torch.autocast(self.place.device.type, torch.bfloat16, enabled=bf16):
-                sums, counts, zero = self.net(samples, plan)
-            value, weight = objective(sums, counts, self.recipe.loss)
-            if (value + zero).requires_grad:  # no text reaches what learns where the decoder is frozen
-                (value + zero).backward()
-        except torch.OutOfMemoryError as error:
-            rows = sum(one.rows for one in samples)
-            raise ValueError(
-                f"out of memory with {rows} rows in one forward: lower pack or video.max_frames, set recompute, "
-                f"train fewer parts or adapters ([lora]), or use more processes ({str(error).splitlines()[0]})"
-            ) from None
-        return torch.stack([value.detach(), weight, zero.detach()]).to(self.place.exact)
+                sums, counts, taught = self.net(samples, self.recipe.plan, shared)
+            value = objective(sums, counts, self.recipe.loss) / max(whole, 1)
+            if (value + taught).requires_grad:  # no text reaches what learns where the decoder is frozen
+                (value + taught).backward()
+        return torch.stack([value.detach(), taught.detach()]).to(self.place.exact)
 
     def _judged(self, read: float) -> float:
         """Records that a share is of: those read, but not so few that a single bad one would be many of them."""
         whole = min(self.schedule.length, self.schedule.steps(self.recipe) * self.recipe.batch)
         return max(read, min(JUDGED, whole))
 
-    def _check(self, number: int, weight: float, share: float) -> None:
+    def _check(self, share: float) -> None:
         if share > self.recipe.max_bad_share:
-            reasons = ", ".join(f"{count} {reason}" for reason, count in self.place.all(self.tally.bad).most_common())
+            reasons = ", ".join(f"{count} {reason}" for reason, count in self.reasons.most_common())
             raise ValueError(
                 f"{share:.1%} of the records are bad ({reasons}), more than max_bad_share "
                 f"{self.recipe.max_bad_share:.1%}: see them with --check-data"
             )
-        if not weight:
-            raise ValueError(f"step {number + 1} has no good record to learn from: see why with --check-data")
 
     def _finite(self, number: int, what: str, value: float, samples: Sequence[Sample]) -> None:
         if not math.isfinite(value):

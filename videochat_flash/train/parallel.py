@@ -168,6 +168,6 @@ def prepare(learner: Learner, place: Place, recipe: Recipe) -> Learner:
     return learner
 
 
-def whole(tensor: Tensor) -> Tensor:
+def gathered(tensor: Tensor) -> Tensor:
     """A tensor that may be sharded, put together (a collective call where it is)."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

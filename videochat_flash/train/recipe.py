@@ -257,6 +257,10 @@ def _check_together(recipe: Recipe, where: str) -> None:
         "data.world.characters chooses pieces of videos; frames and clips show all": any(
             world.kind != "videos" and world.characters != World.characters for world in drawn
         ),
+        "data.world.patches: frames, and clips, that are only looked at need the same number everywhere": any(
+            len({world.patches for world in drawn if world.kind == kind and world.talk < 1}) > 1
+            for kind in ("frames", "clips")
+        ),
         "teach is for worlds of frames and clips and a tower that learns, with loss sample": bool(recipe.teach)
         and (
             spliced or len(drawn) < len(recipe.data) or recipe.mixture or not rates["tower"] or recipe.loss != "sample"

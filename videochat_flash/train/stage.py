@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,9 +23,11 @@ from .adapters import merge_adapters
 from .begin import begin, choose_parts, decoding_of
 from .checkpoint import Keeper
 from .learner import Learner
-from .loop import METRICS, Schedule, Step, Trainer, make_optimizers
+from .loop import METRICS, Schedule, Step, Trainer
+from .memory import FEWER, enough_memory
+from .optimize import Group, listed, make_optimizers
 from .parallel import Place, join, leave, prepare
-from .recipe import Recipe, Source
+from .recipe import Recipe, Source, load_recipe
 from .records import Record, epoch_order, read_mixture, read_source
 from .samples import Samples, estimated_rows
 from .splice import Bank, fill
@@ -67,41 +70,59 @@ def read_data(recipe: Recipe) -> Data:
     return Data(sources, records, tuple(len(part) for part in read))
 
 
-def train(recipe: Recipe, told: Callable[[Step, int], None], warn: Callable[[str], None]) -> Path:
+def train(
+    recipe: Recipe,
+    told: Callable[[Step, int], None],
+    warn: Callable[[str], None],
+    begun: Callable[[list[Group]], None] = lambda groups: None,
+) -> Path:
     """Run a stage, or go on with it where it stopped; the folder of the model that came out.
 
     Args:
         recipe: what to do.
         told: called behind each step with the number of steps in all, in the first process.
         warn: told of records that are left out.
+        begun: told of what learns at which rate before the first step, in the first process.
 
     Raises:
         FileNotFoundError, ValueError, OSError: one line that says what is wrong.
     """
     place = join(recipe.device)
-    folder = _train(recipe, place, told, warn)
+    where = "outside of the forward, where weights, gradients and moments are kept"
+    with enough_memory(where, f"{FEWER}; --dry-run tells what they take"):
+        folder = _train(recipe, place, told, warn, begun)
     leave(place)
     return folder
 
 
-def _train(recipe: Recipe, place: Place, told: Callable[[Step, int], None], warn: Callable[[str], None]) -> Path:
+def _train(
+    recipe: Recipe,
+    place: Place,
+    told: Callable[[Step, int], None],
+    warn: Callable[[str], None],
+    begun: Callable[[list[Group]], None],
+) -> Path:
     out = Path(recipe.out)
     if place.first:
         claim(out, recipe)
     place.wait()
-    torch.manual_seed(recipe.seed + place.rank)
+    torch.manual_seed(recipe.seed)  # what is new begins alike in all processes
     data = read_data(recipe)
     model, tokenizer = begin(recipe)
     banks = fill_banks(recipe, data, model, place)
     sharded = place.world > 1 and recipe.optimizer.kind != "muon"
     net = prepare(Learner(model, sharded, recipe.teach), place, recipe)
+    torch.manual_seed(recipe.seed + place.rank)  # from here on each has its own chance
     schedule = schedule_of(recipe, data, model)
     steps = schedule.steps(recipe)
+    optimizers = make_optimizers(net, recipe)
+    if place.first:
+        begun(listed(optimizers))
     trainer = Trainer(
         recipe=recipe,
         place=place,
         net=net,
-        optimizers=make_optimizers(net, recipe),
+        optimizers=optimizers,
         keeper=Keeper(out / "checkpoints", recipe.keep, resolved(recipe), versions()),
         schedule=schedule,
         told=lambda step: told(step, steps),
@@ -153,15 +174,14 @@ def schedule_of(recipe: Recipe, data: Data, model: VideoChatFlashModel) -> Sched
 
 
 def claim(out: Path, recipe: Recipe) -> None:
-    """Take an output folder for a recipe, or go on in it with the same one.
+    """Take an output folder for a recipe, or go on in it with the same one; it holds the recipe as it runs.
 
     Raises:
         ValueError: the folder holds the run of another recipe.
     """
-    mine = resolved(_bound(recipe))
     path = out / "recipe.toml"
     if path.is_file():
-        theirs = path.read_text(encoding="utf-8")
+        mine, theirs = (resolved(_bound(one)) for one in (recipe, load_recipe(path)))
         if theirs != mine:
             changed = sorted(set(mine.splitlines()) ^ set(theirs.splitlines()))
             keys = dict.fromkeys(line.split(" =")[0] for line in changed if " = " in line)
@@ -169,12 +189,12 @@ def claim(out: Path, recipe: Recipe) -> None:
             raise ValueError(
                 f"{out} holds a run of another recipe (different: {what}): choose another out, or remove it"
             )
-        return
-    out.mkdir(parents=True, exist_ok=True)
-    if any(out.iterdir()):
-        raise ValueError(f"{out} is not empty and holds no run: choose another out")
+    else:
+        out.mkdir(parents=True, exist_ok=True)
+        if any(out.iterdir()):
+            raise ValueError(f"{out} is not empty and holds no run: choose another out")
     with beside(path) as part:
-        part.write_text(mine, encoding="utf-8")
+        part.write_text(resolved(recipe), encoding="utf-8")
 
 
 def finish(net: Learner, recipe: Recipe, place: Place, tokenizer: Tokenizer, folder: Path) -> Path:
@@ -199,11 +219,14 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
 
 
+def history(out: Path) -> list[dict[str, Any]]:
+    """The steps that a run's metrics tell of, as ``Step`` has them."""
+    return [json.loads(line) for line in (out / METRICS).read_text(encoding="utf-8").splitlines()]
+
+
 def losses(out: Path) -> list[tuple[int, float]]:
-    """Step and loss of everything that a run's metrics tell."""
-    lines = (out / METRICS).read_text(encoding="utf-8").splitlines()
-    rows: Sequence[dict[str, float]] = [json.loads(line) for line in lines]
-    return [(int(row["step"]), row["loss"]) for row in rows]
+    """Step and loss of those that had one."""
+    return [(row["step"], row["loss"]) for row in history(out) if row["loss"] is not None]
 
 
 def _bound(recipe: Recipe) -> Recipe:

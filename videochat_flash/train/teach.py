@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Float32, Int, Int8, Int16
+from jaxtyping import Bool, Float, Float32, Float64, Int, Int8, Int16
 from torch import Tensor, nn
 
 from ..synth import CHARACTERS, COLOURS, DIRECTIONS, SHAPES, SPEEDS, Labels
@@ -27,9 +27,17 @@ VALUES: dict[str, Sequence[str]] = {
     "pointer_shape": SHAPES,
 }
 SIZES = [len(values) + 1 for values in VALUES.values()]  # value 0: nothing of the kind lies under this patch
-MOTION = ("direction", "speed")
 FRAMES = 4  # of a clip
 EARLY = 1  # behind this block a patch has to know where it is
+TERMS = {  # of the loss, and what each weighs; patches without a value and with it are two, however few one of them has
+    "place": 1.0,
+    "track": 4.0,
+    "seen": 1.0,
+    **{f"no {name}": 0.5 for name in VALUES},
+    **dict.fromkeys(VALUES, 1.0),
+    "strokes": 2.0,  # of characters, once more
+}
+MOTION = [i for i, term in enumerate(TERMS) if term.split()[-1] in ("direction", "speed")]
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +60,7 @@ class Taught:
 
     def some(self, rng: np.random.Generator, count: int) -> Taught:
         """``count`` of the patches at most, those that show something first."""
-        order = np.argsort(-(rng.random(len(self.places)) + (self.values > 0).any(1)))  # a pointer has fields of its own
+        order = np.argsort(-(rng.random(len(self.places)) + (self.values > 0).any(1)))  # a pointer has its own fields
         kept = np.sort(order[:count])
         return replace(self, **{one: getattr(self, one)[kept] for one in ("values", "middle", "seen", "places")})
 
@@ -105,6 +113,28 @@ def _seen(values: np.ndarray) -> np.ndarray:
     return there
 
 
+def sizes(lessons: Sequence[Taught]) -> Float64[np.ndarray, " 19"]:
+    """How many lessons these are, and how many losses each term is a mean over."""
+    total = np.zeros(1 + len(TERMS))
+    for one in lessons:
+        shown = one.values > 0
+        track = shown[:, 3].sum() * (~np.isnan(one.track)).sum()
+        strokes = (shown[:, 2] & one.middle).sum()
+        total += [1, len(shown), track, (one.seen >= 0).sum(), *(~shown).sum(0), *shown.sum(0), strokes]
+    return total
+
+
+def shares(of: Float64[np.ndarray, "g 19"]) -> Float64[np.ndarray, "g 18"]:
+    """What one loss of each term weighs in the mean over all lessons, clips and pictures apart, from their ``sizes``.
+
+    These are of a whole step: or it would matter how its lessons were packed and shared out.
+    """
+    lessons, terms = of[:, :1], of[:, 1:]
+    weights = np.array([*TERMS.values()]) * lessons / np.maximum(lessons.sum(), 1) / np.maximum(terms, 1)
+    weights[:, MOTION] *= terms[:, [1]] > 0  # pictures must not teach that nothing moves
+    return weights
+
+
 class Teacher(nn.Module):
     """The heads: one asks the tower's output what is there, the other an early block where a patch lies."""
 
@@ -116,46 +146,41 @@ class Teacher(nn.Module):
 
     def forward(
         self, features: Float[Tensor, "C p D"], early: Float[Tensor, "C p D"], lessons: Sequence[Taught]
-    ) -> Float[Tensor, ""]:
-        """The loss of what the tower should know of C clips or images, of each the same number of patches."""
+    ) -> Float[Tensor, " 18"]:
+        """What the tower should know of C clips or images, p patches of each: the summed losses of each term."""
         values, middle, track, seen, places = (
             torch.from_numpy(np.stack([getattr(one, name) for one in lessons])).to(features.device)
             for name in ("values", "middle", "track", "seen", "places")
         )
-        values = values.long()
+        shown = values > 0
         *parts, place, on = self.what(features).float().split([*SIZES, 2 * FRAMES, FRAMES], -1)
-        total = self._place_loss(self.where(early).float(), places.long())
-        moves = (values[..., 3] > 0)[..., None] & ~track.isnan()[:, None]
-        if moves.any():
-            goal = track[:, None].expand_as(place)[moves]
-            total = total + 4 * F.smooth_l1_loss(place[moves], goal, beta=0.1)
+        moves = shown[..., 3, None] & ~track.isnan()[:, None]
+        goal = track[:, None].expand_as(place)[moves]
         things = seen >= 0
-        if things.any():
-            total = total + F.binary_cross_entropy_with_logits(on[things], seen[things].float())
-        for name, part, target in zip(VALUES, parts, values.unbind(-1), strict=True):
-            if name in MOTION and not moves.any():  # single frames must not teach that nothing moves
-                continue
-            total = total + _value_loss(part, target, middle if name == "character" else None)
-        return total
+        losses = torch.stack(
+            [
+                F.cross_entropy(part.transpose(1, 2), values[..., i].long(), reduction="none")
+                for i, part in enumerate(parts)
+            ],
+            -1,
+        )
+        return torch.stack(
+            [
+                self._place_loss(self.where(early).float(), places.long()),
+                F.smooth_l1_loss(place[moves], goal, beta=0.1, reduction="sum"),
+                F.binary_cross_entropy_with_logits(on[things], seen[things].float(), reduction="sum"),
+                *(losses * ~shown).sum((0, 1)),
+                *(losses * shown).sum((0, 1)),
+                losses[..., 2][middle & shown[..., 2]].sum(),
+            ]
+        )
 
     def _place_loss(self, logits: Float[Tensor, "C p n"], place: Int[Tensor, "C p"]) -> Float[Tensor, ""]:
         """Each patch's own row, column and frame: its position is one number, out of which a small tower does not find
         these by itself."""
         targets = (place % self.side**2 // self.side, place % self.side, place // self.side**2)
         parts = logits.split([self.side, self.side, FRAMES], -1)
-        losses = [F.cross_entropy(part.transpose(1, 2), target) for part, target in zip(parts, targets, strict=True)]
-        return torch.stack(losses).sum()
-
-
-def _value_loss(
-    logits: Float[Tensor, "C p n"], target: Int[Tensor, "C p"], middle: Bool[Tensor, "C p"] | None
-) -> Float[Tensor, ""]:
-    """Cross-entropy of one field: patches with something and without weigh the same, those with strokes three times."""
-    losses = F.cross_entropy(logits.transpose(1, 2), target, reduction="none")
-    shown = target > 0
-    total = losses[~shown].mean() * 0.5
-    if shown.any():
-        total = total + losses[shown].mean()
-    if middle is not None and (middle & shown).any():
-        total = total + 2 * losses[middle & shown].mean()
-    return total
+        pairs = zip(parts, targets, strict=True)
+        return torch.stack(
+            [F.cross_entropy(part.transpose(1, 2), target, reduction="sum") for part, target in pairs]
+        ).sum()

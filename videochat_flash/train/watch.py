@@ -31,7 +31,7 @@ class Watch:
         if self.writer is None:
             self.writer = SummaryWriter(str(self.folder), purge_step=step.step)
         figures = {
-            "loss": step.loss,
+            **({} if step.loss is None else {"loss": step.loss}),
             "taught": step.taught,
             "gradient norm": step.norm,
             "rows per second": step.rows / max(step.seconds, 1e-3),
