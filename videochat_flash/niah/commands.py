@@ -242,7 +242,7 @@ def _summary(folder: Path, name: str, against: str | None) -> dict[str, Any]:
         beyond = _run_folder(folder, against)
         other = read_results(suite, beyond, read_run(beyond)["run"])
         told = compared(scored(suite, records), scored(suite, other), suite.setting.seed)
-        facts["against"] = {"name": against or "the unnamed run", **told}
+        facts["against"] = {"name": against or "the unnamed run", "parts": told}
     if facts["counts"]["errors"] or facts["counts"]["missing"]:
         counts = facts["counts"]
         warnings.warn(

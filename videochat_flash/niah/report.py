@@ -132,11 +132,25 @@ def _controls(told: Facts) -> str:
 
 
 def _against(told: Facts) -> str:
-    return (
-        f"## Against {told['name']}\n\n"
-        f"Difference {100 * told['difference']:+.1f} points on {told['trials']} common trials of {told['clusters']} "
-        f"needles, p = {told['p']:.4f} (paired, whole needles swapped)."
-    )
+    rows = [
+        [
+            one["part"],
+            f"{100 * one['difference']:+.1f} points",
+            str(one["trials"]),
+            str(one["clusters"]),
+            "< 0.001" if one["p"] < 0.001 else f"{one['p']:.3f}",
+        ]
+        for one in told["parts"]
+    ]
+    lines = [
+        f"## Against {told['name']}",
+        "",
+        "On what both runs have answered: an item counts once in a film, whatever orders its letters had, and a chain as "
+        "a whole. p is that of a permutation test which swaps the two runs for whole items.",
+        "",
+        *_table(["", "difference", "items in films", "items", "p"], rows),
+    ]
+    return "\n".join(lines)
 
 
 def _limits(facts: Facts) -> str:
