@@ -165,7 +165,25 @@ def test_what_cannot_be_read_is_wrong_and_told(suite: Suite, tmp_path: Path) -> 
     asked = sum(cell["asked"] for cell in facts["single"]["cells"] if cell["depth"] == 1.0)
     assert asked < 8  # failures are in no cell
     told = report(facts)
-    assert f"{counts['errors']} failed (not scored)" in told and "x it would not say" in told
+    assert f"{counts['grid']['errors']} failed (not scored)" in told and "x it would not say" in told
+
+
+def test_what_controls_cannot_read_is_told_apart(suite: Suite, tmp_path: Path) -> None:
+    """Who says nothing to a text without a video is not thereby worse at the grid."""
+    lost = next(one for one in suite.trials if one.control == "C1")
+    blind = sum(one.control == "C0" for one in suite.trials)
+
+    def says(trial: Trial) -> str | None:
+        return None if trial == lost else "" if trial.control == "C0" else truth(trial)
+
+    facts = facts_of(suite, tmp_path, says)
+    counts, controls = facts["counts"]["grid"], facts["counts"]["controls"]
+    assert counts["trials"] == counts["right"] == sum(not one.control for one in suite.trials)
+    assert counts["empty"] == counts["errors"] == 0 and controls["empty"] == blind and controls["errors"] == 1
+    assert facts["counts"]["trials"] == counts["trials"] + controls["trials"] == len(suite.trials)
+    told = report(facts)
+    assert f"- trials: {counts['trials']} of {counts['trials']} answered, 0 failed" in told
+    assert f"- of controls: {controls['trials'] - 1} of {controls['trials']} answered, 1 failed" in told
 
 
 def test_chains_with_a_missing_answer_are_left_out(suite: Suite, tmp_path: Path) -> None:

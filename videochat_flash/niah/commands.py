@@ -157,9 +157,11 @@ def score(
     if as_json:
         typer.echo(json.dumps(facts, ensure_ascii=False))
         return
-    counts = facts["counts"]
+    counts, controls = facts["counts"]["grid"], facts["counts"]["controls"]
     told = {"accuracy": percent(facts["accuracy"]), "answered": counts["answered"], "trials": counts["trials"]}
     told |= {key: counts[key] for key in ("errors", "missing", "unparsed", "empty") if counts[key]}
+    if controls["trials"]:
+        told["controls"] = f"{controls['answered']} of {controls['trials']} answered"
     if facts["incomplete"]:
         told["cells without answers"] = facts["incomplete"]
     show.print_facts({**told, "report": str(where / "report.md")})

@@ -146,17 +146,28 @@ def _flags(run: Mapping[str, Any]) -> list[str]:
 
 
 def _counts(suite: Suite, records: Mapping[str, Record], every: Sequence[Scored]) -> Facts:
-    verdicts = Counter(one.verdict for one in every)
-    errors = [one for one in records.values() if one.status == "error"]
+    """What came of all trials, and of those of the grid and of controls, where wrong answers are to be expected."""
+    errors = Counter(one.error for one in records.values() if one.status == "error")
     return {
-        "trials": len(suite.trials),
-        "answered": len(every),
-        "errors": len(errors),
-        "missing": len(suite.trials) - len(records),
-        "cut": sum(one.status == "ok" and one.finish == "length" for one in records.values()),
-        **{name: verdicts[name] for name in (RIGHT, WRONG, UNPARSED, EMPTY)},
-        "error_kinds": dict(Counter(one.error for one in errors).most_common(5)),
+        **_tally(suite.trials, records, every),
+        "grid": _tally([one for one in suite.trials if not one.control], records, every),
+        "controls": _tally([one for one in suite.trials if one.control], records, every),
+        "error_kinds": dict(errors.most_common(5)),
         "seconds": round(sum(one.seconds for one in records.values()), 1),
+    }
+
+
+def _tally(trials: Sequence[Trial], records: Mapping[str, Record], every: Sequence[Scored]) -> Facts:
+    names = {one.id for one in trials}
+    own = [record for record in records.values() if record.id in names]
+    verdicts = Counter(one.verdict for one in every if one.trial.id in names)
+    return {
+        "trials": len(trials),
+        "answered": verdicts.total(),
+        "errors": sum(one.status == "error" for one in own),
+        "missing": len(trials) - len(own),
+        "cut": sum(one.status == "ok" and one.finish == "length" for one in own),
+        **{name: verdicts[name] for name in (RIGHT, WRONG, UNPARSED, EMPTY)},
     }
 
 
