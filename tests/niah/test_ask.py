@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from command import small_model
+from command import SMALL, small_model
 from haystacks import small
 from PIL import Image
+from tiny import model, tokenizer
 
 from videochat_flash import VideoChatFlash, session
 from videochat_flash.config import Yarn, parse_plan
-from videochat_flash.generate import prefill
+from videochat_flash.generate import Decoding, prefill
 from videochat_flash.niah import ask, compat
 from videochat_flash.niah.ask import Loading, Ours, compat_prompt
 from videochat_flash.niah.build import build
@@ -22,6 +24,7 @@ from videochat_flash.niah.place import length_of
 from videochat_flash.niah.results import Shard, read_results
 from videochat_flash.niah.run import run
 from videochat_flash.niah.suite import Setting, Suite
+from videochat_flash.prompt import plain_text
 from videochat_flash.remote import Refused
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -154,7 +157,8 @@ def test_the_prompt_of_the_reference(vc: VideoChatFlash) -> None:
     assert prompt.ids.count(ended) == 2  # what the question spells is text
 
 
-def test_compat_takes_the_likeliest_token_of_spliced_rows(vc: VideoChatFlash, tmp_path: Path) -> None:
+def listed(tmp_path: Path) -> Suite:
+    """A suite of an official list that was made up."""
     trailer = "\nOptions: (A) red\n(B) blue\nOnly give the best option. Best option: ("
     Image.fromarray(np.full((20, 30, 3), 99, np.uint8)).save(tmp_path / "a.png")
     entry = {"question": f"Find it.{trailer}", "answer": "B", "image": "a.png", "id": 0}
@@ -167,7 +171,11 @@ def test_compat_takes_the_likeliest_token_of_spliced_rows(vc: VideoChatFlash, tm
         size=(96, 64),
         way="letters",
     )
-    made = build(tmp_path / "suite", setting, lambda *_: None)
+    return build(tmp_path / "suite", setting, lambda *_: None)
+
+
+def test_compat_takes_the_likeliest_token_of_spliced_rows(vc: VideoChatFlash, tmp_path: Path) -> None:
+    made = listed(tmp_path)
     asker = ours(vc, made)
     assert asker.settings["keep"] == [] and asker.settings["prompt"] == "compat"
     trial = made.trials[-1]
@@ -178,6 +186,22 @@ def test_compat_takes_the_likeliest_token_of_spliced_rows(vc: VideoChatFlash, tm
     begun = prefill(vc.model, [compat_prompt(vc, trial.prompt)], [[rows]])
     assert said.text == vc.tokenizer.decode([int(begun.logits[0].argmax())], skip_special_tokens=False)
     assert said.rows == 24 * 16 + len(compat_prompt(vc, trial.prompt).ids)
+
+
+def test_compat_shows_one_newline_row_behind_the_film_where_a_model_has_it(tmp_path: Path) -> None:
+    """Named among the deviations: the reference shows none, but a model that was trained with it needs it."""
+    net = model(replace(SMALL, newline="one_token"))
+    vc = VideoChatFlash(net, plain_text(tokenizer()), Decoding())
+    made = listed(tmp_path)
+    trial = made.trials[-1]
+    asker, prompt = ours(vc, made), compat_prompt(vc, trial.prompt)
+    said = asker(trial)
+    rows = asker.splicer(0).rows(trial.film)
+    packed, [segment] = net.embed([prompt], [[rows]])
+    [run] = segment.runs
+    assert run.length == 24 * 16 + 1 and said.rows == len(packed) == run.length + len(prompt.ids)
+    assert net.newline is not None and torch.equal(packed[run.start + 24 * 16], net.newline)
+    assert any("newline row" in words for words in compat.DEVIATIONS)
 
 
 # The built-in model.
