@@ -131,7 +131,9 @@ def serving(behaviour: Behaviour) -> Iterator[Server]:
             assert self.path == "/v1/chat/completions"
             said = behaviour(request)
             choice = {"message": {"role": "assistant", "content": said}, "finish_reason": "stop"}
-            status, data, *later = said if isinstance(said, tuple) else (200, json.dumps({"choices": [choice]}).encode())
+            status, data, *later = (
+                said if isinstance(said, tuple) else (200, json.dumps({"choices": [choice]}).encode())
+            )
             try:
                 self.send_response(status)
                 for seconds in later:

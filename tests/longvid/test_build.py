@@ -252,9 +252,7 @@ def test_a_step_does_not_take_half_a_file_for_the_whole(
     assert run(capsys, "longvid", "write", "--videos", films, "--out", out).code == 0
 
 
-def test_a_step_where_too_much_failed_is_not_gone_on_from(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_step_where_too_much_failed_is_not_gone_on_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = corpus(tmp_path / "films", 2)
     for number in (2, 3):
         (folder / f"film{number}.mp4").write_bytes(b"no video")

@@ -58,7 +58,7 @@ def ready(name: str, out: Path) -> None:
     before = STEPS[max(0, STEPS.index(name) - 1)]
     if before != name and stored(out, before).is_file() and before not in remembered(out):
         raise ValueError(
-            f"{before} is not done: it was stopped, or too much failed there (see {out / f'{before}.aside.jsonl'}); run "
+            f"{before} is not done: it was stopped, or too much failed (see {out / f'{before}.aside.jsonl'}); run "
             f"'vcflash longvid {before}' with the same arguments first, it goes on where it was"
         )
 
