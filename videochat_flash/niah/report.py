@@ -152,8 +152,8 @@ def _against(told: Facts) -> str:
     lines = [
         f"## Against {told['name']}",
         "",
-        "On what both runs have answered: an item counts once in a film, however often its letters were turned, a chain "
-        "as a whole. p is that of a permutation test which swaps the two runs for whole items.",
+        "On what both runs have answered: an item counts once in a film, however often its letters were turned, and a "
+        "chain as a whole. p is that of a permutation test which swaps the two runs for whole items.",
         "",
         *_table(["", "difference", "items in films", "items", "p"], rows),
     ]
