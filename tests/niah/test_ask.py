@@ -12,7 +12,8 @@ import torch
 from command import SMALL, small_model
 from haystacks import small
 from PIL import Image
-from tiny import model, tokenizer
+from tiny import model as net_of
+from tiny import tokenizer
 
 from videochat_flash import VideoChatFlash, session
 from videochat_flash.config import Yarn, parse_plan
@@ -28,16 +29,6 @@ from videochat_flash.prompt import plain_text
 from videochat_flash.remote import Refused
 
 pytestmark = pytest.mark.usefixtures("unchecked")
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_model(tmp_path_factory.mktemp("models"))
-
-
-@pytest.fixture(scope="module")
-def vc(folder: Path) -> VideoChatFlash:
-    return VideoChatFlash.from_pretrained(folder)
 
 
 @pytest.fixture(scope="module")
@@ -104,11 +95,11 @@ def test_all_haystacks_are_told_as_one(vc: VideoChatFlash, suite: Suite) -> None
     assert len({total for _, total in told}) == 1 and told[-1][0] <= told[-1][1] == 2 * suite.needed(0)
 
 
-def test_settings_tell_runs_apart(vc: VideoChatFlash, suite: Suite, folder: Path) -> None:
+def test_settings_tell_runs_apart(vc: VideoChatFlash, suite: Suite, model: Path) -> None:
     plain = ours(vc, suite).settings
     assert plain["transport"] == "splice" and plain["keep"] == [[2, 0.5, "attention"], [4, 0.25, "attention"]]
     assert ours(vc, suite, keep="off").settings["keep"] == []
-    other = VideoChatFlash.from_pretrained(small_model(folder.parent, 1))
+    other = VideoChatFlash.from_pretrained(small_model(model.parent, 1))
     marks = [ours(one, suite).settings for one in (vc, other)]
     assert marks[0]["decoder"] != marks[1]["decoder"]
     assert ours(vc, suite).facts["window"] == vc.model.config.llm.max_positions // 16
@@ -137,8 +128,8 @@ def test_too_little_memory_is_no_answer(
         asker(suite.trials[0])
 
 
-def test_yarn_by_option(folder: Path) -> None:
-    plain, longer = ask.load(Loading(str(folder))), ask.load(Loading(str(folder), yarn=4.0))
+def test_yarn_by_option(model: Path) -> None:
+    plain, longer = ask.load(Loading(str(model))), ask.load(Loading(str(model), yarn=4.0))
     assert plain.model.config.llm.yarn is None and longer.model.config.llm.yarn == Yarn(4.0, 4096)
     assert session.decoder_mark(plain) == session.decoder_mark(longer)
 
@@ -190,7 +181,7 @@ def test_compat_takes_the_likeliest_token_of_spliced_rows(vc: VideoChatFlash, tm
 
 def test_compat_shows_one_newline_row_behind_the_film_where_a_model_has_it(tmp_path: Path) -> None:
     """Named among the deviations: the reference shows none, but a model that was trained with it needs it."""
-    net = model(replace(SMALL, newline="one_token"))
+    net = net_of(replace(SMALL, newline="one_token"))
     vc = VideoChatFlash(net, plain_text(tokenizer()), Decoding())
     made = listed(tmp_path)
     trial = made.trials[-1]

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import videos
-from command import Done, run, small_model
+from command import Done, run
 from haystacks import Eyes, serving
 from PIL import Image
 
@@ -17,11 +17,6 @@ from videochat_flash.niah.suite import load_suite
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 FEW = ("--lengths", "16", "--depths", "0,1", "--items", "2", "--controls", "0", "--size", "96x64")
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_model(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture(scope="module")
