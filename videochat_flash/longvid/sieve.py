@@ -236,7 +236,7 @@ class Limits:
     """Caps of families, of lengths of answers and of sources, one after the other: of each, the questions whose names
     are the smallest numbers stay.
 
-    While they are found, some 30 bytes are held for each question; afterwards only how often was kept what is there
+    While they are found, some 50 bytes are held for each question; afterwards only how often was kept what is there
     more often than it may be.
     """
 
