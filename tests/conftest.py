@@ -6,6 +6,7 @@ import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -16,6 +17,9 @@ import torch
 from hypothesis import settings
 from jaxtyping import config as jaxtyping_config
 from jaxtyping import install_import_hook
+
+if TYPE_CHECKING:
+    from videochat_flash import VideoChatFlash
 
 install_import_hook("videochat_flash", "shapes.checked")  # before anything of the package is imported
 torch.set_num_threads(1)  # tests run in parallel processes, and sums in one order are the same everywhere
@@ -29,6 +33,22 @@ def goldens() -> Path:
     if not golden.FOLDER.is_dir():
         pytest.skip(golden.ABSENT)
     return golden.FOLDER
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small random model, for all tests that leave it as it is."""
+    from command import small_model  # the package itself is imported behind the hook above
+
+    return small_model(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="session")
+def vc(model: Path) -> VideoChatFlash:
+    """The same, loaded."""
+    from videochat_flash import VideoChatFlash
+
+    return VideoChatFlash.from_pretrained(model)
 
 
 @pytest.fixture

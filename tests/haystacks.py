@@ -106,7 +106,7 @@ def unpacked(data: bytes) -> list[np.ndarray]:
         return [pixels for chunk in decode(info, plan, None) for pixels in chunk.pixels]
 
 
-Behaviour = Callable[[Request], str | tuple[int, bytes]]
+Behaviour = Callable[[Request], str | tuple[int, bytes] | tuple[int, bytes, str]]
 
 
 @dataclass
@@ -119,7 +119,8 @@ class Server:
 
 @contextmanager
 def serving(behaviour: Behaviour) -> Iterator[Server]:
-    """An OpenAI-compatible endpoint on this machine; a text is an answer, (status, body) is sent as it is."""
+    """An OpenAI-compatible endpoint on this machine; a text is an answer, (status, body) is sent as it is, and
+    (status, body, seconds) with Retry-After."""
     requests: list[Request] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -130,9 +131,13 @@ def serving(behaviour: Behaviour) -> Iterator[Server]:
             assert self.path == "/v1/chat/completions"
             said = behaviour(request)
             choice = {"message": {"role": "assistant", "content": said}, "finish_reason": "stop"}
-            status, data = said if isinstance(said, tuple) else (200, json.dumps({"choices": [choice]}).encode())
+            status, data, *later = (
+                said if isinstance(said, tuple) else (200, json.dumps({"choices": [choice]}).encode())
+            )
             try:
                 self.send_response(status)
+                for seconds in later:
+                    self.send_header("Retry-After", seconds)
                 self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
                 self.wfile.write(data)
@@ -190,7 +195,7 @@ def near(image: np.ndarray, other: np.ndarray) -> bool:
 def slowly(seconds: float, behaviour: Behaviour) -> Behaviour:
     """The same, later."""
 
-    def late(request: Request) -> str | tuple[int, bytes]:
+    def late(request: Request) -> str | tuple[int, bytes] | tuple[int, bytes, str]:
         time.sleep(seconds)
         return behaviour(request)
 

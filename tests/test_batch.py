@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import ROOT, ray_began, run, small_model, start
+from command import ROOT, ray_began, run, start
 from videos import make
 
 from videochat_flash import batch, batch_cluster
@@ -20,16 +20,6 @@ from videochat_flash.chat import VideoChatFlash
 from videochat_flash.video import Sampling
 
 pytestmark = pytest.mark.usefixtures("unchecked")
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_model(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture(scope="module")
-def vc(model: Path) -> VideoChatFlash:
-    return VideoChatFlash.from_pretrained(model)
 
 
 @pytest.fixture
@@ -227,38 +217,54 @@ def test_a_run_on_ray_that_is_killed_goes_on_and_leaves_no_process(
         time.sleep(0.1)
 
 
-@pytest.mark.slow
-def test_a_row_that_ends_its_workers_is_a_failure_and_the_others_are_answered(
-    ray: None, films: Path, model: Path, tmp_path: Path
-) -> None:
-    """A worker is really killed, by the row that it answers."""
-    program = f"""
-import contextlib, os, sys
+FRAGILE = """
+import contextlib, os, sys, time
 from pathlib import Path
 from videochat_flash import batch, batch_cluster, cluster
 from videochat_flash.video import Sampling
 
+films, model, here = map(Path, sys.argv[1:4])
+once, told = here / "once", here / "told"
+
 class Fragile(batch_cluster.Worker):
+    def ready(self):
+        began = time.monotonic()
+        while once.exists() and told.parent.joinpath("slowly").exists() and not told.exists():
+            if time.monotonic() - began > 60:
+                here.joinpath("late").touch()
+                break
+            time.sleep(0.02)
+        return super().ready()
+
     def answers(self, group):
         for line, row in zip(super().answers(group), group):
-            if row.question == "Die?" or (row.question == "Once?" and not Path({str(tmp_path / "once")!r}).exists()):
-                Path({str(tmp_path / "once")!r}).touch()
+            if row.question == "Die?" or (row.question == "Once?" and not once.exists()):
+                once.touch()
                 os._exit(9)
+            while row.question == "After?" and not once.exists():
+                time.sleep(0.02)
             yield line
 
 batch_cluster.Worker = Fragile
 if __name__ == "__main__":
-    rows = [batch.Row(i, "a.mp4", words) for i, words in enumerate(("One?", "Once?", "Three?", "Die?", "Five?"))]
-    how = batch.How(Path({str(films)!r}), Sampling(max_frames=8), batch.Manner())
-    loading = {{"model": {str(model)!r}, "revision": None, "device": "cpu", "dtype": "auto"}}
-    ray, told = cluster.join("local", 1), []
+    rows = [batch.Row(i, *one.split(" ")) for i, one in enumerate(sys.argv[5:])]
+    how = batch.How(films, Sampling(max_frames=8), batch.Manner())
+    loading = {"model": str(model), "revision": None, "device": "cpu", "dtype": "auto"}
+    workers = int(sys.argv[4])
+    ray, lines = cluster.join("local", workers), []
     with contextlib.redirect_stdout(sys.stderr):  # Ray tells of dead processes
-        for line in batch_cluster.answered(ray, batch_cluster.start(ray, 1, 1, loading, how), rows):
-            told.append((line["id"], line.get("error", "answered")))
-    print(*(" ".join(map(str, one)) for one in told), sep="\\n")
+        for line in batch_cluster.answered(ray, batch_cluster.start(ray, workers, 1, loading, how), rows):
+            lines.append((line["id"], line.get("error", "answered")))
+            if once.exists() and rows[line["id"]].question == "After?":
+                told.touch()
+    print(*(" ".join(map(str, one)) for one in lines), sep="\\n")
 """
+
+
+def fragile(films: Path, model: Path, folder: Path, workers: int, *rows: str) -> list[str]:
+    """Rows ("VIDEO QUESTION") answered by workers that are really killed, by the row that they answer."""
     done = subprocess.run(
-        [sys.executable, "-c", program],
+        [sys.executable, "-c", FRAGILE, *map(str, (films, model, folder, workers)), *rows],
         capture_output=True,
         text=True,
         check=False,
@@ -266,8 +272,27 @@ if __name__ == "__main__":
         timeout=600,
     )
     ray_began(done.stderr)
+    assert done.returncode == 0, done.stderr
+    return [line for line in done.stdout.splitlines() if "raylet" not in line]
+
+
+@pytest.mark.slow
+def test_a_row_that_ends_its_workers_is_a_failure_and_the_others_are_answered(
+    ray: None, films: Path, model: Path, tmp_path: Path
+) -> None:
+    rows = [f"a.mp4 {words}" for words in ("One?", "Once?", "Three?", "Die?", "Five?")]
     expected = [f"{row} answered" for row in (0, 1, 2)] + [f"3 {batch_cluster.LOST}", "4 answered"]
-    assert [line for line in done.stdout.splitlines() if "raylet" not in line] == expected, done.stderr
+    assert fragile(films, model, tmp_path, 1, *rows) == expected
+
+
+@pytest.mark.slow
+def test_while_a_worker_starts_again_the_lines_of_others_are_written(
+    ray: None, films: Path, model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "slowly").touch()  # it waits for a line of the other one
+    rows = ["a.mp4 Once?", *["b.mp4 After?"] * 4]
+    assert sorted(fragile(films, model, tmp_path, 2, *rows)) == [f"{row} answered" for row in range(5)]
+    assert not (tmp_path / "late").exists()
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ import pytest
 import torch
 import typer
 import videos
-from command import ENTRY, ROOT, SMALL, Done, finished, run, small_model, start
+from command import ENTRY, ROOT, SMALL, Done, finished, run, start
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -30,20 +30,10 @@ pytestmark = pytest.mark.usefixtures("unchecked")  # typer hands over another Co
 
 
 @pytest.fixture(scope="session")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_model(tmp_path_factory.mktemp("models"))
-
-
-@pytest.fixture(scope="session")
 def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("films") / "film.mp4"
     write(path, (videos.numbered(i) for i in range(16)), 2)
     return path
-
-
-@pytest.fixture(scope="session")
-def vc(model: Path) -> VideoChatFlash:
-    return VideoChatFlash.from_pretrained(model)
 
 
 # -- fast, and frozen --------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import videos
-from command import SMALL, run, small_model
+from command import SMALL, run
 from PIL import Image
 
 from videochat_flash import VideoChatFlash, demo
@@ -16,11 +16,6 @@ from videochat_flash.mp4 import write
 from videochat_flash.video import probe
 
 pytestmark = pytest.mark.usefixtures("unchecked")
-
-
-@pytest.fixture(scope="session")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_model(tmp_path_factory.mktemp("models"))
 
 
 def test_the_demo_writes_three_files_and_tells_all(

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from command import small_model
 from videos import make
 
 from videochat_flash.chat import VideoChatFlash
@@ -17,11 +16,6 @@ from videochat_flash.generate import prefill
 from videochat_flash.llm import rotary_tables
 from videochat_flash.prompt import Turn, render
 from videochat_flash.sight import Sight
-
-
-@pytest.fixture(scope="module")
-def vc(tmp_path_factory: pytest.TempPathFactory) -> VideoChatFlash:
-    return VideoChatFlash.from_pretrained(small_model(tmp_path_factory.mktemp("model")))
 
 
 @pytest.fixture(scope="module")

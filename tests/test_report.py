@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-from command import small_model
 
 from videochat_flash import VideoChatFlash
 from videochat_flash.config import parse_plan
@@ -16,11 +15,6 @@ from videochat_flash.train import report
 from videochat_flash.train.report import Quota, Record, Setting, measure, rows_of, wanted_of
 
 pytestmark = pytest.mark.usefixtures("unchecked")
-
-
-@pytest.fixture(scope="session")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_model(tmp_path_factory.mktemp("models"))
 
 
 def test_how_many_are_asked_of_each_kind() -> None:

@@ -9,7 +9,8 @@ import pytest
 import videos
 from PIL import Image
 
-from videochat_flash.session import key_frames
+from videochat_flash import session
+from videochat_flash.session import Source, key_frames
 from videochat_flash.video import Sampling, VideoWarning, decode, plan, probe
 
 
@@ -28,6 +29,13 @@ def test_key_frames_are_a_video_of_their_own(name: str, tmp_path: Path) -> None:
     assert videos.read_numbers(chunk.pixels) == [*range(0, 108, 12), 96, 96, 96]
     part = plan(few, Sampling("count", num_frames=4, start=1.0, end=3.0))
     assert [round(25 * t) for t in part.seconds] == [24, 36, 48, 60]
+
+
+@pytest.mark.parametrize(("frames", "shown"), [(1, 1), (5, 5), (12, 12), (40, 12)])
+def test_a_short_video_has_fewer_thumbnails_and_none_twice(frames: int, shown: int, tmp_path: Path) -> None:
+    source = Source("a.mp4", probe(videos.make(tmp_path / "a.mp4", frames)), None)
+    sheet = session._thumbnails(source, Sampling())
+    assert sheet is not None and sheet.width == shown * (160 + 8) + 8
 
 
 def test_pictures_are_key_frames(tmp_path: Path) -> None:

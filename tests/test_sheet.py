@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from videochat_flash.sheet import BAR, GONE, LINE, STRIP, contact_sheet, timeline
+from videochat_flash.sheet import BAR, GONE, LINE, STRIP, WIDTH, contact_sheet, timeline
 from videochat_flash.video import Frames
 
 
@@ -37,3 +37,11 @@ def test_a_timeline_is_as_high_as_the_attention_and_fades_with_what_is_left() ->
     strip = drawn[-2 * LINE - STRIP // 2, columns]
     assert np.all(np.diff(strip[:, 0]) < 0) and tuple(strip[0]) == BAR and tuple(strip[3]) == GONE
     assert timeline([0.0], 0.0, ("one picture", [1.0]), []).width == drawn.shape[1]
+
+
+def test_a_small_picture_above_a_timeline_is_not_blown_up() -> None:
+    shown = Image.new("RGB", (200, 40), (0, 0, 255))
+    drawn = np.asarray(timeline([0.0], 2.0, ("bars", [1.0]), [], shown))
+    blue = (drawn == (0, 0, 255)).all(axis=2)
+    columns = np.flatnonzero(blue.any(axis=0))
+    assert (columns[0], columns[-1] + 1) == (WIDTH // 2 - 200, WIDTH // 2 + 200) and blue.any(axis=1).sum() == 80

@@ -9,7 +9,6 @@ from __future__ import annotations
 import warnings
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from types import ModuleType
 from typing import Any
 
@@ -91,13 +90,17 @@ def answered(ray: ModuleType, workers: Sequence[Any], rows: Sequence[Row]) -> It
     """
     groups, idle = deque(grouped(rows)), list(workers)
     busy: dict[Any, tuple[Any, deque[Row]]] = {}  # lines that are being made: by whom, of which rows
+    starting: dict[Any, tuple[Any, int]] = {}  # workers that start again, and how often they were waited for
     losses: Counter[str | int] = Counter()
     in_a_row = 0
     while groups or busy:
         while groups and idle:
             worker, group = idle.pop(), groups.popleft()
             busy[worker.answers.options(num_returns="streaming").remote(group)] = worker, deque(group)
-        (lines,), _ = ray.wait(list(busy), num_returns=1)
+        (lines,), _ = ray.wait([*starting, *busy], num_returns=1)
+        if lines in starting:
+            idle += _started(ray, lines, starting)
+            continue
         worker, left = busy[lines]
         try:
             line: Line = ray.get(next(lines))
@@ -110,15 +113,23 @@ def answered(ray: ModuleType, workers: Sequence[Any], rows: Sequence[Row]) -> It
                 raise OSError(f"{IN_A_ROW} workers were ended, one after the other: the same command goes on") from None
             yield from _given_up(left, losses)
             groups.extendleft([row] for row in reversed(left))  # alone: then it is known which one ends a worker
-            for _ in range(IN_A_ROW):  # while it starts again it would take a row and lose it
-                with suppress(ray.exceptions.RayActorError):
-                    ray.get(worker.ready.remote())
-                    break
-            idle.append(worker)
+            starting[worker.ready.remote()] = worker, 1  # until then it would take a row and lose it
         else:
             in_a_row = 0
             left.popleft()
             yield line
+
+
+def _started(ray: ModuleType, begun: Any, starting: dict[Any, tuple[Any, int]]) -> list[Any]:
+    """The worker that has started again; none where it was ended while it did, and is waited for once more."""
+    worker, waited = starting.pop(begun)
+    try:
+        ray.get(begun)
+    except ray.exceptions.RayActorError:
+        if waited < IN_A_ROW:
+            starting[worker.ready.remote()] = worker, waited + 1
+            return []
+    return [worker]
 
 
 def _given_up(left: deque[Row], losses: Counter[str | int]) -> Iterator[Line]:

@@ -8,10 +8,15 @@ import io
 import json
 import math
 import os
+import random
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.message import Message
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,6 +26,7 @@ from PIL import Image
 
 JPEG = 90  # quality of pictures that are sent
 AGAIN = {408, 409, 425, 429}  # and whatever is 500 or above: worth another try
+LONGEST = 120.0  # seconds that are waited between two tries, whatever an endpoint asks for
 KEY = "OPENAI_API_KEY"  # in the environment, where the endpoint wants one
 
 
@@ -32,7 +38,8 @@ class Server:
         url: up to and with ``/v1``.
         timeout: seconds without a word from it.
         retries: further tries after a failure that may pass.
-        wait: seconds before the first of them; each next one waits twice as long.
+        wait: seconds before the first of them, at most; before each next one twice as many, unless the endpoint says
+            how long it wants to be left alone (``Retry-After``). Never more than LONGEST.
     """
 
     url: str
@@ -73,8 +80,13 @@ class Refused(Unanswered):
     """The endpoint will not answer this request, however often it is asked."""
 
 
-def post(server: Server, body: bytes) -> bytes:
+def post(server: Server, body: bytes, turn: Callable[[], None] = lambda: None) -> bytes:
     """POST a chat completion, with retries; returns the bytes that came.
+
+    Args:
+        server: where to.
+        body: JSON.
+        turn: called before each try; returns when it may be made.
 
     Raises:
         Refused: what the request asks for is not given.
@@ -84,14 +96,15 @@ def post(server: Server, body: bytes) -> bytes:
     if os.environ.get(KEY):
         headers["Authorization"] = f"Bearer {os.environ[KEY]}"
     url = f"{server.url.rstrip('/')}/chat/completions"
-    for turn in range(server.retries + 1):
-        sent = b""
+    for tried in range(server.retries + 1):
+        sent, asked = b"", 0.0
+        turn()
         try:
             request = urllib.request.Request(url, body, headers)
             with urllib.request.urlopen(request, timeout=server.timeout) as reply:
                 return bytes(reply.read())
         except urllib.error.HTTPError as error:
-            sent = _body(error)
+            sent, asked = _body(error), retry_after(error.headers)
             told = f"HTTP {error.code}: {_reason(error, sent)}"
             if error.code < 500 and error.code not in AGAIN:
                 raise Refused(told, sent) from None
@@ -100,9 +113,27 @@ def post(server: Server, body: bytes) -> bytes:
         except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
             late = isinstance(getattr(error, "reason", None), TimeoutError)
             told = f"no answer within {server.timeout:g} s" if late else f"no connection: {error}"
-        if turn < server.retries:
-            time.sleep(server.wait * 2**turn)
+        if tried < server.retries:
+            time.sleep(pause(server.wait * 2**tried, asked))
     raise Unanswered(f"{told}, {server.retries + 1} times", sent)
+
+
+def retry_after(headers: Message) -> float:
+    """Seconds for which an endpoint wants to be left alone, as a number or as the time when they end; 0 without."""
+    told = (headers.get("Retry-After") or "").strip()
+    if told.isdecimal():
+        return float(told)
+    try:
+        when = parsedate_to_datetime(told)
+    except ValueError:
+        return 0.0
+    return max(0.0, (when.replace(tzinfo=when.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+
+
+def pause(wait: float, asked: float) -> float:
+    """Seconds until the next try: what the endpoint asked for, and from half of ``wait`` to all of it, so that those
+    who failed together do not come back together."""
+    return min(LONGEST, asked + wait * random.SystemRandom().uniform(0.5, 1.0))
 
 
 def read_reply(data: bytes) -> Reply:

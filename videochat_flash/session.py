@@ -242,11 +242,14 @@ def draw_evidence(
 
 
 def _thumbnails(source: Source, sampling: Sampling) -> Image.Image | None:
-    """A row of pictures, in the middle of equal shares of the video; none of a Sight, whose video is not at hand."""
+    """A row of pictures, in the middle of equal shares of the video, each frame once; none of a Sight, whose video is
+    not at hand."""
     if isinstance(source.what, Sight) or source.what.kind == "image":
         return None
     info = source.what
     wanted = plan(info, replace(sampling, policy="count", max_frames=THUMBNAILS, num_frames=THUMBNAILS, fps=None))
+    places = np.unique(wanted.frames, return_index=True)[1]  # of fewer frames, the last one is there again
+    wanted = replace(wanted, frames=wanted.frames[places], seconds=wanted.seconds[places])
     frames = next(decode(info, wanted, 160, THUMBNAILS))
     return contact_sheet(frames, THUMBNAILS, 160, info.width / info.height)
 

@@ -11,6 +11,7 @@ from .video import Frames
 
 GROUND, WORDS, BAR, GONE = (24, 26, 30), (214, 218, 224), (236, 170, 72), (52, 56, 64)
 WIDTH, MARGIN, HIGH, STRIP, LINE, TICKS = 1280, 16, 150, 18, 24, 8  # pixels of a timeline, and times below it
+LARGEST = 2.0  # a picture above a timeline grows to
 
 
 def contact_sheet(frames: Frames, columns: int = 8, width: int = 160, aspect: float = 16 / 9) -> Image.Image:
@@ -47,12 +48,13 @@ def timeline(
         end: second at which the last one ends.
         shares: what the bars are, and how high, of any unit.
         strips: what each strip is, and how much of each clip is left, 0 to 1.
-        shown: a picture to stand above.
+        shown: a picture to stand above, as wide as all of it, but no more than twice as large as it is.
     """
-    top = 0 if shown is None else round(shown.height * WIDTH / shown.width)
+    scale = 0.0 if shown is None else min(LARGEST, WIDTH / shown.width)
+    wide, top = (0, 0) if shown is None else (round(shown.width * scale), round(shown.height * scale))
     sheet = Image.new("RGB", (WIDTH, top + HIGH + 3 * LINE + len(strips) * (LINE + STRIP)), GROUND)
     if shown is not None:
-        sheet.paste(shown.resize((WIDTH, top), Image.Resampling.LANCZOS), (0, 0))
+        sheet.paste(shown.resize((wide, top), Image.Resampling.LANCZOS), ((WIDTH - wide) // 2, 0))
     draw, font, span = ImageDraw.Draw(sheet), ImageFont.load_default(14), max(end - begins[0], 1e-9)
     places = [MARGIN + (second - begins[0]) / span * (WIDTH - 2 * MARGIN) for second in (*begins, end)]
 

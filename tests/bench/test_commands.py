@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import videos
-from command import run, small_model
+from command import run
 
 from videochat_flash.bench import commands, gauge, tasks
 from videochat_flash.bench.stages import Setting
@@ -25,11 +25,6 @@ def calm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gauge, "COPIED", {"cpu": 2**16})
     monkeypatch.setattr(gauge, "TRY", 0.0)
     monkeypatch.setattr(gauge.os, "getloadavg", lambda: (0.0, 0.0, 0.0))
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_model(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from command import small_model
 from questionnaires import rows, write
 
 from videochat_flash import VideoChatFlash, chat
@@ -21,11 +20,6 @@ from videochat_flash.sight import Sight
 from videochat_flash.video import Sampling
 
 pytestmark = pytest.mark.usefixtures("unchecked")
-
-
-@pytest.fixture(scope="module")
-def vc(tmp_path_factory: pytest.TempPathFactory) -> VideoChatFlash:
-    return VideoChatFlash.from_pretrained(small_model(tmp_path_factory.mktemp("models")))
 
 
 @pytest.fixture(scope="module")

@@ -9,18 +9,13 @@ from pathlib import Path
 
 import pytest
 import videos
-from command import run, small_model, start
+from command import run, start
 from PIL import Image
 from questionnaires import rows, write
 
 from videochat_flash.eval.run import read_results
 
 pytestmark = pytest.mark.usefixtures("unchecked")
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_model(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture(scope="module")

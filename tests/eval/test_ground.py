@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import videos
-from command import run, small_model
+from command import run
 from PIL import Image
 
 from videochat_flash import session
@@ -19,11 +19,6 @@ from videochat_flash.synth.questions import GROUNDING_TEMPLATES
 from videochat_flash.video import probe
 
 pytestmark = pytest.mark.usefixtures("unchecked")
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_model(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture

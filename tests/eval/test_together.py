@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import videos
-from command import small_model
 
 from videochat_flash import VideoChatFlash
 from videochat_flash.eval.together import begin, finish, seen
@@ -16,11 +15,6 @@ from videochat_flash.prompt import Turn
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 QUESTIONS = ("What?", "Which one of these is it, and why?", "Is there a red star?", "What comes last?")
-
-
-@pytest.fixture(scope="module")
-def vc(tmp_path_factory: pytest.TempPathFactory) -> VideoChatFlash:
-    return VideoChatFlash.from_pretrained(small_model(tmp_path_factory.mktemp("models")))
 
 
 @pytest.mark.parametrize("keep", [None, ()])

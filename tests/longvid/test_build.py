@@ -224,6 +224,46 @@ def test_a_step_that_lacks_the_one_before_says_so(
     assert done.code == 1 and "describe.jsonl is missing" in done.err and len(done.lines) == 1
 
 
+def test_a_step_does_not_take_half_a_file_for_the_whole(
+    films: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a step that was stopped, or where too much failed, only the same step may go on."""
+
+    def stopped(done: int, _: int) -> None:
+        if done:
+            raise KeyboardInterrupt
+
+    out = tmp_path / "out"
+    setting = default(str(films), str(out))
+    setting = replace(setting, shots=replace(setting.shots, fps=0))
+    for name in STEPS[:-1]:
+        do(name, setting)
+    for name, after in (("describe", "weave"), ("sieve", "write")):
+        held = (out / f"{name}.jsonl").read_bytes()
+        (out / "journal" / f"{name}.jsonl").unlink()
+        with pytest.raises(KeyboardInterrupt):
+            do(name, setting, stopped)
+        assert (out / f"{name}.jsonl").read_bytes() == held  # whole, but of the run before
+        done = run(capsys, "longvid", after, "--videos", films, "--out", out)
+        assert done.code == 1 and len(done.lines) == 1
+        assert f"{name} is not done" in done.err and f"run 'vcflash longvid {name}'" in done.err
+        do(name, setting)
+    do("weave", setting)
+    assert run(capsys, "longvid", "write", "--videos", films, "--out", out).code == 0
+
+
+def test_a_step_where_too_much_failed_is_not_gone_on_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = corpus(tmp_path / "films", 2)
+    for number in (2, 3):
+        (folder / f"film{number}.mp4").write_bytes(b"no video")
+    asked = ("--videos", folder, "--out", tmp_path / "out")
+    assert run(capsys, "longvid", "scan", *asked).code == 1
+    done = run(capsys, "longvid", "shots", *asked)
+    assert done.code == 1 and "scan is not done" in done.err and not (tmp_path / "out" / "shots.jsonl").exists()
+    assert run(capsys, "longvid", "scan", *asked, "--max-failed", 0.6).code == 0
+    assert run(capsys, "longvid", "shots", *asked).code == 0
+
+
 def test_steps_are_plain_functions_of_iterators(films: Path) -> None:
     setting = default(str(films), "unused")
     from videochat_flash.longvid import ask, weave

@@ -5,15 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from longvid_corpus import ACTS, told
+import numpy as np
+from longvid_corpus import ACTS, told, video
 from longvid_corpus import film as filmed
+from PIL import Image
 
 from videochat_flash.longvid import ask, scan, sieve
+from videochat_flash.longvid.hide import lost
 from videochat_flash.longvid.pipeline import STEPS, do
-from videochat_flash.longvid.records import read_films
+from videochat_flash.longvid.records import Film, Note, read_films
 from videochat_flash.longvid.settings import Ask, Setting, Shots, Sieve, Source, default
+from videochat_flash.longvid.steps import Made, journal_line
 from videochat_flash.longvid.truth import right
 from videochat_flash.synth import ATTRIBUTES, HOPS
+from videochat_flash.video import SamplePlan, decode, probe
 
 SIX = tuple((10.0 * i, 10.0 * i + 10, text) for i, text in enumerate(ACTS))
 
@@ -51,6 +56,36 @@ def test_copies_of_other_seeds_stay_and_a_copy_that_is_gone_is_made_anew(tmp_pat
     Path(hidden.video.path).unlink()
     assert do("ask", setting).before == 0 and Path(hidden.video.path).is_file()
     assert do("ask", setting).before == 1 and (tmp_path / "out" / "ask.jsonl").read_bytes() == told
+
+
+def test_copies_that_a_line_of_the_journal_tells_of(tmp_path: Path) -> None:
+    """Whatever their names and the texts around them are: \"parent\" in a text is no video's."""
+    path = tmp_path / 'a "copy" \\ of ü.mp4'
+    path.touch()
+    note = Note(0.0, 1.0, "caption", '"parent":"00","path":"/nowhere"', "made: 1")
+    plain, copy = Film(video(), (note,)), Film(video(path=str(path), parent="0" * 32))
+    lines = [journal_line("0" * 32, Made(films)).encode() for films in ((plain,), (plain, copy))]
+    assert [lost(line) for line in lines] == [False, False]
+    path.unlink()
+    assert [lost(line) for line in lines] == [False, True]
+
+
+def test_a_folder_of_frames_is_copied_at_its_own_rate(tmp_path: Path) -> None:
+    """What is seen at a second of the copy was shown at that second."""
+    folder = tmp_path / "films" / "frames"
+    folder.mkdir(parents=True)
+    for i in range(120):
+        Image.fromarray(np.full((144, 256, 3), 2 * i, np.uint8)).save(folder / f"{i:03d}.png")
+    source = Source(str(tmp_path / "films"), frame_fps=4.0)
+    setting = Setting(str(tmp_path / "out"), (source,), ask=Ask(needles=1))
+    [scanned] = scan.step(setting)(scan.discover(setting))
+    hidden = ask.hidden(scanned, setting.ask, tmp_path / "out")
+    assert scanned.video.duration == hidden.video.duration == 30.0 and hidden.video.fps == 1.0
+    info = probe(hidden.video.path)
+    plan = SamplePlan(np.arange(30), info.seconds, (0.0, 30.0), 30.0)
+    shown = [np.median(frame) for chunk in decode(info, plan, None) for frame in chunk.pixels]
+    was = [2 * (4 * second + 2) for second in range(30)]
+    assert np.median(np.abs(np.subtract(shown, was))) < 4  # a card changes some frames
 
 
 def test_answers_about_cards_follow_from_what_was_drawn(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from longvid_corpus import ACTS, told, video
 
 from videochat_flash.config import FLASH_TINY
 from videochat_flash.grade import LETTERS
-from videochat_flash.longvid import sieve
+from videochat_flash.longvid import report, sieve
 from videochat_flash.longvid.ask import by_templates, parse_list
 from videochat_flash.longvid.records import (
     FAMILIES,
@@ -311,11 +312,60 @@ def many(family: str, count: int, source: str = "films", key: str = "a") -> Film
 
 def test_no_family_is_more_than_its_share() -> None:
     films = [many("count", 90), many("grounding", 10, key="b"), many("caption", 10, key="c")]
-    kept, asides = settled(films, family_share=0.5)
+    rules = {"family_share": 0.5, "length_share": 1.0, "balance_leaves": 0.0}
+    kept, asides = settled(films, **rules)
     sizes = {film.questions[0].family: len(film.questions) for film in kept}
     assert sizes == {"count": 20, "grounding": 10, "caption": 10}
     assert {one.reason for one in asides} == {"more than sieve.family_share"} and len(asides) == 70
-    assert settled(films, family_share=0.5)[0] == kept  # the same set leaves the same one
+    assert settled(films, **rules)[0] == kept  # the same set leaves the same one
+
+
+def test_a_large_family_is_not_given_up_for_a_tiny_one() -> None:
+    """Of 1000 and 10 no more than 20 would be left if none were to be more than half."""
+    films = [many("count", 1000), many("grounding", 10, key="b")]
+    kept, _ = settled(films, length_share=1.0, per_video=1000)
+    assert [len(film.questions) for film in kept] == [495, 10]
+    facts = report.Facts()
+    for film in kept:
+        report.count(facts, film)
+    text = report.report(facts, {}, None, Sieve(length_share=1.0))
+    assert "- 98 % of the questions are of count, more than sieve.family_share 0.5: the rest" in text
+    assert "grounding, more than" not in text and "- answers of up to 5 words: 505\n" in text
+    kept, _ = settled(films, length_share=1.0, balance_leaves=0.0)
+    assert [len(film.questions) for film in kept] == [10, 10]
+
+
+def test_no_length_of_answers_is_more_than_its_share() -> None:
+    film = many("count", 60)
+    answers = ["Two."] * 40 + ["At 10 seconds."] * 15 + ["The dog runs across the wide green grass."] * 5
+    asked = [replace(one, answer=text) for one, text in zip(film.questions, answers, strict=True)]
+    kept, asides = settled([replace(film, questions=tuple(asked))], length_share=0.5)
+    sizes = Counter(len(one.answer.split()) for one in kept[0].questions)
+    assert sizes == {1: 20, 3: 15, 8: 5} and {one.reason for one in asides} == {"more than sieve.length_share"}
+    assert len(asides) == 20
+
+
+def test_lengths_are_balanced_among_what_families_leave() -> None:
+    """Answers that go with their family are not counted twice."""
+    words = Film(video(), questions=tuple(replace(one, answer="Two.") for one in many("count", 80).questions))
+    seconds = many("grounding", 40, key="b")
+    seconds = replace(seconds, questions=tuple(replace(one, answer="At 10 seconds.") for one in seconds.questions))
+    kept, asides = settled([words, seconds], family_share=0.5, length_share=0.5)
+    assert [len(film.questions) for film in kept] == [40, 40]
+    assert {one.reason for one in asides} == {"more than sieve.family_share"}
+
+
+@given(st.lists(st.integers(1, 200), min_size=1, max_size=8), st.floats(0.05, 1), st.floats(0, 1))
+def test_balance_leaves_what_it_is_to_leave(counts: list[int], share: float, leaves: float) -> None:
+    sizes = {str(i): count for i, count in enumerate(counts)}
+    least = round(leaves * sum(counts))
+    plain, allowed = sieve.balanced(sizes, share), sieve.balanced(sizes, share, least)
+    assert sum(allowed.values()) >= least
+    if sum(plain.values()) >= least:
+        assert allowed == plain
+    else:
+        cap = max(allowed.values())
+        assert sum(min(size, cap - 1) for size in counts) < least  # and no more than that
 
 
 @given(st.lists(st.integers(1, 200), min_size=1, max_size=8), st.floats(0.05, 1))

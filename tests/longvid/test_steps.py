@@ -67,7 +67,7 @@ def test_a_damaged_line_of_a_journal_is_passed_over_and_its_record_done_anew(tmp
 
 
 def test_what_was_left_outside_of_the_journal_and_is_gone_is_done_anew(tmp_path: Path) -> None:
-    gone = Step("some", {}, failing().worker, lost=lambda line: f'"{1:032x}"' in line)
+    gone = Step("some", {}, failing().worker, lost=lambda line: f'"{1:032x}"'.encode() in line)
     run_step(gone, lines(3), tmp_path, 0.1)
     ran = run_step(gone, lines(3), tmp_path, 0.1)
     assert (ran.before, ran.films, ran.failed) == (2, 3, 0)

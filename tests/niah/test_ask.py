@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from command import small_model
+from command import SMALL, small_model
 from haystacks import small
 from PIL import Image
+from tiny import model as net_of
+from tiny import tokenizer
 
 from videochat_flash import VideoChatFlash, session
 from videochat_flash.config import Yarn, parse_plan
-from videochat_flash.generate import prefill
+from videochat_flash.generate import Decoding, prefill
 from videochat_flash.niah import ask, compat
 from videochat_flash.niah.ask import Loading, Ours, compat_prompt
 from videochat_flash.niah.build import build
@@ -22,19 +25,10 @@ from videochat_flash.niah.place import length_of
 from videochat_flash.niah.results import Shard, read_results
 from videochat_flash.niah.run import run
 from videochat_flash.niah.suite import Setting, Suite
+from videochat_flash.prompt import plain_text
 from videochat_flash.remote import Refused
 
 pytestmark = pytest.mark.usefixtures("unchecked")
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_model(tmp_path_factory.mktemp("models"))
-
-
-@pytest.fixture(scope="module")
-def vc(folder: Path) -> VideoChatFlash:
-    return VideoChatFlash.from_pretrained(folder)
 
 
 @pytest.fixture(scope="module")
@@ -101,11 +95,11 @@ def test_all_haystacks_are_told_as_one(vc: VideoChatFlash, suite: Suite) -> None
     assert len({total for _, total in told}) == 1 and told[-1][0] <= told[-1][1] == 2 * suite.needed(0)
 
 
-def test_settings_tell_runs_apart(vc: VideoChatFlash, suite: Suite, folder: Path) -> None:
+def test_settings_tell_runs_apart(vc: VideoChatFlash, suite: Suite, model: Path) -> None:
     plain = ours(vc, suite).settings
     assert plain["transport"] == "splice" and plain["keep"] == [[2, 0.5, "attention"], [4, 0.25, "attention"]]
     assert ours(vc, suite, keep="off").settings["keep"] == []
-    other = VideoChatFlash.from_pretrained(small_model(folder.parent, 1))
+    other = VideoChatFlash.from_pretrained(small_model(model.parent, 1))
     marks = [ours(one, suite).settings for one in (vc, other)]
     assert marks[0]["decoder"] != marks[1]["decoder"]
     assert ours(vc, suite).facts["window"] == vc.model.config.llm.max_positions // 16
@@ -134,8 +128,8 @@ def test_too_little_memory_is_no_answer(
         asker(suite.trials[0])
 
 
-def test_yarn_by_option(folder: Path) -> None:
-    plain, longer = ask.load(Loading(str(folder))), ask.load(Loading(str(folder), yarn=4.0))
+def test_yarn_by_option(model: Path) -> None:
+    plain, longer = ask.load(Loading(str(model))), ask.load(Loading(str(model), yarn=4.0))
     assert plain.model.config.llm.yarn is None and longer.model.config.llm.yarn == Yarn(4.0, 4096)
     assert session.decoder_mark(plain) == session.decoder_mark(longer)
 
@@ -154,7 +148,8 @@ def test_the_prompt_of_the_reference(vc: VideoChatFlash) -> None:
     assert prompt.ids.count(ended) == 2  # what the question spells is text
 
 
-def test_compat_takes_the_likeliest_token_of_spliced_rows(vc: VideoChatFlash, tmp_path: Path) -> None:
+def listed(tmp_path: Path) -> Suite:
+    """A suite of an official list that was made up."""
     trailer = "\nOptions: (A) red\n(B) blue\nOnly give the best option. Best option: ("
     Image.fromarray(np.full((20, 30, 3), 99, np.uint8)).save(tmp_path / "a.png")
     entry = {"question": f"Find it.{trailer}", "answer": "B", "image": "a.png", "id": 0}
@@ -167,7 +162,11 @@ def test_compat_takes_the_likeliest_token_of_spliced_rows(vc: VideoChatFlash, tm
         size=(96, 64),
         way="letters",
     )
-    made = build(tmp_path / "suite", setting, lambda *_: None)
+    return build(tmp_path / "suite", setting, lambda *_: None)
+
+
+def test_compat_takes_the_likeliest_token_of_spliced_rows(vc: VideoChatFlash, tmp_path: Path) -> None:
+    made = listed(tmp_path)
     asker = ours(vc, made)
     assert asker.settings["keep"] == [] and asker.settings["prompt"] == "compat"
     trial = made.trials[-1]
@@ -178,6 +177,22 @@ def test_compat_takes_the_likeliest_token_of_spliced_rows(vc: VideoChatFlash, tm
     begun = prefill(vc.model, [compat_prompt(vc, trial.prompt)], [[rows]])
     assert said.text == vc.tokenizer.decode([int(begun.logits[0].argmax())], skip_special_tokens=False)
     assert said.rows == 24 * 16 + len(compat_prompt(vc, trial.prompt).ids)
+
+
+def test_compat_shows_one_newline_row_behind_the_film_where_a_model_has_it(tmp_path: Path) -> None:
+    """Named among the deviations: the reference shows none, but a model that was trained with it needs it."""
+    net = net_of(replace(SMALL, newline="one_token"))
+    vc = VideoChatFlash(net, plain_text(tokenizer()), Decoding())
+    made = listed(tmp_path)
+    trial = made.trials[-1]
+    asker, prompt = ours(vc, made), compat_prompt(vc, trial.prompt)
+    said = asker(trial)
+    rows = asker.splicer(0).rows(trial.film)
+    packed, [segment] = net.embed([prompt], [[rows]])
+    [run] = segment.runs
+    assert run.length == 24 * 16 + 1 and said.rows == len(packed) == run.length + len(prompt.ids)
+    assert net.newline is not None and torch.equal(packed[run.start + 24 * 16], net.newline)
+    assert any("newline row" in words for words in compat.DEVIATIONS)
 
 
 # The built-in model.

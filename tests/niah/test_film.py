@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 import videos
-from command import small_model
 from PIL import Image
 
 from videochat_flash import Sampling, Sight, VideoChatFlash, looks
@@ -25,11 +24,6 @@ from videochat_flash.video import VideoError
 pytestmark = pytest.mark.usefixtures("unchecked")
 CARD = Needle(card=("red", "star", "7"), seed=3)
 OTHER = Needle(card=("blue", "circle", "A", "red", "star"), seed=4)
-
-
-@pytest.fixture(scope="session")
-def vc(tmp_path_factory: pytest.TempPathFactory) -> VideoChatFlash:
-    return VideoChatFlash.from_pretrained(small_model(tmp_path_factory.mktemp("models")))
 
 
 @pytest.fixture(scope="session")

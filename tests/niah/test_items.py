@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from videochat_flash import grade
 from videochat_flash.niah import items, lists
 from videochat_flash.niah.items import Item, Question
+from videochat_flash.synth import ATTRIBUTES
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -33,6 +37,24 @@ def test_a_single_card_is_asked_for_what_the_question_does_not_name(number: int)
     lettered = items.single(1, number, "letters").questions[0]
     assert len(lettered.options) == 4 and answer(lettered).endswith(answer(question))
     assert lettered.text == question.text and not any(len(one) == 1 for one in lettered.options)
+
+
+@settings(max_examples=40)
+@given(seed=st.integers(0, 99), stacks=st.integers(1, 7), blocks=st.integers(1, 3))
+def test_every_haystack_is_asked_for_every_kind_as_often(seed: int, stacks: int, blocks: int) -> None:
+    """Items are dealt out in turn: a kind in turn as well would be one haystack's own, where there are three."""
+    kinds = [items.kind_of(seed, number, stacks) for number in range(3 * stacks * blocks)]
+    for stack in range(stacks):
+        assert Counter(kinds[stack::stacks]) == dict.fromkeys(ATTRIBUTES, blocks)
+    for count in range(len(kinds)):  # of the first few, too
+        some = Counter(kinds[:count])
+        assert max(some[kind] for kind in ATTRIBUTES) - min(some[kind] for kind in ATTRIBUTES) <= 2
+    assert kinds[:stacks] == [items.kind_of(seed, number, stacks) for number in range(stacks)]
+
+
+def test_kinds_do_not_come_in_turn() -> None:
+    drawn = {tuple(items.kind_of(seed, n, 1) for n in range(6)) for seed in range(60)}
+    assert len(drawn) > 20  # of the 36 that two blocks can be
 
 
 def followed(item: Item, start: int) -> tuple[str, ...]:

@@ -165,7 +165,25 @@ def test_what_cannot_be_read_is_wrong_and_told(suite: Suite, tmp_path: Path) -> 
     asked = sum(cell["asked"] for cell in facts["single"]["cells"] if cell["depth"] == 1.0)
     assert asked < 8  # failures are in no cell
     told = report(facts)
-    assert f"{counts['errors']} failed (not scored)" in told and "x it would not say" in told
+    assert f"{counts['grid']['errors']} failed (not scored)" in told and "x it would not say" in told
+
+
+def test_what_controls_cannot_read_is_told_apart(suite: Suite, tmp_path: Path) -> None:
+    """Who says nothing to a text without a video is not thereby worse at the grid."""
+    lost = next(one for one in suite.trials if one.control == "C1")
+    blind = sum(one.control == "C0" for one in suite.trials)
+
+    def says(trial: Trial) -> str | None:
+        return None if trial == lost else "" if trial.control == "C0" else truth(trial)
+
+    facts = facts_of(suite, tmp_path, says)
+    counts, controls = facts["counts"]["grid"], facts["counts"]["controls"]
+    assert counts["trials"] == counts["right"] == sum(not one.control for one in suite.trials)
+    assert counts["empty"] == counts["errors"] == 0 and controls["empty"] == blind and controls["errors"] == 1
+    assert facts["counts"]["trials"] == counts["trials"] + controls["trials"] == len(suite.trials)
+    told = report(facts)
+    assert f"- trials: {counts['trials']} of {counts['trials']} answered, 0 failed" in told
+    assert f"- of controls: {controls['trials'] - 1} of {controls['trials']} answered, 1 failed" in told
 
 
 def test_chains_with_a_missing_answer_are_left_out(suite: Suite, tmp_path: Path) -> None:
@@ -181,19 +199,41 @@ def test_nothing_answered_is_nothing_to_score(suite: Suite, tmp_path: Path) -> N
         score.summary(suite, read_results(suite, tmp_path), read_run(tmp_path))
 
 
+def answers(suite: Suite, folder: Path, name: str, says: Any) -> list[score.Scored]:
+    run(suite, folder / name, Told(says, name), Shard(), lambda *_: None)
+    return score.scored(suite, read_results(suite, folder / name))
+
+
 def test_two_runs_are_compared(suite: Suite, tmp_path: Path) -> None:
-    both = []
-    for name, says in (("a", truth), ("b", wrong)):
-        run(suite, tmp_path / name, Told(says, name), Shard(), lambda *_: None)
-        both.append(score.scored(suite, read_results(suite, tmp_path / name)))
-    told = score.compared(both[0], both[1], 0)
-    grid = sum(not one.control for one in suite.trials)
-    assert told["difference"] == 1.0 and told["trials"] == grid and told["clusters"] == 12 and told["p"] < 0.001
+    told = score.compared(answers(suite, tmp_path, "a", truth), answers(suite, tmp_path, "b", wrong), 0)
+    assert [one["part"] for one in told] == ["single-hop", "chains, 0 hops", "chains, 1 hop", "all"]
+    assert all(one["difference"] == 1.0 for one in told)
+    assert [(one["trials"], one["clusters"]) for one in told] == [(24, 4), (8, 4), (8, 4), (40, 12)]
+    assert [one["p"] for one in told[:3]] == [0.125] * 3 and told[3]["p"] == 2 / 2**12  # of 4 and of 12 items
+
+
+def test_a_difference_in_chains_is_not_that_of_single_needles(suite: Suite, tmp_path: Path) -> None:
+    first = answers(suite, tmp_path, "a", truth)
+    second = answers(suite, tmp_path, "b", lambda one: wrong(one) if one.kind == "caption" else truth(one))
+    told = {one["part"]: one["difference"] for one in score.compared(first, second, 0)}
+    assert told == {"single-hop": 0.0, "chains, 0 hops": 0.0, "chains, 1 hop": 1.0, "all": 0.2}  # a chain as a whole
+
+
+def test_orders_of_letters_count_once(suite: Suite, tmp_path: Path) -> None:
+    """Who is right in one order of two has half of an item, not one of two items."""
+    first = answers(suite, tmp_path, "a", truth)
+    second = answers(suite, tmp_path, "b", lambda one: wrong(one) if one.rotation else truth(one))
+    assert {one["difference"] for one in score.compared(first, second, 0)} == {0.5}
+    turned = [one for one in second if not one.trial.rotation]  # only what both have answered is compared
+    assert {one["difference"] for one in score.compared(first, turned, 0)} == {0.0}
+    with pytest.raises(ValueError, match="share nothing"):
+        score.compared(first, [], 0)
 
 
 def test_the_report_says_all_of_it(suite: Suite, tmp_path: Path) -> None:
     facts = facts_of(suite, tmp_path, truth)
-    against = {"name": "b", "difference": 0.5, "p": 0.01, "trials": 8, "clusters": 4}
+    one = {"part": "single-hop", "difference": 0.5, "p": 0.01, "trials": 8, "clusters": 4}
+    against = {"name": "b", "parts": [one, {**one, "part": "all", "p": 0.0002}]}
     told = report({**json.loads(json.dumps(facts)), "against": against})
     for words in (
         "## Single-hop",
@@ -203,7 +243,8 @@ def test_the_report_says_all_of_it(suite: Suite, tmp_path: Path) -> None:
         "design effect",
         "504",
         "rotations=2",
-        "+50.0 points",
+        "| single-hop | +50.0 points | 8 | 4 | 0.010 |",
+        "| all | +50.0 points | 8 | 4 | < 0.001 |",
         "trained to 20 frames",
     ):
         assert words in told

@@ -1,4 +1,4 @@
-"""One server for all tests that leave it as it was; a small random model, and what it says of small videos."""
+"""One server for all tests that leave it as it was, and small videos to ask it about."""
 
 from __future__ import annotations
 
@@ -6,21 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command import small_model
 from serving import Served, serving
 from videos import make
-
-from videochat_flash.chat import VideoChatFlash
-
-
-@pytest.fixture(scope="session")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_model(tmp_path_factory.mktemp("models"))
-
-
-@pytest.fixture(scope="session")
-def vc(model: Path) -> VideoChatFlash:
-    return VideoChatFlash.from_pretrained(model)
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from .work import STAGES, TOKEN
 
 COLOURS = ("#5B8FF9", "#61C9A8", "#B8D8D8", "#F6BD16", "#E8684A", "#7262FD", "#9A9A9A")  # of the stages, in order
 DOTS = 120  # an inch
-THIN = 0.04  # share of the longest bar below which a number is not written into a piece
+THIN = 0.075  # share of the longest bar below which a number is not written into a piece
 
 
 def draw(bars: Sequence[tuple[int, Mapping[str, float]]], title: str, path: Path) -> None:
@@ -40,6 +40,8 @@ def draw(bars: Sequence[tuple[int, Mapping[str, float]]], title: str, path: Path
                 if wide > THIN * longest:
                     axes.text(at + wide / 2, row, f"{wide:.3g}", ha="center", va="center", fontsize=8)
                 at += wide
+            axes.text(at, row, f" {at:.3g}", va="center", fontsize=8, fontweight="bold")
+        axes.margins(x=0.1)
         axes.set_xlabel(unit)
         axes.spines[["top", "right"]].set_visible(False)
     left.set_yticks(range(len(bars)), [f"{frames:,} frames" for frames, _ in bars])

@@ -81,11 +81,10 @@ class Answers:
             return read_reply(held.encode())
         content = [*shown(), {"type": "text", "text": words}]
         body = {"model": self.model, "messages": [{"role": "user", "content": content}], "max_tokens": tokens}
-        self.pace.wait()
         began = time.monotonic()
         failed, data = False, b""
         try:
-            data = post(self.server, canonical({**body, "temperature": 0}).encode())
+            data = post(self.server, canonical({**body, "temperature": 0}).encode(), self.pace.wait)
             return read_reply(data)
         except Unanswered as error:  # refusals, and what is no chat completion, are kept as well, but not as answers
             failed, data = True, error.response

@@ -303,9 +303,11 @@ def _check_plots(wanted: bool) -> None:
 
 
 def _write(setting: Setting) -> Written:
+    from .pipeline import ready
     from .records import stored
     from .write import write
 
+    ready("write", Path(setting.out))
     return write(setting, stored(Path(setting.out), "sieve"))
 
 

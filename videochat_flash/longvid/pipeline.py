@@ -16,7 +16,7 @@ from .steps import Ran, Step, Told, Where, check, counts, run
 from .workers import counted, cpu, local
 
 STEPS = ("scan", "shots", "describe", "weave", "ask", "sieve", "write")
-STATE = "steps.json"  # how each step went when it last ran
+STATE = "steps.json"  # how each step went that is done
 Makers = Callable[[Setting], Step]
 PLAIN: dict[str, Makers] = {
     "describe": describe.step,
@@ -37,20 +37,30 @@ def do(name: str, setting: Setting, told: Told = lambda *_: None, where: Where |
 
     Raises:
         FileNotFoundError: the step before has not run, or a source is not there.
-        ValueError: settings or sources that cannot be followed, or too many failures.
+        ValueError: settings or sources that cannot be followed, a step before that is not done, or too many failures.
         OSError: the folder cannot be written to.
     """
     out = Path(setting.out)
     out.mkdir(parents=True, exist_ok=True)
+    ready(name, out)
     step, lines = _prepared(name, setting, out)
+    _remember(out, {key: value for key, value in remembered(out).items() if key != name})  # not done until it is again
     where, began = where or local(setting.workers), cpu()
     ran = run(step, lines, out, setting.max_failed, told, where, setting.between)
     ran.workers, ran.cpu = setting.workers, round(cpu() - began, 3) if counted(where) else 0.0
-    state = {**remembered(out), **counts([ran])}
-    with beside(out / STATE) as part:
-        part.write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
     check(ran, setting.max_failed, out)
+    _remember(out, {**remembered(out), **counts([ran])})
     return ran
+
+
+def ready(name: str, out: Path) -> None:
+    """Raises ValueError where the step before has left a file, but was stopped since, so that the file is not whole."""
+    before = STEPS[max(0, STEPS.index(name) - 1)]
+    if before != name and stored(out, before).is_file() and before not in remembered(out):
+        raise ValueError(
+            f"{before} is not done: it was stopped, or too much failed (see {out / f'{before}.aside.jsonl'}); run "
+            f"'vcflash longvid {before}' with the same arguments first, it goes on where it was"
+        )
 
 
 def _prepared(name: str, setting: Setting, out: Path) -> tuple[Step, Callable[[], Iterator[str]]]:
@@ -64,8 +74,13 @@ def _prepared(name: str, setting: Setting, out: Path) -> tuple[Step, Callable[[]
     return PLAIN[name](setting), lambda: read_lines(before)
 
 
+def _remember(out: Path, state: dict[str, Any]) -> None:
+    with beside(out / STATE) as part:
+        part.write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
+
+
 def remembered(out: Path) -> dict[str, Any]:
-    """How each step went when it last ran."""
+    """How each step went that is done."""
     with suppress(FileNotFoundError, json.JSONDecodeError):
         held: dict[str, Any] = json.loads((out / STATE).read_text(encoding="utf-8"))
         return held

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from ..files import beside
 from .report import FAILURES, Facts
@@ -15,6 +16,7 @@ DOTS = 120  # an inch
 BLUE, RED = "#4C78A8", "#E45756"
 MOST = 20  # bars
 WIDEST = 72  # letters beside a bar
+LEAST = 6.0  # times its shortest length that the axis of lengths reaches to
 
 
 def draw(facts: Facts, folder: Path) -> list[Path]:
@@ -59,6 +61,7 @@ def bars(names: Sequence[str], numbers: Sequence[int], label: str, colours: Sequ
     axes.bar_label(shown, [f"{number:,}" for number in numbers], padding=3)
     axes.set_yticks(places, names)
     figure.supxlabel(label, fontsize="medium")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.margins(x=0.12)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
@@ -67,17 +70,24 @@ def bars(names: Sequence[str], numbers: Sequence[int], label: str, colours: Sequ
 def lengths(facts: Facts) -> Figure:
     """How long films and answers are, both on a logarithmic scale."""
     figure = Figure(figsize=(9, 3), layout="constrained")
-    for axes, values, label in zip(
+    for axes, values, counted, label in zip(
         figure.subplots(1, 2),
         (facts.durations, facts.answers),
+        ("films", "answers"),
         ("seconds of a film", "words of an answer"),
         strict=True,
     ):
         some = np.array(values, np.float64)
         if len(some):
             low, high = max(0.5, some.min() * 0.9), some.max() * 1.1
-            axes.hist(some, bins=np.geomspace(low, max(high, low * 1.5), 25), color=BLUE)
+            wider = max(1.0, LEAST * low / high) ** 0.5  # so that two of its ticks are on the axis
             axes.set_xscale("log")
+            axes.hist(some, bins=np.geomspace(low / wider, high * wider, 25), color=BLUE)
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter("{x:,g}")
+            axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_ylabel(counted)
         axes.set_xlabel(label)
         axes.spines[["top", "right"]].set_visible(False)
     return figure

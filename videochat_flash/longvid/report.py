@@ -17,7 +17,8 @@ from ..files import beside
 from ..grade import LETTERS
 from .pipeline import STEPS
 from .records import Film, Question, read_asides, read_films, stored
-from .settings import Setting
+from .settings import Setting, Sieve
+from .sieve import length_of
 from .write import SPLITS, Written
 
 FAILURES = ("failed", "entry")
@@ -135,8 +136,8 @@ def totals(facts: Facts) -> dict[str, Any]:
 # -- in words ----------------------------------------------------------------------------------------------------------
 
 
-def report(facts: Facts, steps: Steps, written: Written | None) -> str:
-    """The report as Markdown."""
+def report(facts: Facts, steps: Steps, written: Written | None, rules: Sieve | None = None) -> str:
+    """The report as Markdown; ``rules`` are what the set was to be balanced by."""
     told = totals(facts)
     lines = ["# What was built", ""]
     lines += [f"- {told['films']:,} films, {told['hours']:,.2f} hours, {told['questions']:,} questions, "]
@@ -146,6 +147,7 @@ def report(facts: Facts, steps: Steps, written: Written | None) -> str:
             f"- {split}: {written.records[split]:,} records of {written.videos[split]:,} films" for split in SPLITS
         ]
     lines += list(_chance(facts))
+    lines += list(_unbalanced(facts, rules or Sieve()))
     lines += ["", *table(("source", "films", "hours", "questions", "words"), list(_sources(facts)))]
     lines += ["", "## Tasks", "", "![Questions by family and kind](tasks.png)", ""]
     lines += table(("family", "kind", "questions", "with options", "guessing", "best rule"), list(_tasks(facts)))
@@ -179,6 +181,22 @@ def _chance(facts: Facts) -> Iterator[str]:
     if facts.blind:
         counts = ", ".join(f"{number:,} {words}" for words, number in sorted(facts.blind.items()))
         yield f"- asked without the video: {counts}"
+
+
+def _unbalanced(facts: Facts, rules: Sieve) -> Iterator[str]:
+    """Which family or length of answers is more of the set than it was to be."""
+    families = Counter({name: sum(kinds.values()) for name, kinds in facts.tasks.items()})
+    lengths = Counter(map(length_of, facts.answers))
+    for key, most, counts in (
+        ("family_share", rules.family_share, families),
+        ("length_share", rules.length_share, lengths),
+    ):
+        for name, number in counts.items():
+            if number > most * counts.total():
+                yield (
+                    f"- {100 * number / counts.total():.0f} % of the questions are of {name}, more than sieve.{key} "
+                    f"{most:g}: the rest of them is too few (sieve.balance_leaves {rules.balance_leaves:g})"
+                )
 
 
 def _tasks(facts: Facts) -> Iterator[tuple[str, ...]]:
@@ -215,6 +233,9 @@ def _lengths(facts: Facts) -> Iterator[str]:
         if len(values):
             low, middle, high = np.percentile(np.array(values), [5, 50, 95])
             yield f"- {what}: median {middle:,.0f} {unit}, from {low:,.0f} to {high:,.0f} (5 % and 95 %)"
+    counts = Counter(map(length_of, sorted(facts.answers)))
+    if counts:
+        yield f"- answers of {', '.join(f'{name}: {number:,}' for name, number in counts.items())}"
 
 
 def table(head: Sequence[str], rows: Sequence[tuple[str, ...]]) -> list[str]:
@@ -232,7 +253,7 @@ def texts(setting: Setting, facts: Facts, steps: Steps, written: Written | None)
     """
     out = Path(setting.out)
     told = json.dumps({**totals(facts), "steps": steps}, indent=1, ensure_ascii=False) + "\n"
-    made = {out / "report.md": report(facts, steps, written), out / "report.json": told}
+    made = {out / "report.md": report(facts, steps, written, setting.sieve), out / "report.json": told}
     for path, text in made.items():
         with beside(path) as part:
             part.write_text(text, encoding="utf-8")

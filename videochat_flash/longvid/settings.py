@@ -112,6 +112,8 @@ class Sieve:
     per_video: int = 100
     per_source: int = 0  # questions; 0 is no limit
     family_share: float = 0.5  # of the set, at most
+    length_share: float = 0.6  # the same of answers of up to 2, 5, 10, 40 and of more words
+    balance_leaves: float = 0.5  # share of the questions that these two leave in any case
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("source.frame_fps", "shots.longest", "weave.longest", "endpoint.timeout"), _MORE),
     **dict.fromkeys(("scan.alike", "weave.same", "ask.choices", "sieve.grounded"), _SHARE),
     **dict.fromkeys(("write.validation", "max_failed", "sieve.family_share"), _SHARE),
+    **dict.fromkeys(("sieve.length_share", "sieve.balance_leaves"), _SHARE),
     "describe.side": (lambda n: n >= 64, "at least 64 pixels"),
     "ask.options": (lambda n: 2 <= n <= 8, "2 to 8"),
     "ask.families": (lambda names: set(names) <= set(FAMILIES), f"some of {', '.join(FAMILIES)}"),

@@ -8,6 +8,7 @@ same set always leaves the same one.
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from array import array
 from collections import Counter
@@ -36,6 +37,9 @@ SLACK = 1.0  # seconds by which times may differ
 BLIND = "Answer from general knowledge, without seeing the video. Give the answer alone.\n\n"
 BLIND_TOKENS = 64
 OVERLAP = 0.5  # of a blind answer's interval with the true one, from which on it counts as right
+LENGTHS = (2, 5, 10, 40)  # words of answers that are one class of length
+BALANCED, SOURCE = ("family", "length"), "source"
+ABOVE = 2**64 - 1  # no question has this number
 LESSER = re.compile("is|are|was|were|be|at|to|from|of|in|on|and|or|seconds?|s|it|this")
 UNIT = r"\s*(?:seconds|second|secs|sec|s)\b"
 SPAN = re.compile(rf"\bfrom\s+(\d+(?:\.\d+)?)(?:{UNIT})?\s+to\s+(\d+(?:\.\d+)?){UNIT}", re.IGNORECASE)
@@ -229,50 +233,82 @@ def _mixed(questions: tuple[Question, ...]) -> list[Question]:
 
 
 class Limits:
-    """Caps of families and sources: of each, the questions whose names are the smallest numbers stay.
+    """Caps of families, of lengths of answers and of sources, one after the other: of each, the questions whose names
+    are the smallest numbers stay.
 
-    While they are found, 24 bytes are held for each question; afterwards only how often was kept what is there more
-    often than it may be.
+    While they are found, some 50 bytes are held for each question; afterwards only how often was kept what is there
+    more often than it may be.
     """
 
     def __init__(self, rules: Sieve, films: Iterator[Film]) -> None:
-        names: dict[str, dict[str, array[int]]] = {"family": {}, "source": {}}
-        words = array("Q")
+        words, numbers = array("Q"), array("Q")
+        names: dict[str, dict[str, int]] = {kind: {} for kind in (*BALANCED, SOURCE)}
+        codes = {kind: array("I") for kind in names}
         for film in films:
             for question in film.questions:
                 words.append(_words(question))
-                names["family"].setdefault(question.family, array("Q")).append(_number(question))
-                names["source"].setdefault(film.video.source, array("Q")).append(_number(question))
+                numbers.append(_number(question))
+                for kind, name in _classes(film, question).items():
+                    codes[kind].append(names[kind].setdefault(name, len(names[kind])))
         told, counts = np.unique(np.array(words, np.uint64), return_counts=True)
         self.often = dict.fromkeys(told[counts > rules.most_alike].tolist(), 0)
-        sizes = {family: len(held) for family, held in names["family"].items()}
-        allowed = balanced(sizes, rules.family_share)
-        self.families = {name: _threshold(held, allowed[name]) for name, held in names["family"].items()}
-        most = rules.per_source
-        self.sources = {name: _threshold(held, most or len(held)) for name, held in names["source"].items()}
+        self.last: dict[str, dict[str, int]] = {}  # of each kind and class, the largest number that stays
+        held, left = np.array(numbers, np.uint64), np.ones(len(numbers), np.bool_)
+        least = math.ceil(rules.balance_leaves * len(numbers))
+        shares = {"family": rules.family_share, "length": rules.length_share}
+        for kind, known in names.items():
+            code = np.array(codes[kind], np.int64)
+            sizes = dict(zip(known, np.bincount(code[left], minlength=len(known)).tolist(), strict=True))
+            most = dict.fromkeys(sizes, rules.per_source or len(numbers))
+            allowed = most if kind == SOURCE else balanced(sizes, shares[kind], least)
+            self.last[kind] = {
+                name: _threshold(held[left & (code == number)], allowed[name]) for name, number in known.items()
+            }
+            last: NDArray[np.uint64] = np.array(list(self.last[kind].values()), np.uint64)
+            left &= held < last[code] if len(last) else left
 
     def over(self, film: Film, question: Question) -> str:
         """Why a question is too much; empty if it is not."""
-        number = _number(question)
-        if number > self.families[question.family]:
-            return "more than sieve.family_share"
-        return "more than sieve.per_source" if number > self.sources[film.video.source] else ""
+        for kind, name in _classes(film, question).items():
+            if _number(question) >= self.last[kind][name]:
+                return f"more than sieve.{'per_source' if kind == SOURCE else f'{kind}_share'}"
+        return ""
 
 
-def balanced(sizes: Mapping[str, int], share: float) -> dict[str, int]:
-    """How many of each family may stay, so that none is more than ``share`` of what stays; all, where no number can do
-    that."""
+def _classes(film: Film, question: Question) -> dict[str, str]:
+    """What a question is balanced and capped by."""
+    length = length_of(len(question.answer.split()))
+    return {"family": question.family, "length": length, SOURCE: film.video.source}
 
-    def fits(cap: int) -> bool:
-        return cap <= share * sum(min(size, cap) for size in sizes.values())
 
-    low, high = 0, max(sizes.values(), default=0)
-    if fits(high):
+def length_of(words: int) -> str:
+    """The class of length of an answer."""
+    return next((f"up to {most} words" for most in LENGTHS if words <= most), f"more than {LENGTHS[-1]} words")
+
+
+def balanced(sizes: Mapping[str, int], share: float, least: int = 0) -> dict[str, int]:
+    """How many of each class may stay, so that none is more than ``share`` of what stays; all, where no number can do
+    that, and always ``least`` in all: of two classes of which one is tiny, the other is not given up for it."""
+
+    def left(cap: int) -> int:
+        return sum(min(size, cap) for size in sizes.values())
+
+    high = max(sizes.values(), default=0)
+    if high <= share * left(high):
         return dict(sizes)
-    while high - low > 1:  # what fits is an interval from 0 on: the sum grows ever more slowly
+    cap = _last(high, lambda cap: cap <= share * left(cap))  # the sum grows ever more slowly: what fits, fits from 0 on
+    if cap and left(cap) < least:
+        cap = _last(high, lambda cap: left(cap) < least) + 1
+    return {name: min(size, cap or size) for name, size in sizes.items()}
+
+
+def _last(below: int, holds: Callable[[int], bool]) -> int:
+    """The last number under ``below`` for which something holds that holds for 0 and then for all up to it."""
+    low, high = 0, below
+    while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
-    return {name: min(size, low or size) for name, size in sizes.items()}
+        low, high = (middle, high) if holds(middle) else (low, middle)
+    return low
 
 
 def _words(question: Question) -> int:
@@ -284,9 +320,6 @@ def _number(question: Question) -> int:
     return int(question.id, 16)
 
 
-def _threshold(held: array[int], count: int) -> int:
-    """The largest of the ``count`` smallest numbers."""
-    if count >= len(held):
-        return 2**64
-    numbers: NDArray[np.uint64] = np.array(held, np.uint64)
-    return int(np.partition(numbers, count - 1)[count - 1]) if count else -1
+def _threshold(held: NDArray[np.uint64], count: int) -> int:
+    """What the ``count`` smallest numbers are below."""
+    return ABOVE if count >= len(held) else int(np.partition(held, count)[count])

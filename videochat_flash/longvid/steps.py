@@ -80,7 +80,7 @@ class Step:
     reads: Schema[Any] = FILM
     settle: Callable[[Callable[[], Iterator[Film]]], Iterator[Film | Aside]] | None = None
     more: Callable[[], Iterable[Aside]] = tuple
-    lost: Callable[[str], bool] | None = None
+    lost: Callable[[bytes], bool] | None = None
 
     def __call__(self, records: Iterable[Any]) -> Iterator[Film]:
         """The step as a plain function of iterators, without files: failures are left out."""
@@ -152,7 +152,7 @@ class Index:
         lost: whether what a line tells of is gone, so that its record is not finished.
     """
 
-    def __init__(self, path: Path, lost: Callable[[str], bool] | None = None) -> None:
+    def __init__(self, path: Path, lost: Callable[[bytes], bool] | None = None) -> None:
         high, low, places, at = array("Q"), array("Q"), array("q"), 0
         if path.is_file():
             with path.open("rb") as file:
@@ -162,7 +162,7 @@ class Index:
                         high.append(key >> 64)
                         low.append(key & (1 << 64) - 1)
                         # A failed record is found, to be told of, but not finished: the next run tries it again.
-                        bad = told["failed"] == b"true" or (lost is not None and lost(line.decode(errors="replace")))
+                        bad = told["failed"] == b"true" or (lost is not None and lost(line))
                         places.append(-at - 1 if bad else at)
                     at += len(line)
         order = np.lexsort((np.arange(len(places)), np.array(high, np.uint64)))  # of one key, the last line counts

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ..bucket import is_url, put
 from ..files import beside
+from ..folders import take_place
 from ..journal import digest
 from .hide import COPIES
 from .records import read_films, read_videos
@@ -78,8 +79,7 @@ def _replacing(folder: Path) -> Iterator[Path]:
     part.mkdir()
     try:
         yield part
-        shutil.rmtree(folder, ignore_errors=True)  # maybe with more shards
-        part.replace(folder)
+        take_place(part, folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 

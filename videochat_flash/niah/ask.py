@@ -212,7 +212,7 @@ class Ours:
         prompt = compat_prompt(self.vc, trial.prompt)
         begun = prefill(self.vc.model, [prompt], [[rows]], self.plan)
         token = int(begun.logits[0].argmax())
-        length = len(prompt.ids) + rows.shape[0] * rows.shape[1]
+        length = len(prompt.ids) + begun.visual[0]  # of the film, and the newline row of models that have one
         return Said(self.vc.tokenizer.decode([token], skip_special_tokens=False), "", length)
 
 

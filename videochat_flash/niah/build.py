@@ -77,7 +77,8 @@ def name_of(item: Item, index: int) -> str:
 
 
 def _drawn(setting: Setting) -> list[Item]:
-    some = [items.single(setting.seed, n, setting.way) for n in range(setting.items)] if setting.depths else []
+    singles, stacks = range(setting.items if setting.depths else 0), len(setting.haystacks)
+    some = [items.single(setting.seed, n, setting.way, stacks) for n in singles]
     for hops in setting.hops:
         some += [items.multi(setting.seed, n, hops, setting.decoys, setting.way) for n in range(setting.items)]
     return some

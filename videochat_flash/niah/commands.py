@@ -157,9 +157,11 @@ def score(
     if as_json:
         typer.echo(json.dumps(facts, ensure_ascii=False))
         return
-    counts = facts["counts"]
+    counts, controls = facts["counts"]["grid"], facts["counts"]["controls"]
     told = {"accuracy": percent(facts["accuracy"]), "answered": counts["answered"], "trials": counts["trials"]}
     told |= {key: counts[key] for key in ("errors", "missing", "unparsed", "empty") if counts[key]}
+    if controls["trials"]:
+        told["controls"] = f"{controls['answered']} of {controls['trials']} answered"
     if facts["incomplete"]:
         told["cells without answers"] = facts["incomplete"]
     show.print_facts({**told, "report": str(where / "report.md")})
@@ -242,7 +244,7 @@ def _summary(folder: Path, name: str, against: str | None) -> dict[str, Any]:
         beyond = _run_folder(folder, against)
         other = read_results(suite, beyond, read_run(beyond)["run"])
         told = compared(scored(suite, records), scored(suite, other), suite.setting.seed)
-        facts["against"] = {"name": against or "the unnamed run", **told}
+        facts["against"] = {"name": against or "the unnamed run", "parts": told}
     if facts["counts"]["errors"] or facts["counts"]["missing"]:
         counts = facts["counts"]
         warnings.warn(

@@ -20,7 +20,8 @@ DEVIATIONS = (
     "one device and no padding behind the answer (causal attention: the same scores) instead of a ring of GPUs",
     "the precision of the model that was loaded (the reference: bf16 decoder, fp16 tower)",
     "bicubic resizing by Pillow",
-    "behind the video the newline row that a model was trained with (mm_newline_position one_token), if it was",
+    "behind the video, needles and all, the newline row of a model with mm_newline_position one_token (the reference: "
+    "none; no release has it)",
     "YaRN only where the model's config.json or --yarn asks for it",
 )
 

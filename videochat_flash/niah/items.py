@@ -107,14 +107,26 @@ class Item:
     flipped: tuple[Question, ...] = ()
 
 
-def single(seed: int, number: int, way: Way) -> Item:
-    """One card, asked for its colour, its shape or its character in turn."""
+def kind_of(seed: int, number: int, stacks: int) -> str:
+    """What a single card is asked for: its colour, its shape or its character, as often as each other.
+
+    Items are dealt out to the haystacks in turn, so kinds are shuffled in blocks in which each haystack has every kind
+    once; of the first so many items, which controls are made of, no kind has more than two more than another.
+    """
+    turn, stack = divmod(number, stacks)
+    block, place = divmod(turn, len(ATTRIBUTES))
+    order = rng_of(seed, "kinds", block).permutation(len(ATTRIBUTES)).tolist()
+    return ATTRIBUTES[order[(place + stack) % len(ATTRIBUTES)]]
+
+
+def single(seed: int, number: int, way: Way, stacks: int = 1) -> Item:
+    """One card, asked for its colour, its shape or its character; ``stacks`` haystacks are in the suite."""
     name = f"single-{number:04d}"
     rng = rng_of(seed, "item", name)
     card = random_what(rng, moving=False)
     assert isinstance(card, Card)
     needle = _needle(rng, card)
-    kind = ATTRIBUTES[number % len(ATTRIBUTES)]
+    kind = kind_of(seed, number, stacks)
     [asked] = ask(rng, _scene([needle]), (kind,), 1)
     known = {"colour": COLOURS, "shape": SHAPES, "character": DIGITS if card.character in DIGITS else SIGNS}[kind]
     options = [str(one) for one in known]

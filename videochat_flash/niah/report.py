@@ -36,9 +36,8 @@ def _head(facts: Facts) -> str:
         f"- model: {settings['model']}{' ' + settings['revision'] if settings.get('revision') else ''}, "
         f"by {settings['transport']}, {settings.get('dtype', 'as served')}",
         f"- mode: {facts['mode']}; flags: {', '.join(facts['flags']) or 'none'}",
-        f"- trials: {counts['answered']} of {counts['trials']} answered, {counts['errors']} failed (not scored), "
-        f"{counts['missing']} not run; of the answers {counts['unparsed']} could not be read and {counts['empty']} "
-        f"were empty, both count as wrong; {counts['cut']} were cut off at their last token (--max-new-tokens)",
+        f"- trials: {_tally(counts['grid'])}",
+        *([f"- of controls: {_tally(counts['controls'])}"] if counts["controls"]["trials"] else []),
         f"- seconds of answering: {counts['seconds']:g}",
     ]
     known = {"trained to": "trained", "rope window": "window", "haystack without repeats": "unique"}
@@ -53,6 +52,14 @@ def _head(facts: Facts) -> str:
         )
     lines += [f"- failed: {number} x {error}" for error, number in counts["error_kinds"].items()]
     return "\n".join(lines)
+
+
+def _tally(counts: Facts) -> str:
+    return (
+        f"{counts['answered']} of {counts['trials']} answered, {counts['errors']} failed (not scored), "
+        f"{counts['missing']} not run; of the answers {counts['unparsed']} could not be read and {counts['empty']} "
+        f"were empty, both count as wrong; {counts['cut']} were cut off at their last token (--max-new-tokens)"
+    )
 
 
 def _single(one: Facts) -> str:
@@ -132,11 +139,25 @@ def _controls(told: Facts) -> str:
 
 
 def _against(told: Facts) -> str:
-    return (
-        f"## Against {told['name']}\n\n"
-        f"Difference {100 * told['difference']:+.1f} points on {told['trials']} common trials of {told['clusters']} "
-        f"needles, p = {told['p']:.4f} (paired, whole needles swapped)."
-    )
+    rows = [
+        [
+            one["part"],
+            f"{100 * one['difference']:+.1f} points",
+            str(one["trials"]),
+            str(one["clusters"]),
+            "< 0.001" if one["p"] < 0.001 else f"{one['p']:.3f}",
+        ]
+        for one in told["parts"]
+    ]
+    lines = [
+        f"## Against {told['name']}",
+        "",
+        "On what both runs have answered: an item counts once in a film, however often its letters were turned, and a "
+        "chain as a whole. p is that of a permutation test which swaps the two runs for whole items.",
+        "",
+        *_table(["", "difference", "items in films", "items", "p"], rows),
+    ]
+    return "\n".join(lines)
 
 
 def _limits(facts: Facts) -> str:

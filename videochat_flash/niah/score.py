@@ -146,17 +146,28 @@ def _flags(run: Mapping[str, Any]) -> list[str]:
 
 
 def _counts(suite: Suite, records: Mapping[str, Record], every: Sequence[Scored]) -> Facts:
-    verdicts = Counter(one.verdict for one in every)
-    errors = [one for one in records.values() if one.status == "error"]
+    """What came of all trials, and of those of the grid and of controls, where wrong answers are to be expected."""
+    errors = Counter(one.error for one in records.values() if one.status == "error")
     return {
-        "trials": len(suite.trials),
-        "answered": len(every),
-        "errors": len(errors),
-        "missing": len(suite.trials) - len(records),
-        "cut": sum(one.status == "ok" and one.finish == "length" for one in records.values()),
-        **{name: verdicts[name] for name in (RIGHT, WRONG, UNPARSED, EMPTY)},
-        "error_kinds": dict(Counter(one.error for one in errors).most_common(5)),
+        **_tally(suite.trials, records, every),
+        "grid": _tally([one for one in suite.trials if not one.control], records, every),
+        "controls": _tally([one for one in suite.trials if one.control], records, every),
+        "error_kinds": dict(errors.most_common(5)),
         "seconds": round(sum(one.seconds for one in records.values()), 1),
+    }
+
+
+def _tally(trials: Sequence[Trial], records: Mapping[str, Record], every: Sequence[Scored]) -> Facts:
+    names = {one.id for one in trials}
+    own = [record for record in records.values() if record.id in names]
+    verdicts = Counter(one.verdict for one in every if one.trial.id in names)
+    return {
+        "trials": len(trials),
+        "answered": verdicts.total(),
+        "errors": sum(one.status == "error" for one in own),
+        "missing": len(trials) - len(own),
+        "cut": sum(one.status == "ok" and one.finish == "length" for one in own),
+        **{name: verdicts[name] for name in (RIGHT, WRONG, UNPARSED, EMPTY)},
     }
 
 
@@ -346,15 +357,40 @@ def _means(*some: Placed) -> list[float] | None:
     return [sum(one[place] for place in common) / len(common) for one in some] if common else None
 
 
-def compared(first: Sequence[Scored], second: Sequence[Scored], seed: int) -> Facts:
-    """Two runs of one suite on the trials that both have answered.
+def compared(first: Sequence[Scored], second: Sequence[Scored], seed: int) -> list[Facts]:
+    """Two runs of one suite on what both have answered: single needles, chains of each number of hops, and all of it.
+
+    What is compared is an item in a film, over all orders of its letters: of a single needle whether it was told, of a
+    chain whether everything was. Items are what the permutation test swaps, since they alone are independent.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is nothing that both have answered.
     """
-    other = {one.trial.id: one for one in second if not one.trial.control}
-    both = [(one, other[one.trial.id]) for one in first if one.trial.id in other]
-    scores = [(float(one.right), float(two.right)) for one, two in both]
-    names = [one.trial.item for one, _ in both]
-    told = stats.difference([a for a, _ in scores], [b for _, b in scores], names, seed)
-    return asdict(told)
+    common = {one.trial.id for one in first} & {one.trial.id for one in second}
+    one, other = (_by_part([told for told in run if told.trial.id in common]) for run in (first, second))
+    parts = {name: list(scores) for name, scores in one.items()}
+    told = [{"part": name, **_difference(one[name], other[name], parts[name], seed)} for name in parts]
+    if len(parts) > 1:
+        every = [place for places in parts.values() for place in places]
+        both = [{place: score for some in run.values() for place, score in some.items()} for run in (one, other)]
+        told.append({"part": "all", **_difference(both[0], both[1], every, seed)})
+    if not told:
+        raise ValueError("the two runs share nothing that was scored: they cannot be compared")
+    return told
+
+
+def _by_part(some: Sequence[Scored]) -> dict[str, Placed]:
+    """Scores of the grid, apart where they mean different things."""
+    grid = [one for one in some if not one.trial.control]
+    hops = sorted({one.trial.hops for one in grid if one.trial.suite == "multi"})
+    parts = {"single-hop": _placed([one for one in grid if one.trial.suite == "single"], "")}
+    for count in hops:
+        own = [one for one in grid if one.trial.suite == "multi" and one.trial.hops == count]
+        parts[f"chains, {count} {'hop' if count == 1 else 'hops'}"] = _placed(own, "")
+    return {name: scores for name, scores in parts.items() if scores}
+
+
+def _difference(one: Placed, other: Placed, places: Sequence[tuple[object, ...]], seed: int) -> Facts:
+    """The first run's scores less the second's, item by item."""
+    items = [str(item) for item, *_ in places]
+    return asdict(stats.difference([one[at] for at in places], [other[at] for at in places], items, seed))

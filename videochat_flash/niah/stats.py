@@ -17,9 +17,9 @@ def mean_of(outcomes: Sequence[Outcome], seed: int) -> Mean:
     return bootstrap(outcomes, rng_of(seed, "bootstrap", RESAMPLES))
 
 
-def difference(first: Sequence[float], second: Sequence[float], needles: Sequence[str], seed: int) -> Difference:
-    """Two runs on the same trials, compared needle by needle."""
-    return paired(first, second, needles, rng_of(seed, "permutation", RESAMPLES))
+def difference(first: Sequence[float], second: Sequence[float], items: Sequence[str], seed: int) -> Difference:
+    """Two runs on the same films, compared item by item."""
+    return paired(first, second, items, rng_of(seed, "permutation", RESAMPLES))
 
 
 def reliable_length(

@@ -26,6 +26,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 from torch.optim import Optimizer
 
+from ..folders import take_place
 from .parallel import Place
 
 NAME = re.compile(r"step-(\d+)")
@@ -92,8 +93,7 @@ class Keeper:
                 f"no checkpoint of step {step} in {self.folder}, earlier ones stay: {_cause(error)}"
             ) from None
         if place.first:
-            shutil.rmtree(self.place(step), ignore_errors=True)
-            part.rename(self.place(step))
+            take_place(part, self.place(step))
             for old in self.steps()[: -self.keep]:
                 shutil.rmtree(self.place(old))
         place.wait()
