@@ -30,12 +30,14 @@ from .options import (
     Json,
     Keep,
     KeepBy,
+    KvCacheDtype,
     MaxFrames,
     MaxNewTokens,
     Model,
     NumFrames,
     Penalty,
     Policy,
+    Quantization,
     Quiet,
     Revision,
     SampledFrom,
@@ -87,6 +89,8 @@ def ask(
     revision: Revision = None,
     device: Device = "cpu",
     dtype: Dtype = "auto",
+    quantization: Quantization = None,
+    kv_cache_dtype: KvCacheDtype = "auto",
     max_frames: MaxFrames = 512,
     fps: Fps = None,
     num_frames: NumFrames = None,
@@ -123,7 +127,7 @@ def ask(
     if evidence is not None:
         errors.check_target(evidence)
     source = session.open_source(video, sampling, watch, frames == "keyframes")
-    vc = session.load(model, revision, device, dtype, watch)
+    vc = session.load(model, revision, device, dtype, watch, quantization, kv_cache_dtype)
     with errors.usage():
         manner.check(vc)
     bars = not (quiet or as_json)
@@ -148,6 +152,8 @@ def chat(
     revision: Revision = None,
     device: Device = "cpu",
     dtype: Dtype = "auto",
+    quantization: Quantization = None,
+    kv_cache_dtype: KvCacheDtype = "auto",
     max_frames: MaxFrames = 512,
     fps: Fps = None,
     num_frames: NumFrames = None,
@@ -178,7 +184,7 @@ def chat(
             keep, keep_by, seed, temperature, top_p, top_k, repetition_penalty, max_new_tokens, stop
         )
     source = session.open_source(video, sampling, watch, frames == "keyframes")
-    vc = session.load(model, revision, device, dtype, watch)
+    vc = session.load(model, revision, device, dtype, watch, quantization, kv_cache_dtype)
     with errors.usage():
         manner.check(vc)
     sight = session.see(vc, source, sampling, watch, not quiet)
