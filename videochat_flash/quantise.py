@@ -46,7 +46,7 @@ class Packing:
         return Packing(quantization, None if kv_cache_dtype == "auto" else kv_cache_dtype)
 
     def __bool__(self) -> bool:
-        return self != Packing()
+        return self.weights is not None or self.cache is not None
 
     def __str__(self) -> str:
         told = [f"{self.weights} weights"] if self.weights else []
@@ -68,6 +68,9 @@ class Packing:
         if self.cache:
             model.decoder.cache = Float8Cache
         return model
+
+
+AS_LOADED = Packing()
 
 
 def load(

@@ -11,6 +11,7 @@ from ..files import beside
 from .compare import Comparison
 from .gauge import Machine, Spread
 from .plan import RESERVED, Forecast
+from .smaller import Cost
 from .stages import WHOLE, Run, Stage
 from .work import TOKEN, Work
 
@@ -165,6 +166,41 @@ def _run_row(name: str, stage: Stage, machine: Machine, on_device: bool) -> tupl
     return (*row, scaled(stage.device, "B")) if on_device else row
 
 
+# -- held smaller ------------------------------------------------------------------------------------------------------
+
+
+def cost_facts(made: Cost) -> Facts:
+    """What is saved, and what it costs."""
+    return {
+        "frames": made.frames,
+        "rows": made.rows,
+        "weight_bytes": list(made.weights),
+        "cache_bytes": list(made.cache),
+        "worst_error": made.worst * made.spread,
+        "worst_error_in_spreads": made.worst,
+        "typical_error_in_spreads": made.typical,
+        "spread": made.spread,
+        "tokens": made.tokens,
+        "tokens_agreed": made.agreed,
+    }
+
+
+def cost_table(made: Cost) -> Table:
+    """What is saved, and what it costs."""
+    rows = [
+        (name, scaled(before, "B"), scaled(after, "B"), f"{after / before:.2f}x")
+        for name, (before, after) in (("all weights", made.weights), ("keys and values", made.cache))
+    ]
+    most = made.worst * made.spread
+    note = (
+        f"Against the decoder as loaded, scores of {made.tokens} greedy tokens about {made.frames} frames are off by {most:.2g} at most, "
+        f"{share(made.worst)} of their spread, and typically (root of the mean square) by {share(made.typical)} of it; "
+        f"{made.agreed} of the {made.tokens} stay the likeliest."
+    )
+    title = f"{made.packing}: {made.rows:,} rows"
+    return Table(title, ("what", "as loaded", "now", "of that"), tuple(rows), (note,))
+
+
 # -- computed ----------------------------------------------------------------------------------------------------------
 
 
@@ -272,7 +308,9 @@ def comparison_table(made: Comparison) -> Table:
 def subject(facts: Facts) -> str:
     """Which model, in which type, as a line."""
     weights = ", weights drawn" if facts["random_weights"] else ""
-    return f"{facts['model']}{weights}: {facts['dtype']}, {facts['image_size']} pixels, dropout {facts['dropout']}."
+    held = f", {facts['quantised']}" if facts["quantised"] else ""
+    model = f"{facts['model']}{weights}: {facts['dtype']}{held}"
+    return f"{model}, {facts['image_size']} pixels, dropout {facts['dropout']}."
 
 
 def surroundings(about: Mapping[str, object], machine: Machine) -> str:

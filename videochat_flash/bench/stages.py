@@ -17,6 +17,7 @@ from ..chat import CLIP_BATCH, Stopwatch, VideoChatFlash
 from ..config import Plan
 from ..generate import Begun, Prefilled, decode, prefill
 from ..prompt import Turn, render
+from ..quantise import AS_LOADED, Packing
 from ..show import Told
 from ..sight import Sight
 from ..synth import procedural
@@ -44,6 +45,7 @@ class Setting:
         repeats: that count.
         warmup: that do not.
         whole: whether all of it is done in one call, too.
+        packing: how the decoder is held.
     """
 
     frames: int
@@ -54,6 +56,7 @@ class Setting:
     repeats: int = 3
     warmup: int = 1
     whole: bool = True
+    packing: Packing = AS_LOADED
 
     def __post_init__(self) -> None:
         for wrong, text in (
@@ -184,7 +187,7 @@ def run(vc: VideoChatFlash, setting: Setting, told: Told) -> Run:
     sample = sample_of(config, setting.frames, text)
     batch = CLIP_BATCH[vc.model.device.type]
     widths = vc.model.dtype.itemsize, next(vc.model.vision.parameters()).dtype.itemsize
-    done, seen = (works(config, sample, keep, width, footage.size, batch) for width in widths)
+    done, seen = (works(config, sample, keep, width, footage.size, batch, setting.packing) for width in widths)
     done |= {name: seen[name] for name in (NORMALISE, TOWER)}
     done[WHOLE] = Work(setting.frames, sum(done[name].flops or 0 for name in (TOWER, CONNECTOR, PREFILL)), None)
     stages = {name: Stage(work) for name, work in done.items() if name in found}

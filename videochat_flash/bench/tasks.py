@@ -15,6 +15,7 @@ from ..chat import CLIP_BATCH, VideoChatFlash, check_device
 from ..config import Config, Plan, check_plan
 from ..cost import GPUS
 from ..facts import plan_text
+from ..quantise import Packing
 from .compare import FRAMES, check, compare
 from .gauge import Machine, Spread, busy, by_data_sheet, measured
 from .models import config_of, load
@@ -24,11 +25,14 @@ from .report import (
     Table,
     comparison_facts,
     comparison_table,
+    cost_facts,
+    cost_table,
     forecast_facts,
     forecast_table,
     run_facts,
     run_table,
 )
+from .smaller import shrink
 from .stages import Footage, Run, Setting, run
 from .work import sample_of
 
@@ -44,6 +48,7 @@ class Asked:
     image_size: int | None
     device: str
     dtype: torch.dtype | None
+    packing: Packing
     keep: Plan | None
     frames: tuple[int, ...] | None
     bars: bool
@@ -72,7 +77,7 @@ class Asked:
         """The model, on a device that is there, and a warning where others are at work, too."""
         if self.device.lower() in {gpu.lower() for gpu in GPUS}:
             raise ValueError(f"{self.device} is not a device of PyTorch: add --plan to compute for it, or name cuda")
-        check_device(self.device)
+        self.packing.check(self.device)
         crowd = busy()
         if crowd is not None:
             text = f"{crowd:.1f} processes for each core were running before this began: times will be too long"
@@ -102,6 +107,7 @@ def measure(asked: Asked, settings: Sequence[Setting]) -> Found:
         vc = asked.load()
         tower = next(vc.model.vision.parameters()).dtype
         machine = measured(vc.model.device, tower)
+        cost = shrink(vc, settings[0]) if asked.packing else None
     runs: list[Run] = []
     for setting in settings:
         try:
@@ -114,9 +120,11 @@ def measure(asked: Asked, settings: Sequence[Setting]) -> Found:
     bars = [(one.frames, {name: Spread.of(s.seconds).median for name, s in one.stages.items()}) for one in runs]
     facts: Facts = {
         **_about(asked, vc.model.config, vc.model.dtype, tower),
+        "smaller": None if cost is None else cost_facts(cost),
         "runs": [run_facts(one, machine) for one in runs],
     }
-    return Found(machine, facts, [run_table(one, machine) for one in runs], bars)
+    tables = [*([] if cost is None else [cost_table(cost)]), *(run_table(one, machine) for one in runs)]
+    return Found(machine, facts, tables, bars)
 
 
 class FullDevice(ValueError):
@@ -146,7 +154,8 @@ def compute(asked: Asked, share: float) -> Found:
     keep = config.keep if asked.keep is None else asked.keep
     batch = CLIP_BATCH[torch.device(asked.device).type if here else "cuda"]
     made: list[Forecast] = [
-        forecast(config, frames, keep, dtype.itemsize, machine, share, batch) for frames in asked.frames or FEW
+        forecast(config, frames, keep, dtype.itemsize, machine, share, batch, asked.packing)
+        for frames in asked.frames or FEW
     ]
     rows, limit = max(one.rows for one in made), config.llm.max_positions
     if rows > limit:
@@ -177,6 +186,7 @@ def hold(asked: Asked, names: Sequence[str], setting: Setting) -> Found:
         vc = asked.load()
         tower = next(vc.model.vision.parameters()).dtype
         machine = measured(vc.model.device, tower)
+        asked.packing.apply(vc.model)
         with show.progress("comparing", asked.bars) as told:
             made = list(compare(vc, wanted, setting, told))
     facts: Facts = {
@@ -193,5 +203,6 @@ def _about(asked: Asked, config: Config, dtype: torch.dtype, tower: torch.dtype)
         "random_weights": asked.random,
         "dtype": types[0] if dtype == tower else f"{types[0]}, tower {types[1]}",
         "image_size": config.vision.image_size,
+        "quantised": str(asked.packing) or None,
         "dropout": plan_text(config.keep if asked.keep is None else asked.keep),
     }
