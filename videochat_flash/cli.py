@@ -132,10 +132,8 @@ def ask(
         manner.check(vc)
     bars = not (quiet or as_json)
     sight = session.see(vc, source, sampling, watch, bars)
-    write = None if as_json else _write
-    reply = session.say(vc, sight, question, manner, watch=watch, bars=bars, write=write)
-    if not as_json:
-        print(flush=True)
+    reply = session.say(vc, sight, question, manner, watch=watch, bars=bars, write=None if as_json else _write)
+    print(end="" if as_json else "\n", flush=True)
     looked = session.draw_evidence(vc, sight, source, sampling, question, manner, evidence) if evidence else None
     if not as_json:
         return

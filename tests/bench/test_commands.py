@@ -86,9 +86,10 @@ def test_a_plan_is_computed_for_every_device(device: str, capsys: pytest.Capture
     assert first["rows"] == 2048 * 16 + 60 and last["rows"] == 160_060
     assert last["stages"]["prefill"]["flop"] == pytest.approx(7.23e15, rel=0.01)
     assert last["fits"] == (last["needed_bytes"] + 1e9 <= last["device_bytes"]) == (last["most_frames"] >= 10_000)
+    assert first["left_out"] == ["decode", "resize"]
     if device == "L4":
         shown = run(capsys, *line)
-        assert "Does not fit: " in shown.out and shown.code == 0
+        assert "Decoding and resizing are not in it" in shown.out and "Does not fit: " in shown.out and shown.code == 0
 
 
 @pytest.mark.filterwarnings("ignore:.* is installed but cannot be loaded")
@@ -100,6 +101,11 @@ def test_one_way_is_held_against_another(model: Path, film: Path, capsys: pytest
     assert arms["no dropout"]["times_as_fast"]["median"] == 1.0 and len(arms) == 2
     shown = run(capsys, *line)
     assert "as fast" in shown.out and "1.00x" in shown.out and "as vcflash does it" in shown.out
+
+
+def test_nothing_to_compare_is_no_success(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    done = run(capsys, "bench", "--compare", "reading", "--model", model, "--frames", "4")
+    assert done.code == 1 and done.out == "" and done.lines[-1] == "vcflash: nothing could be compared"
 
 
 def test_a_smaller_decoder_is_held_against_what_it_was(model: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,9 +10,10 @@ import torch
 import videos
 from command import SMALL
 
-from videochat_flash.bench.gauge import Gauge
+from videochat_flash.bench.gauge import Gauge, Machine
+from videochat_flash.bench.report import rates
 from videochat_flash.bench.stages import Footage, Setting, run, see
-from videochat_flash.bench.work import DECODE, FIRST, STAGES, TOKEN
+from videochat_flash.bench.work import DECODE, FIRST, PREFILL, STAGES, TOKEN, TOWER
 from videochat_flash.chat import Stopwatch, VideoChatFlash
 from videochat_flash.generate import Decoding
 from videochat_flash.prompt import plain_text
@@ -51,6 +52,22 @@ def test_every_stage_is_read_as_often_as_it_should_be(vc: VideoChatFlash, film: 
         assert min(stage.seconds) > 0 and stage.work.units == (1 if name in (FIRST, TOKEN) else 8)
     assert len(made.whole.seconds) == len(made.waited) == 2
     assert made.visual == (128, 128, 64, 64, 32, 32) and made.rows > 128
+
+
+def test_shares_are_of_what_is_reached_in_the_type_that_a_stage_computes_in() -> None:
+    mixed = VideoChatFlash(tiny.model(SMALL), plain_text(tiny.tokenizer()), Decoding(eos=tuple(range(512))))
+    mixed.model.vision.bfloat16()
+    made = run(mixed, Setting(4, size=(64, 48), tokens=2, repeats=1, warmup=0), quiet)
+    types = {name: stage.dtype for name, stage in made.stages.items()}
+    assert types[TOWER] == torch.bfloat16 and types[PREFILL] == types[TOKEN] == torch.float32
+    peaks = {
+        torch.bfloat16: Machine("", 4e9, 1e9, None, "drawn"),
+        torch.float32: Machine("", 1e9, 5e8, None, "drawn"),
+    }
+    for name, machine in ((TOWER, peaks[torch.bfloat16]), (PREFILL, peaks[torch.float32])):
+        flops, of_peak, moved, of_copy = rates(made.stages[name], peaks)
+        assert flops and moved and of_peak == flops / machine.flops and of_copy == moved / machine.bandwidth
+    assert made.whole.dtype is None and rates(made.whole, peaks)[0] and rates(made.whole, peaks)[1] is None
 
 
 def test_drawn_frames_are_not_decoded(vc: VideoChatFlash) -> None:

@@ -124,8 +124,8 @@ def _tell(
     from .report import machine_facts, subject, surroundings
 
     about = circumstances()
-    facts = {"command": command, **about, "machine": machine_facts(found.machine), **found.facts, "warnings": notes}
-    told = [surroundings(about, found.machine), subject(found.facts)]
+    facts = {"command": command, **about, "machine": machine_facts(found.peaks), **found.facts, "warnings": notes}
+    told = [surroundings(about, found.peaks), subject(found.facts)]
     made = _written(found, facts, [*told, *(table.markdown() for table in found.tables)], out, write)
     if as_json:
         typer.echo(json.dumps(facts, ensure_ascii=False))

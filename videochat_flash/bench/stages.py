@@ -129,9 +129,11 @@ class Footage:
 
 @dataclass
 class Stage:
-    """Readings of a stage: seconds of every repeat (or token) that counts, and peaks over them."""
+    """Readings of a stage: seconds of every repeat (or token) that counts, and peaks over them. ``dtype``: what it
+    computes in; None where there are several."""
 
     work: Work
+    dtype: torch.dtype | None
     seconds: list[float] = field(default_factory=list)
     host: int | None = None
     device: int | None = None
@@ -186,11 +188,14 @@ def run(vc: VideoChatFlash, setting: Setting, told: Told) -> Run:
     told(rounds, rounds)
     sample = sample_of(config, setting.frames, text)
     batch = CLIP_BATCH[vc.model.device.type]
-    widths = vc.model.dtype.itemsize, next(vc.model.vision.parameters()).dtype.itemsize
-    done, seen = (works(config, sample, keep, width, footage.size, batch, setting.packing) for width in widths)
+    dtype, tower = vc.model.dtype, next(vc.model.vision.parameters()).dtype
+    done, seen = (
+        works(config, sample, keep, kind.itemsize, footage.size, batch, setting.packing) for kind in (dtype, tower)
+    )
     done |= {name: seen[name] for name in (NORMALISE, TOWER)}
     done[WHOLE] = Work(setting.frames, sum(done[name].flops or 0 for name in (TOWER, CONNECTOR, PREFILL)), None)
-    stages = {name: Stage(work) for name, work in done.items() if name in found}
+    types = {NORMALISE: tower, TOWER: tower, WHOLE: dtype if dtype == tower else None}
+    stages = {name: Stage(work, types.get(name, dtype)) for name, work in done.items() if name in found}
     for name, stage in stages.items():
         for reading in found[name]:
             stage.add(reading)

@@ -17,11 +17,12 @@ from ..cost import GPUS
 from ..facts import plan_text
 from ..quantise import Packing
 from .compare import FRAMES, check, compare
-from .gauge import Machine, Spread, busy, by_data_sheet, measured
+from .gauge import Spread, busy, by_data_sheet, measured
 from .models import config_of, load
 from .plan import Forecast, forecast
 from .report import (
     Facts,
+    Peaks,
     Table,
     comparison_facts,
     comparison_table,
@@ -29,6 +30,7 @@ from .report import (
     cost_table,
     forecast_facts,
     forecast_table,
+    name_of,
     run_facts,
     run_table,
 )
@@ -89,7 +91,7 @@ class Asked:
 class Found:
     """What a command found: for machines, for people, and the bars of its picture."""
 
-    machine: Machine
+    peaks: Peaks
     facts: Facts
     tables: Sequence[Table]
     bars: Sequence[tuple[int, Mapping[str, float]]] = ()
@@ -105,8 +107,7 @@ def measure(asked: Asked, settings: Sequence[Setting]) -> Found:
         Footage.open(setting)
     with _room():
         vc = asked.load()
-        tower = next(vc.model.vision.parameters()).dtype
-        machine = measured(vc.model.device, tower)
+        peaks = _peaks(vc)
         cost = shrink(vc, settings[0]) if asked.packing else None
     runs: list[Run] = []
     for setting in settings:
@@ -119,12 +120,18 @@ def measure(asked: Asked, settings: Sequence[Setting]) -> Found:
             warnings.warn(f"{setting.frames} frames: {error}", stacklevel=2)
     bars = [(one.frames, {name: Spread.of(s.seconds).median for name, s in one.stages.items()}) for one in runs]
     facts: Facts = {
-        **_about(asked, vc.model.config, vc.model.dtype, tower),
+        **_about(asked, vc.model.config, vc.model.dtype, next(iter(peaks))),
         "smaller": None if cost is None else cost_facts(cost),
-        "runs": [run_facts(one, machine) for one in runs],
+        "runs": [run_facts(one, peaks) for one in runs],
     }
-    tables = [*([] if cost is None else [cost_table(cost)]), *(run_table(one, machine) for one in runs)]
-    return Found(machine, facts, tables, bars)
+    tables = [*([] if cost is None else [cost_table(cost)]), *(run_table(one, peaks) for one in runs)]
+    return Found(peaks, facts, tables, bars)
+
+
+def _peaks(vc: VideoChatFlash) -> Peaks:
+    """In the types that tower and decoder compute in."""
+    types = dict.fromkeys((next(vc.model.vision.parameters()).dtype, vc.model.dtype))
+    return {dtype: measured(vc.model.device, dtype) for dtype in types}
 
 
 class FullDevice(ValueError):
@@ -162,7 +169,7 @@ def compute(asked: Asked, share: float) -> Found:
         warnings.warn(f"{rows} rows are beyond the {limit} positions that the model was made for", stacklevel=2)
     bars = [(one.frames, {name: stage.seconds for name, stage in one.stages.items()}) for one in made]
     facts: Facts = {**_about(asked, config, dtype, dtype), "forecasts": [forecast_facts(one) for one in made]}
-    return Found(machine, facts, [forecast_table(one) for one in made], bars)
+    return Found({dtype: machine}, facts, [forecast_table(one) for one in made], bars)
 
 
 def comparisons(text: str) -> tuple[str, ...]:
@@ -179,25 +186,31 @@ def comparisons(text: str) -> tuple[str, ...]:
 
 
 def hold(asked: Asked, names: Sequence[str], setting: Setting) -> Found:
-    """Hold one way against another, at the frames that were asked for or at those that each comparison is made for."""
+    """Hold one way against another, at the frames that were asked for or at those that each comparison is made for.
+
+    Raises:
+        ValueError: no arm of any could be run.
+    """
     wanted = {name: asked.frames[0] if asked.frames else FRAMES[name] for name in names}
     check(asked.config(), wanted, setting.video)
     with _room():
         vc = asked.load()
-        tower = next(vc.model.vision.parameters()).dtype
-        machine = measured(vc.model.device, tower)
+        peaks = _peaks(vc)
         asked.packing.apply(vc.model)
-        with show.progress("comparing", asked.bars) as told:
-            made = list(compare(vc, wanted, setting, told))
+    with show.progress("comparing", asked.bars) as told:
+        made = list(compare(vc, wanted, setting, told))
+    if not any(one.arms for one in made):
+        why = next((f": {text}" for one in made for text in one.failed.values()), "")
+        raise ValueError(f"nothing could be compared{why}")
     facts: Facts = {
-        **_about(asked, vc.model.config, vc.model.dtype, tower),
+        **_about(asked, vc.model.config, vc.model.dtype, next(iter(peaks))),
         "comparisons": [comparison_facts(one) for one in made],
     }
-    return Found(machine, facts, [comparison_table(one) for one in made])
+    return Found(peaks, facts, [comparison_table(one) for one in made])
 
 
 def _about(asked: Asked, config: Config, dtype: torch.dtype, tower: torch.dtype) -> Facts:
-    types = [str(one).removeprefix("torch.") for one in (dtype, tower)]
+    types = [name_of(one) for one in (dtype, tower)]
     return {
         "model": Path(asked.model).name if Path(asked.model).is_dir() else asked.model,
         "random_weights": asked.random,
