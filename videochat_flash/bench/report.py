@@ -22,11 +22,12 @@ Peaks = Mapping[torch.dtype, Machine]  # what the machine reaches in each type t
 HEAD = """# Benchmarks
 
 Written by `vcflash bench`: a section for each command line, with the machine and the versions that it ran on. Seconds
-are medians, with quartiles beside them. FLOP are those of matrix products, two for each multiply-add, in causal
-attention only those that are needed; bytes are the fewest that a stage must read and write. *Of peak* is held against a
-matrix product, *of copy* against a copy, both measured in the same run and in the type that the stage computes in.
-Memory is the peak while the stage ran: of the whole program on the host, of PyTorch on a device; *added* is what a
-comparison's arm held beyond what was there before (model, library), and *as much* holds that against the first arm's.
+are medians, with quartiles beside them. Frames of a file are resized where they are decoded. FLOP are those of matrix
+products, two for each multiply-add, in causal attention only those that are needed; bytes are the fewest that a stage
+must read and write. *Of peak* is held against a matrix product, *of copy* against a copy, both measured in the same run
+and in the type that the stage computes in. Memory is the peak while the stage ran: of the whole program on the host, of
+PyTorch on a device; *added* is what a comparison's arm held beyond what was there before (model, library), and *as
+much* holds that against the first arm's.
 """
 NO_READING = (
     "Decoding and resizing are not in it: they are the host's work, depend on the file, and run beside the rest. "
@@ -151,6 +152,8 @@ def run_table(run: Run, peaks: Peaks) -> Table:
             f"The last row is `see` and `answer` as users call them; the stages before it, one after the other, "
             f"take {seconds(_sum(run))}. In it the tower waited {seconds(Spread.of(run.waited).median)} for frames."
         )
+    if DECODE in run.stages:
+        note += " Frames are resized where they are decoded: that is one stage."
     left = f"{run.visual[0]:,} visual in the first layer, {run.visual[-1]:,} in the last"
     title = f"{run.frames:,} frames, {run.rows:,} rows: {left}"
     return Table(title, (*STAGED, "host", *(["device"] if on_device else [])), tuple(rows), (note,))
