@@ -127,6 +127,7 @@ def test_a_smaller_decoder_is_held_against_what_it_was(model: Path, capsys: pyte
     for more in (("--plan",), ("--compare", "asking")):
         other = run(capsys, *line, "--quantization", "int8", *more)
         assert other.code == 0 and "int8 weights" in other.out
+        assert ("written out where they are used" in other.out) == ("--plan" in more)
 
 
 def test_a_busy_machine_is_told(

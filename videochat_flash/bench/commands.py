@@ -90,7 +90,7 @@ def _frames(text: str | None) -> tuple[int, ...] | None:
 
 def _check_targets(out: Path | None, write: Path | None, drawn: bool) -> None:
     """Now, not after minutes of work."""
-    from .report import sections_of
+    from .document import sections_of
 
     if write is not None:
         errors.check_target(write)
@@ -144,7 +144,7 @@ def _written(
     found: Found, facts: Mapping[str, Any], paragraphs: Sequence[str], out: Path | None, write: Path | None
 ) -> list[Path]:
     """The files that were asked for."""
-    from .report import put, section
+    from .document import put, section
 
     command, notes = facts["command"], [f"Note: {note}." for note in facts["warnings"]]
     made: list[Path] = []

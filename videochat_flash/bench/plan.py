@@ -36,6 +36,7 @@ class Forecast:
         stages: those that the device runs; reading a video is the host's work and depends on the file.
         needed: bytes, at the stage that needs most.
         most: frames that fit, up to MOST_FRAMES; None where the memory of the device is unknown.
+        packing: how the decoder is held.
     """
 
     frames: int
@@ -45,6 +46,7 @@ class Forecast:
     stages: Mapping[str, Planned]
     needed: float
     most: int | None
+    packing: Packing = AS_LOADED
 
     @property
     def floor(self) -> float:
@@ -95,7 +97,7 @@ def forecast(
         stages[name] = Planned(work, floor, floor / share, held.get(name))
     room = None if machine.memory is None else machine.memory - RESERVED
     most = None if room is None else most_frames(config, keep, width, room, batch, packing)
-    return Forecast(frames, sample.rows, machine, share, stages, max(held.values()), most)
+    return Forecast(frames, sample.rows, machine, share, stages, max(held.values()), most, packing)
 
 
 def most_frames(

@@ -1,15 +1,12 @@
-"""Figures as tables for people, as JSON for machines, and as sections of a Markdown file, one for each command."""
+"""Figures as tables for people and as JSON for machines."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import torch
 
-from ..files import beside
 from .compare import Comparison
 from .gauge import Machine, Spread
 from .plan import RESERVED, Forecast
@@ -19,19 +16,13 @@ from .work import DECODE, RESIZE, TOKEN, Work
 
 Facts = dict[str, object]
 Peaks = Mapping[torch.dtype, Machine]  # what the machine reaches in each type that is computed in, the tower's first
-HEAD = """# Benchmarks
-
-Written by `vcflash bench`: a section for each command line, with the machine and the versions that it ran on. Seconds
-are medians, with quartiles beside them. Frames of a file are resized where they are decoded. FLOP are those of matrix
-products, two for each multiply-add, in causal attention only those that are needed; bytes are the fewest that a stage
-must read and write. *Of peak* is held against a matrix product, *of copy* against a copy, both measured in the same run
-and in the type that the stage computes in. Memory is the peak while the stage ran: of the whole program on the host, of
-PyTorch on a device; *added* is what a comparison's arm held beyond what was there before (model, library), and *as
-much* holds that against the first arm's.
-"""
 NO_READING = (
     "Decoding and resizing are not in it: they are the host's work, depend on the file, and run beside the rest. "
     "Measure them with --video."
+)
+WRITTEN_OUT = (
+    "Weights and rows that are held smaller are written out where they are used, on a GPU for every token: "
+    "the seconds of a token do not have that in them."
 )
 STAGED = ("stage", "median", "quartiles", "per second", "FLOP", "FLOP/s", "of peak", "bytes", "of copy")
 
@@ -256,13 +247,10 @@ def forecast_table(made: Forecast) -> Table:
         )
         for name, one in made.stages.items()
     ]
-    rows.append(("to the first token, from small frames", "", "", seconds(made.floor), seconds(made.seconds), "", ""))
-    return Table(
-        f"{made.frames:,} frames, {made.rows:,} rows, on {made.machine.name}",
-        header,
-        tuple(rows),
-        (NO_READING, _verdict(made)),
-    )
+    notes = (NO_READING, *([WRITTEN_OUT] if made.packing else []), _verdict(made))
+    rows.append(("to the first token, frames at hand", "", "", seconds(made.floor), seconds(made.seconds), "", ""))
+    title = f"{made.frames:,} frames, {made.rows:,} rows, on {made.machine.name}"
+    return Table(title, header, tuple(rows), notes)
 
 
 def _verdict(made: Forecast) -> str:
@@ -320,7 +308,7 @@ def _compared(made: Comparison, arm: str) -> tuple[str, ...]:
     )
 
 
-# -- files -------------------------------------------------------------------------------------------------------------
+# -- what it is of -----------------------------------------------------------------------------------------------------
 
 
 def subject(facts: Facts) -> str:
@@ -362,38 +350,3 @@ def machine_facts(peaks: Peaks) -> Facts:
 def name_of(dtype: torch.dtype) -> str:
     """As people write it."""
     return str(dtype).removeprefix("torch.")
-
-
-def section(command: str, paragraphs: Sequence[str]) -> str:
-    """What one command found, as Markdown."""
-    return "\n\n".join([f"## `{command}`", *paragraphs]) + "\n"
-
-
-def sections_of(path: Path) -> list[str]:
-    """The head of a file and its sections; the head alone where there is no file yet.
-
-    Raises:
-        ValueError: a file that was not written by this command.
-    """
-    whole = path.read_text(encoding="utf-8") if path.exists() else HEAD
-    if not whole.startswith(HEAD.partition("\n")[0] + "\n"):
-        raise ValueError(f"{path} was not written by vcflash bench: name another file")
-    return re.split(r"^(?=## )", whole, flags=re.MULTILINE)
-
-
-def put(path: Path, text: str) -> None:
-    """Write a section into a file: in place of the one with the same heading, or at the end.
-
-    Raises:
-        ValueError: a file that was not written by this command.
-        OSError: it cannot be written there.
-    """
-    sections = sections_of(path)
-    heading = text.partition("\n")[0]
-    places = [i for i, one in enumerate(sections) if one.partition("\n")[0] == heading]
-    if places:
-        sections[places[0]] = text
-    else:
-        sections.append(text)
-    with beside(path) as part:
-        part.write_text("\n".join(one.rstrip() + "\n" for one in sections), encoding="utf-8")
