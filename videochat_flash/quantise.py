@@ -23,7 +23,7 @@ from .model import VideoChatFlashModel
 
 FEW, LANES = 8, 32  # rows up to which PyTorch's kernel for CPUs is used, and what their length must be a multiple of
 FLOAT8 = torch.float8_e4m3fn
-LARGEST = torch.finfo(FLOAT8).max  # 448, which keys reach: some of Qwen2's biases are of that size
+LARGEST = torch.finfo(FLOAT8).max  # 448: what is larger would be cut off, so rows are scaled
 SCALE = torch.bfloat16  # of a row of keys or values
 LEAST = 2.0**-60  # a scale that is no zero, for rows of zeros
 
