@@ -17,6 +17,7 @@ from videochat_flash.generate import Decoding, Prefilled, decode, next_logits, p
 from videochat_flash.merge import merge_tokens
 from videochat_flash.model import VideoChatFlashModel
 from videochat_flash.prompt import IGNORE, Prompt
+from videochat_flash.quantise import Packing
 from videochat_flash.steady import Steady, steps
 from videochat_flash.vision import normalise
 
@@ -62,6 +63,18 @@ def test_answers_come_from_replayed_steps(monkeypatch: pytest.MonkeyPatch) -> No
     best = scores[:-1].max(dim=-1).values  # what was taken is the plain path's best, or as good within rounding
     taken = scores[torch.arange(19), torch.tensor(tokens[1:])]
     assert (best - taken).max() < 0.2 * scores.std()
+
+
+@pytest.mark.parametrize("packing", [Packing("int8"), Packing(None, "fp8"), Packing("int8", "fp8")])
+def test_a_smaller_decoder_scores_as_on_a_cpu(packing: Packing) -> None:
+    """Near what it was; and recorded steps serve int8 weights, but not fp8 rows."""
+    exact = told(tiny.model(WIDER), (), TOKENS, steady=False)
+    net = packing.apply(tiny.model(WIDER).bfloat16()).to("cuda")
+    ours = told(net, (), TOKENS, steady=False)
+    assert (ours - exact).pow(2).mean().sqrt() < 0.3 * exact.std()
+    assert (steps(net, begun(net), 20) is None) == bool(packing.cache)
+    if not packing.cache:
+        assert (told(net, (), TOKENS, steady=True) - ours).abs().max() < 0.2 * exact.std()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -30,12 +30,14 @@ from .options import (
     Json,
     Keep,
     KeepBy,
+    KvCacheDtype,
     MaxFrames,
     MaxNewTokens,
     Model,
     NumFrames,
     Penalty,
     Policy,
+    Quantization,
     Quiet,
     Revision,
     SampledFrom,
@@ -87,6 +89,8 @@ def ask(
     revision: Revision = None,
     device: Device = "cpu",
     dtype: Dtype = "auto",
+    quantization: Quantization = None,
+    kv_cache_dtype: KvCacheDtype = "auto",
     max_frames: MaxFrames = 512,
     fps: Fps = None,
     num_frames: NumFrames = None,
@@ -123,15 +127,13 @@ def ask(
     if evidence is not None:
         errors.check_target(evidence)
     source = session.open_source(video, sampling, watch, frames == "keyframes")
-    vc = session.load(model, revision, device, dtype, watch)
+    vc = session.load(model, revision, device, dtype, watch, quantization, kv_cache_dtype)
     with errors.usage():
         manner.check(vc)
     bars = not (quiet or as_json)
     sight = session.see(vc, source, sampling, watch, bars)
-    write = None if as_json else _write
-    reply = session.say(vc, sight, question, manner, watch=watch, bars=bars, write=write)
-    if not as_json:
-        print(flush=True)
+    reply = session.say(vc, sight, question, manner, watch=watch, bars=bars, write=None if as_json else _write)
+    print(end="" if as_json else "\n", flush=True)
     looked = session.draw_evidence(vc, sight, source, sampling, question, manner, evidence) if evidence else None
     if not as_json:
         return
@@ -148,6 +150,8 @@ def chat(
     revision: Revision = None,
     device: Device = "cpu",
     dtype: Dtype = "auto",
+    quantization: Quantization = None,
+    kv_cache_dtype: KvCacheDtype = "auto",
     max_frames: MaxFrames = 512,
     fps: Fps = None,
     num_frames: NumFrames = None,
@@ -178,7 +182,7 @@ def chat(
             keep, keep_by, seed, temperature, top_p, top_k, repetition_penalty, max_new_tokens, stop
         )
     source = session.open_source(video, sampling, watch, frames == "keyframes")
-    vc = session.load(model, revision, device, dtype, watch)
+    vc = session.load(model, revision, device, dtype, watch, quantization, kv_cache_dtype)
     with errors.usage():
         manner.check(vc)
     sight = session.see(vc, source, sampling, watch, not quiet)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .config import Plan
 from .dropout import Segment
-from .llm import Caches, LayerCache
+from .llm import Caches
 from .model import VideoChatFlashModel
 from .prompt import Prompt
 
@@ -99,7 +99,7 @@ def prefill(
         on_layer: told after each layer, for a progress bar.
     """
     rows, segments = model.embed(prompts, videos)
-    caches = [[LayerCache(room) for _ in segments] for _ in model.decoder.layers]
+    caches = [[model.decoder.cache(room) for _ in segments] for _ in model.decoder.layers]
     hidden = model.decoder(rows, segments, plan, caches, on_layer=on_layer)
     last = torch.tensor([s.length for s in hidden.segments], device=rows.device).cumsum(0) - 1
     return Prefilled(model.logits(hidden.rows[last]), caches, hidden.visual)

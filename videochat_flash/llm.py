@@ -68,9 +68,9 @@ class LayerCache:
 
     def fork(self, room: int = 0, length: int | None = None) -> LayerCache:
         """A copy, of all rows or the first ``length``, that goes on by itself, with ``room`` for rows to come."""
-        copy, end = LayerCache(room), self._length if length is None else length
+        copy, end = type(self)(room), self._length if length is None else length
         if self._held is not None:
-            copy.extend(*self._held[:, :, :end])
+            LayerCache.extend(copy, *self._held[:, :, :end])
         return copy
 
 
@@ -242,11 +242,12 @@ class Hidden:
 
 
 class Decoder(nn.Module):
-    """Qwen2 without its head. Module names are those of the released checkpoints."""
+    """Qwen2 without its head. Module names are those of the released checkpoints. ``cache``: what holds its rows."""
 
     def __init__(self, config: LLMConfig) -> None:
         super().__init__()
         self.config = config
+        self.cache: type[LayerCache] = LayerCache
         self.embed_tokens = nn.Embedding(config.vocab, config.width)
         self.layers = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.RMSNorm(config.width, config.rms_eps)

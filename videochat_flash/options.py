@@ -21,6 +21,19 @@ Dtype = Annotated[
         help="Of the weights; auto: as stored, on a CPU float32 but for towers that suit it.", rich_help_panel=_LOAD
     ),
 ]
+Quantization = Annotated[
+    Literal["int8"] | None,
+    typer.Option(
+        help="The decoder's weights as int8: half of bfloat16's memory, a small error. vcflash bench tells both.",
+        rich_help_panel=_LOAD,
+    ),
+]
+KvCacheDtype = Annotated[
+    Literal["auto", "fp8"],
+    typer.Option(
+        help="fp8: keys and values in half the memory, a small error; auto: as computed.", rich_help_panel=_LOAD
+    ),
+]
 MaxFrames = Annotated[int, typer.Option(help="Frames at most, in whole clips of 4.", rich_help_panel=_LOOK)]
 Fps = Annotated[float | None, typer.Option(help="Take so many frames a second.", rich_help_panel=_LOOK)]
 NumFrames = Annotated[int | None, typer.Option(help="Take so many frames in all.", rich_help_panel=_LOOK)]

@@ -71,7 +71,7 @@ class Prefix:
             return Prefilled(model.logits(below.rows[-1:]), caches, self.visual)
         rows = torch.cat([self.rows, below.rows])
         segment = replace(self.segment, length=len(rows), queries=(len(rows) - 1,))
-        caches += [[LayerCache(room)] for _ in range(self.layer, depth)]
+        caches += [[model.decoder.cache(room)] for _ in range(self.layer, depth)]
         hidden = model.decoder(rows, [segment], self.plan, caches, layers=range(self.layer, depth))
         return Prefilled(model.logits(hidden.rows[-1:]), caches, self.visual + hidden.visual)
 
@@ -107,7 +107,7 @@ def make_beginning(
         return None
     ids = prompt.ids[: prompt.slots[-1]]
     rows, (segment,) = model.embed([Prompt(ids, (IGNORE,) * len(ids), prompt.slots)], [videos])
-    caches = tuple(LayerCache() for _ in range(depth))
+    caches = tuple(model.decoder.cache() for _ in range(depth))
     hidden = model.decoder(rows, [segment], (), [[c] for c in caches], layers=range(depth))
     return Beginning(rows, hidden.rows, caches)
 
@@ -144,7 +144,7 @@ def make_prefix(
     layer = min((drop.layer for drop in plan if drop.by == "attention"), default=depth)
     before: tuple[int, ...] = ()  # visual rows that entered the layers done
     known, done = _known_by(videos), 0
-    caches = tuple(LayerCache() for _ in range(layer))
+    caches = tuple(model.decoder.cache() for _ in range(layer))
     if beginning is not None and (same := beginning.shared(rows)):
         done = len(beginning.caches)
         caches = tuple(cache.fork(len(rows) - same, same) for cache in beginning.caches) + caches[done:]

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from . import show, steady
+from . import quantise, show, steady
 from .chat import Reply, Stopwatch, VideoChatFlash
 from .config import Plan, check_plan, parse_plan
 from .evidence import Evidence, look
@@ -24,6 +24,7 @@ from .generate import Begun, Decoding
 from .model import sampled
 from .prefix import Prefix, prepare
 from .prompt import Turn
+from .quantise import Packing
 from .sheet import contact_sheet, timeline
 from .show import one_line
 from .sight import Sight
@@ -166,11 +167,19 @@ def open_source(path: Path, sampling: Sampling, watch: Stopwatch, keys: bool = F
         return Source(str(path), info, tuple(plan(info, sampling).seconds.tolist()))
 
 
-def load(model: str, revision: str | None, device: str, dtype: str, watch: Stopwatch) -> VideoChatFlash:
-    """The model."""
+def load(
+    model: str,
+    revision: str | None,
+    device: str,
+    dtype: str,
+    watch: Stopwatch,
+    quantization: str | None = None,
+    kv_cache_dtype: str = "auto",
+) -> VideoChatFlash:
+    """The model, as loaded or held smaller."""
+    packing = Packing.of(quantization, kv_cache_dtype)
     with watch.stage("load"):
-        kind = DTYPES[dtype]
-        return VideoChatFlash.from_pretrained(model, revision=revision, dtype=kind, device=device, steps=steady.steps)
+        return quantise.load(model, packing, revision=revision, dtype=DTYPES[dtype], device=device, steps=steady.steps)
 
 
 def decoder_mark(vc: VideoChatFlash) -> str:

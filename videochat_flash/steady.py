@@ -22,8 +22,10 @@ UNRECORDED = 3  # first steps that are run: a short answer needs no recording
 
 
 def steps(model: VideoChatFlashModel, begun: Prefilled, tokens: int) -> Step | None:
-    """For ``generate.decode``: one conversation on a GPU, in half precision, which its flash kernel wants."""
+    """For ``generate.decode``: one conversation on a GPU, in half precision, which its flash kernel wants, and whose
+    rows are held as they are."""
     serves = len(begun.logits) == 1 and tokens <= LONGEST and model.device.type == "cuda"
+    serves = serves and model.decoder.cache is LayerCache
     serves = serves and model.dtype != torch.float32 and model.config.llm.head_width % 8 == 0
     if not serves or torch.cuda.get_device_capability(model.device) < (8, 0):
         return None

@@ -81,9 +81,10 @@ def test_a_plan_is_computed_for_every_device(device: str, capsys: pytest.Capture
     assert first["rows"] == 2048 * 16 + 60 and last["rows"] == 160_060
     assert last["stages"]["prefill"]["flop"] == pytest.approx(7.23e15, rel=0.01)
     assert last["fits"] == (last["needed_bytes"] + 1e9 <= last["device_bytes"]) == (last["most_frames"] >= 10_000)
+    assert first["left_out"] == ["decode", "resize"]
     if device == "L4":
         shown = run(capsys, *line)
-        assert "Does not fit: " in shown.out and shown.code == 0
+        assert "Decoding and resizing are not in it" in shown.out and "Does not fit: " in shown.out and shown.code == 0
 
 
 @pytest.mark.filterwarnings("ignore:.* is installed but cannot be loaded")
@@ -95,6 +96,33 @@ def test_one_way_is_held_against_another(model: Path, film: Path, capsys: pytest
     assert arms["no dropout"]["times_as_fast"]["median"] == 1.0 and len(arms) == 2
     shown = run(capsys, *line)
     assert "as fast" in shown.out and "1.00x" in shown.out and "as vcflash does it" in shown.out
+
+
+def test_nothing_to_compare_is_no_success(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    done = run(capsys, "bench", "--compare", "reading", "--model", model, "--frames", "4")
+    assert done.code == 1 and done.out == "" and done.lines[-1] == "vcflash: nothing could be compared"
+
+
+def test_a_smaller_decoder_is_held_against_what_it_was(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = ("bench", "--model", model, "--frames", "8", *FEW, "--keep", "off")
+    done = run(capsys, *line, "--quantization", "int8", "--kv-cache-dtype", "fp8", "--max-new-tokens", "5", "--json")
+    told = json.loads(done.out)
+    cost = told["smaller"]
+    assert told["quantised"] == "int8 weights and fp8 keys and values"
+    assert cost["cache_bytes"][1] / cost["cache_bytes"][0] == 10 / 32 and cost["rows"] > 128 == cost["frames"] * 16
+    assert 0.5 < cost["weight_bytes"][1] / cost["weight_bytes"][0] < 1  # a tower and a table that stay
+    assert 0 < cost["typical_error_in_spreads"] < cost["worst_error_in_spreads"] < 1
+    assert cost["tokens_agreed"] <= cost["tokens"] == 5
+    plain = json.loads(run(capsys, *line, "--json").out)
+    assert plain["smaller"] is None and plain["quantised"] is None
+    moved = [one["runs"][0]["stages"]["decode per token"]["bytes"] for one in (told, plain)]
+    assert moved[0] < moved[1]
+    shown = run(capsys, *line, "--kv-cache-dtype", "fp8")
+    assert "fp8 keys and values: " in shown.out and "stay the likeliest" in shown.out
+    for more in (("--plan",), ("--compare", "asking")):
+        other = run(capsys, *line, "--quantization", "int8", *more)
+        assert other.code == 0 and "int8 weights" in other.out
+        assert ("written out where they are used" in other.out) == ("--plan" in more)
 
 
 def test_a_busy_machine_is_told(

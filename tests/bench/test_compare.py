@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from command import SMALL
 from videochat_flash.bench import compare
 from videochat_flash.bench.compare import Comparison
 from videochat_flash.bench.gauge import Reading, Spread
+from videochat_flash.bench.report import comparison_facts, comparison_table
 from videochat_flash.bench.stages import Setting
 from videochat_flash.chat import VideoChatFlash
 from videochat_flash.config import RELEASES, parse_plan
@@ -51,9 +53,53 @@ def test_ratios_are_of_one_round() -> None:
 def test_peaks_are_of_the_device_where_that_tells() -> None:
     memory = {"a": Reading(1.0, 400, 100, 80), "b": Reading(1.0, 800, 150, 70), "c": Reading(1.0, 300)}
     made = Comparison("x", "y", "a", {}, memory)
-    assert (made.peak("b"), made.times_the_peak("b"), memory["b"].added) == (150, 1.5, 80)
-    assert (made.peak("c"), memory["c"].added) == (300, None)
-    assert Comparison("x", "y", "a", {}, {**memory, "a": Reading(1.0)}).times_the_peak("b") is None
+    assert (made.peak("b"), memory["b"].added, made.times_the_added("b")) == (150, 80, 4.0)  # of 20
+    assert (made.peak("c"), memory["c"].added, made.times_the_added("c")) == (300, None, None)
+    for base in (Reading(1.0), Reading(1.0, 400, 100, 100)):  # not known, or nothing
+        assert Comparison("x", "y", "a", {}, {**memory, "a": base}).times_the_added("b") is None
+
+
+def test_an_arm_that_fails_is_told_and_the_others_go_on() -> None:
+    rounds = {"a": 0, "b": 0, "c": 0}
+
+    def arm(name: str, error: Exception | None = None) -> Callable[[], object]:
+        def go() -> None:
+            rounds[name] += 1
+            if error is not None and rounds[name] == 2:
+                raise error
+
+        return go
+
+    full = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB. See the documentation")
+    for base in ("b", "a"):
+        rounds = dict.fromkeys(rounds, 0)
+        arms = {"a": arm("a"), "b": arm("b", full), "c": arm("c", ValueError("no\nfilm"))}
+        made = compare._taken_in_turn("x", "y", base, arms, torch.device("cpu"), SETTING, quiet)
+        assert made.failed == {"b": "CUDA out of memory", "c": "no film"} and rounds == {"a": 4, "b": 2, "c": 2}
+        assert made.arms.keys() == made.memory.keys() == {"a"}
+        assert (made.times("a") is None) == (base == "b")
+        table, facts = comparison_table(made), comparison_facts(made)
+        assert [row[:2] for row in table.rows[1:]] == [("b", "failed"), ("c", "failed")]
+        assert table.notes == ("b: CUDA out of memory", "c: no film") and facts["failed"] == made.failed
+        assert len({len(row) for row in (table.header, *table.rows)}) == 1
+
+
+def test_a_mistake_of_ours_is_no_failure_of_an_arm() -> None:
+    def wrong() -> None:
+        raise TypeError("ours")
+
+    with pytest.raises(TypeError, match="ours"):
+        compare._taken_in_turn("x", "y", "a", {"a": wrong}, torch.device("cpu"), SETTING, quiet)
+
+
+def test_what_cannot_even_begin_leaves_the_others(vc: VideoChatFlash, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Much more")
+
+    monkeypatch.setattr(compare, "prepare", full)
+    with pytest.warns(UserWarning, match="asking is not compared: CUDA out of memory"):
+        made = list(compare.compare(vc, {"asking": 8, "prefill": 8}, SETTING, quiet))
+    assert [one.name for one in made] == ["prefill"]
 
 
 def test_dropout_is_as_asked_for_or_the_models_own_or_the_cards() -> None:

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from videochat_flash.bench.report import HEAD, Table, put, scaled, seconds, section, share
+from videochat_flash.bench.document import HEAD, put, section
+from videochat_flash.bench.report import Table, scaled, seconds, share
 
 
 @pytest.mark.parametrize(

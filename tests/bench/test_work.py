@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -24,17 +25,20 @@ from videochat_flash.bench.work import (
     RESIZE,
     TOKEN,
     TOWER,
+    held_cache,
     memory,
     parameters,
     sample_of,
+    saved,
     works,
 )
 from videochat_flash.chat import CLIP_BATCH
 from videochat_flash.config import RELEASES, Config, parse_plan
-from videochat_flash.cost import Sample, decoder_flops
+from videochat_flash.cost import Sample, cache_bytes, decoder_flops
 from videochat_flash.generate import prefill
 from videochat_flash.model import VideoChatFlashModel
 from videochat_flash.prompt import IGNORE, Prompt
+from videochat_flash.quantise import Packing
 
 BIG = RELEASES["VideoChat-Flash-Qwen2-7B_res224"]
 PLANS = ["", "2:0.5,4:0.25"]
@@ -127,12 +131,28 @@ def alive(call: Callable[[], object]) -> int:
 
 @pytest.mark.parametrize("plan", PLANS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_prefill_holds_what_is_foreseen(dtype: torch.dtype, plan: str) -> None:
-    model, sample, drops = random_model(WIDE, dtype, "cpu"), sample_of(WIDE, 96, TEXT), parse_plan(plan)
+@pytest.mark.parametrize("packing", [Packing(), Packing("int8"), Packing(None, "fp8")])
+def test_a_prefill_holds_what_is_foreseen(dtype: torch.dtype, plan: str, packing: Packing) -> None:
+    model = packing.apply(random_model(WIDE, dtype, "cpu"))
+    sample, drops = sample_of(WIDE, 96, TEXT), parse_plan(plan)
     tokens = tiny.draw(24, 64, 192).to(dtype)
     real = alive(lambda: prefill(model, [question()], [[tokens]], drops)) + tokens.nbytes
-    ours = memory(WIDE, sample, drops, dtype.itemsize)[PREFILL] - sum(p.nbytes for p in model.parameters())
+    held = sum(tensor.nbytes for tensor in chain(model.parameters(), model.buffers()))
+    ours = memory(WIDE, sample, drops, dtype.itemsize, packing=packing)[PREFILL] - held
     assert 0.85 < real / ours <= 1
+
+
+@pytest.mark.parametrize("packing", [Packing("int8"), Packing(None, "fp8"), Packing("int8", "fp8")])
+def test_what_is_held_smaller_is_counted_so(packing: Packing) -> None:
+    model, sample = packing.apply(random_model(WIDE, torch.bfloat16, "cpu")), sample_of(WIDE, 96, TEXT)
+    before, now = (works(WIDE, sample, (), 2, packing=one)[TOKEN].bytes for one in (Packing(), packing))
+    begun = prefill(model, [question()], [[tiny.draw(24, 64, 192).bfloat16()]])
+    real = sum(layer[0].bytes for layer in begun.caches)
+    assert held_cache(WIDE.llm, sample, (), 2, packing) == real
+    layers = sum(tensor.nbytes for tensor in model.decoder.layers.state_dict().values())
+    plain = sum(tensor.nbytes for tensor in random_model(WIDE, torch.bfloat16, "cpu").decoder.layers.parameters())
+    assert saved(WIDE, 2, packing) == plain - layers
+    assert before - now == plain - layers + cache_bytes(WIDE.llm, sample, (), 2) - real > 0
 
 
 @pytest.mark.parametrize("kind", ["umt", "internvideo2"])
@@ -177,6 +197,16 @@ def test_what_fits_is_said_for_the_largest_stage() -> None:
     assert max(memory(BIG, sample_of(BIG, most), (), 2).values()) <= room
     assert max(memory(BIG, sample_of(BIG, most + 4), (), 2).values()) > room
     assert most_frames(BIG, (), 2, 1e9) == 0
+
+
+def test_a_smaller_decoder_lets_more_frames_fit() -> None:
+    room = 24e9 - RESERVED
+    most = [most_frames(BIG, (), 2, room, packing=one) for one in (Packing(), Packing("int8"), Packing("int8", "fp8"))]
+    assert 0 < most[0] < most[1] < most[2]
+    small = forecast(BIG, most[2], (), 2, by_data_sheet("L4", torch.bfloat16), 0.5, packing=Packing("int8", "fp8"))
+    assert (
+        small.fits and small.stages[TOKEN].work.bytes < 0.65 * works(BIG, sample_of(BIG, most[2]), (), 2)[TOKEN].bytes
+    )
 
 
 def test_dropout_lets_more_frames_fit() -> None:

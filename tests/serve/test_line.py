@@ -20,7 +20,7 @@ line = socket.socket(fileno=int(sys.argv[-1]))
 heard = line.makefile("r")
 settings = json.loads(heard.readline())
 def say(**told): line.sendall(json.dumps(told).encode() + b"\\n")
-say(ready={"made_by": "it"})
+say(ready={"made_by": "it", "kept": "all"})
 """
 
 
@@ -129,7 +129,7 @@ def test_a_worker_that_says_nothing_costs_its_deadline_and_keeps_its_place(monke
 
 
 def test_a_model_that_cannot_be_loaded_ends_it_the_first_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    worker = BEGIN.replace('say(ready={"made_by": "it"})', 'say(failed="no such model")')
+    worker = BEGIN.replace('say(ready={"made_by": "it", "kept": "all"})', 'say(failed="no such model")')
 
     async def test(line: Line) -> None:
         await asyncio.sleep(300)

@@ -15,12 +15,16 @@ import torch
 from videos import make
 
 from videochat_flash.chat import VideoChatFlash
+from videochat_flash.config import RELEASES, parse_plan
 from videochat_flash.generate import Decoding
+from videochat_flash.prefix import prepare
+from videochat_flash.quantise import Packing
 from videochat_flash.serve.limits import Limits
 from videochat_flash.serve.shelf import Shelf
-from videochat_flash.serve.worker import Worker
+from videochat_flash.serve.worker import Worker, longest_prefix, room_for_prefixes
 from videochat_flash.sight import Sight
 from videochat_flash.video import Sampling
+from videochat_flash.weights import skeleton
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 NAMES = itertools.count()
@@ -151,11 +155,55 @@ def test_a_prefix_is_kept_for_the_next_question_and_changes_no_answer(
         name = bench.ask(words, films / "b.mp4")
         assert bench.answer(name) == vc.answer(sight, words)
         assert bench.of(name)[-1]["done"]["prefix_reused"] is bool(number)
-    assert 0 < bench.worker.prefixes.bytes <= bench.limits.prefix_bytes
+    assert 0 < bench.worker.prefixes.bytes <= bench.worker.prefixes.limit
     bench.worker.prefixes.limit = bench.worker.prefixes.bytes
     bench.answer(bench.ask("A?", films / "a.mp4"))
     bench.answer(bench.ask("B?", films / "b.mp4", keep="off"))
     assert bench.worker.prefixes.bytes <= bench.worker.prefixes.limit
+
+
+@pytest.mark.parametrize("name", ["VideoChat-Flash-Qwen2-7B_res224", "VideoChat-Flash-Qwen2_5-2B_res448"])
+def test_any_model_keeps_what_the_longest_videos_share(name: str) -> None:
+    model = skeleton(RELEASES[name]).bfloat16()
+    one, plenty = longest_prefix(model, Limits()), 100 << 30
+    assert room_for_prefixes(model, Limits(), plenty) == 8 * one
+    assert room_for_prefixes(model, Limits(), 4 << 30) == min(1 << 30, 8 * one)
+    assert longest_prefix(model, Limits(frames=512)) < 0.6 * one
+    small = longest_prefix(Packing(None, "fp8").apply(model), Limits())
+    assert 0.5 < small / one < 0.6
+    if "7B" in name:
+        assert 0.9e9 < one < 1.1e9  # 585 frames of it had been the most
+
+
+@pytest.mark.parametrize("keep", ["off", "2:0.5"])
+def test_a_prefix_is_as_large_as_foreseen(vc: VideoChatFlash, films: Path, keep: str) -> None:
+    sight = vc.see(films / "b.mp4")
+    real, foreseen = (
+        prepare(vc, sight, keep=parse_plan(keep)).bytes,
+        longest_prefix(vc.model, Limits(frames=sight.frames)),
+    )
+    llm = vc.model.config.llm
+    text = 256 * llm.layers * 2 * llm.kv_heads * llm.head_width * 4
+    assert (foreseen - text) * (0.7 if keep == "off" else 0) < real <= foreseen
+
+
+def test_what_is_given_holds_and_is_told(vc: VideoChatFlash, tmp_path: Path) -> None:
+    one = longest_prefix(vc.model, Limits())
+    for given, said in (
+        (0, "up to 0 MB"),
+        (one - 1, "of shorter videos only"),
+        (3 * one, "of 3 videos of 1024 frames"),
+    ):
+        worker = Bench(vc, tmp_path, prefix_bytes=given).worker
+        assert worker.prefixes.limit == given and said in worker.kept()
+    own = Bench(vc, tmp_path).worker
+    assert 0 < own.prefixes.limit <= 8 * one and f"{own.prefixes.limit / 1e6:,.0f} MB" in own.kept()
+
+
+def test_nothing_is_kept_where_nothing_may_be(vc: VideoChatFlash, films: Path, tmp_path: Path) -> None:
+    bench = Bench(vc, tmp_path, prefix_bytes=0)
+    assert bench.answer(bench.ask("One?", films / "b.mp4")) == vc.answer(vc.see(films / "b.mp4"), "One?")
+    assert bench.worker.prefixes.bytes == 0
 
 
 def test_sights_outlive_the_worker_and_a_damaged_one_is_made_anew(

@@ -14,7 +14,7 @@ import typer
 
 from .. import errors, show
 from ..files import beside
-from ..options import TINY, Dtype, Json, Keep, KeepBy, Quiet
+from ..options import TINY, Dtype, Json, Keep, KeepBy, KvCacheDtype, Quantization, Quiet
 from . import options
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ def bench(
     image_size: options.ImageSize = None,
     device: options.Device = "cpu",
     dtype: Dtype = "auto",
+    quantization: Quantization = None,
+    kv_cache_dtype: KvCacheDtype = "auto",
     keep: Keep = None,
     keep_by: KeepBy = None,
     tokens: options.Tokens = 16,
@@ -49,6 +51,7 @@ def bench(
 ) -> None:
     """Measure every stage from pixels to tokens: time, operations, bytes, memory, and how near the machine's peaks."""
     from ..needle import parse_size
+    from ..quantise import Packing
     from ..session import DTYPES, plan_of
     from . import tasks
     from .stages import Setting
@@ -58,9 +61,11 @@ def bench(
             raise ValueError(f"--plan runs nothing: leave out {'--video' if video else '--compare'}")
         counts, bars = _frames(frames), not (quiet or as_json)
         compared = tasks.comparisons(compare) if compare is not None else ()
-        asked = tasks.Asked(model, random, image_size, device, DTYPES[dtype], plan_of(keep, keep_by), counts, bars)
+        packing, drops = Packing.of(quantization, kv_cache_dtype), plan_of(keep, keep_by)
+        asked = tasks.Asked(model, random, image_size, device, DTYPES[dtype], packing, drops, counts, bars)
         settings = [
-            Setting(n, video, parse_size(size), asked.keep, tokens, repeats, warmup, whole) for n in counts or tasks.FEW
+            Setting(n, video, parse_size(size), asked.keep, tokens, repeats, warmup, whole, packing)
+            for n in counts or tasks.FEW
         ]
         asked.check(share, compared)
     _check_targets(out, write, drawn=not compared)
@@ -85,7 +90,7 @@ def _frames(text: str | None) -> tuple[int, ...] | None:
 
 def _check_targets(out: Path | None, write: Path | None, drawn: bool) -> None:
     """Now, not after minutes of work."""
-    from .report import sections_of
+    from .document import sections_of
 
     if write is not None:
         errors.check_target(write)
@@ -119,8 +124,8 @@ def _tell(
     from .report import machine_facts, subject, surroundings
 
     about = circumstances()
-    facts = {"command": command, **about, "machine": machine_facts(found.machine), **found.facts, "warnings": notes}
-    told = [surroundings(about, found.machine), subject(found.facts)]
+    facts = {"command": command, **about, "machine": machine_facts(found.peaks), **found.facts, "warnings": notes}
+    told = [surroundings(about, found.peaks), subject(found.facts)]
     made = _written(found, facts, [*told, *(table.markdown() for table in found.tables)], out, write)
     if as_json:
         typer.echo(json.dumps(facts, ensure_ascii=False))
@@ -139,7 +144,7 @@ def _written(
     found: Found, facts: Mapping[str, Any], paragraphs: Sequence[str], out: Path | None, write: Path | None
 ) -> list[Path]:
     """The files that were asked for."""
-    from .report import put, section
+    from .document import put, section
 
     command, notes = facts["command"], [f"Note: {note}." for note in facts["warnings"]]
     made: list[Path] = []

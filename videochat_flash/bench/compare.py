@@ -7,7 +7,7 @@ import ctypes
 import gc
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from ..facts import plan_text
 from ..generate import prefill
 from ..prefix import prepare
 from ..prompt import Turn, render
-from ..show import Told
+from ..show import Told, one_line
 from ..sight import Sight
 from ..video import Sampling, decode, plan, probe
 from ..vision import normalise
@@ -39,6 +39,7 @@ HISTORY = (
     Turn("user", SECOND),
     Turn("assistant", "Twice."),
 )
+FAILURES = (RuntimeError, ValueError, OSError, EOFError)  # of an arm: a full device, a library that cannot read a file
 Arms = Mapping[str, Callable[[], object]]
 
 
@@ -52,6 +53,7 @@ class Comparison:
         base: the arm that the others are held against.
         arms: readings of each, one a round; those of a round belong together.
         memory: of each arm, run once more after everything that is not in use was given back.
+        failed: arms that could not be run to the end, and why; they are in neither.
     """
 
     name: str
@@ -59,13 +61,16 @@ class Comparison:
     base: str
     arms: Mapping[str, Sequence[Reading]]
     memory: Mapping[str, Reading]
+    failed: Mapping[str, str] = field(default_factory=dict)
 
     def seconds(self, arm: str) -> Spread:
         """Of an arm."""
         return Spread.of([one.seconds for one in self.arms[arm]])
 
-    def times(self, arm: str) -> Spread:
-        """How many times as fast as the base, round by round."""
+    def times(self, arm: str) -> Spread | None:
+        """How many times as fast as the base, round by round; None where that failed."""
+        if self.base not in self.arms:
+            return None
         pairs = zip(self.arms[self.base], self.arms[arm], strict=True)
         return Spread.of([base.seconds / one.seconds for base, one in pairs])
 
@@ -74,14 +79,14 @@ class Comparison:
         reading = self.memory[arm]
         return reading.host if reading.device is None else reading.device
 
-    def times_the_peak(self, arm: str) -> float | None:
-        """Of the base's."""
-        peak, base = self.peak(arm), self.peak(self.base)
-        return None if peak is None or base is None else peak / base
+    def times_the_added(self, arm: str) -> float | None:
+        """What it held beyond what was there before, of the base's; None where that is not known, or nothing."""
+        added, base = (self.memory[one].added if one in self.memory else None for one in (arm, self.base))
+        return None if added is None or not base else added / base
 
 
 def compare(vc: VideoChatFlash, wanted: Mapping[str, int], setting: Setting, told: Told) -> Iterator[Comparison]:
-    """All comparisons that are asked for, one after the other.
+    """All comparisons that are asked for, one after the other. What fails is told, and the others go on.
 
     Args:
         vc: the model.
@@ -94,16 +99,23 @@ def compare(vc: VideoChatFlash, wanted: Mapping[str, int], setting: Setting, tol
     """
     check(vc.model.config, wanted, setting.video)
     for name, count in wanted.items():
-        if name == "seeing":
-            yield _seeing(vc, count, setting, told)
-        elif name == "prefill":
-            yield _prefills(vc, count, setting, told)
-        elif name == "asking":
-            yield _asking(vc, count, setting, told)
-        elif setting.video is None:
-            warnings.warn("how files are read is not compared: give one with --video", stacklevel=2)
-        else:
-            yield from _reading(setting.video, count, setting, told)
+        try:
+            yield from _compared(vc, name, count, setting, told)
+        except FAILURES as error:  # before any arm was run
+            warnings.warn(f"{name} is not compared: {reason(error)}", stacklevel=2)
+
+
+def _compared(vc: VideoChatFlash, name: str, count: int, setting: Setting, told: Told) -> Iterator[Comparison]:
+    if name == "seeing":
+        yield _seeing(vc, count, setting, told)
+    elif name == "prefill":
+        yield _prefills(vc, count, setting, told)
+    elif name == "asking":
+        yield _asking(vc, count, setting, told)
+    elif setting.video is None:
+        warnings.warn("how files are read is not compared: give one with --video", stacklevel=3)
+    else:
+        yield from _reading(setting.video, count, setting, told)
 
 
 def check(config: Config, wanted: Mapping[str, int], video: Path | None) -> None:
@@ -200,8 +212,8 @@ def _reading(path: Path, count: int, setting: Setting, told: Told) -> Iterator[C
             setting,
             told,
         )
-        fastest = min(arms, key=lambda arm: made.seconds(arm).median)
-        yield Comparison(made.name, made.about, fastest, made.arms, made.memory)
+        ran = [arm for arm in arms if arm in made.arms]
+        yield replace(made, base=min(ran, key=lambda arm: made.seconds(arm).median, default=OURS))
 
 
 def _reads(reader: Reader, path: Path, wanted: list[int]) -> Callable[[], object]:
@@ -226,20 +238,33 @@ def _taken_in_turn(
 ) -> Comparison:
     """Rounds in which every arm is run once, each round beginning with another arm; then memory."""
     found: dict[str, list[Reading]] = {arm: [] for arm in arms}
-    order, rounds = list(arms), setting.warmup + setting.repeats
-    for number in range(rounds):
-        told(number, rounds + 1, name)
-        turn = number % len(order)
+    order, rounds, failed = list(arms), setting.warmup + setting.repeats, dict[str, str]()
+    memory: dict[str, Reading] = {}
+    for number in range(rounds + 1):
+        last = number == rounds
+        told(number, rounds + 1, f"{name}, memory" if last else name)
+        turn = 0 if last else number % len(order)
         for arm in order[turn:] + order[:turn]:
-            reading = _read(arms[arm], device)
-            if number >= setting.warmup:
+            if arm in failed:
+                continue
+            try:
+                if last:
+                    _give_back(device)
+                reading = _read(arms[arm], device)
+            except FAILURES as error:
+                failed[arm] = reason(error)
+                continue
+            if last:
+                memory[arm] = reading
+            elif number >= setting.warmup:
                 found[arm].append(reading)
-    told(rounds, rounds + 1, f"{name}, memory")
-    memory = {}
-    for arm in order:
-        _give_back(device)
-        memory[arm] = _read(arms[arm], device)
-    return Comparison(name, about, base, found, memory)
+    ran = {arm: readings for arm, readings in found.items() if arm not in failed}
+    return Comparison(name, about, base, ran, memory, failed)
+
+
+def reason(error: Exception) -> str:
+    """In one line; PyTorch's is followed by advice."""
+    return one_line(str(error).partition(". ")[0] if isinstance(error, RuntimeError) else error) or type(error).__name__
 
 
 def _read(arm: Callable[[], object], device: torch.device) -> Reading:

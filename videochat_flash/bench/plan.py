@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from ..chat import CLIP_BATCH
 from ..config import Config, Plan
+from ..quantise import AS_LOADED, Packing
 from .gauge import Machine
 from .work import FIRST, NORMALISE, STAGES, TOKEN, Work, memory, sample_of, works
 
@@ -35,6 +36,7 @@ class Forecast:
         stages: those that the device runs; reading a video is the host's work and depends on the file.
         needed: bytes, at the stage that needs most.
         most: frames that fit, up to MOST_FRAMES; None where the memory of the device is unknown.
+        packing: how the decoder is held.
     """
 
     frames: int
@@ -44,6 +46,7 @@ class Forecast:
     stages: Mapping[str, Planned]
     needed: float
     most: int | None
+    packing: Packing = AS_LOADED
 
     @property
     def floor(self) -> float:
@@ -69,6 +72,7 @@ def forecast(
     machine: Machine,
     share: float,
     batch: int = CLIP_BATCH["cuda"],
+    packing: Packing = AS_LOADED,
 ) -> Forecast:
     """Work over speed: operations over the matrix product's peak, or bytes over the memory's, whichever takes longer.
 
@@ -76,6 +80,7 @@ def forecast(
         width: bytes of a number.
         share: of the peaks that is reached, above 0 and at most 1.
         batch: clips that pass the tower at once.
+        packing: how the decoder is held.
 
     Raises:
         ValueError: frames that are not whole clips, or a share that nothing reaches.
@@ -83,23 +88,31 @@ def forecast(
     if not 0 < share <= 1:
         raise ValueError(f"--share must be above 0 and at most 1, not {share:g}")
     sample = sample_of(config, frames)
-    done, held = works(config, sample, keep, width, batch=batch), memory(config, sample, keep, width, batch)
+    done = works(config, sample, keep, width, batch=batch, packing=packing)
+    held = memory(config, sample, keep, width, batch, packing)
     stages = {}
     for name in ON_DEVICE:
         work = done[name]
         floor = max((work.flops or 0) / machine.flops, (work.bytes or 0) / machine.bandwidth)
         stages[name] = Planned(work, floor, floor / share, held.get(name))
     room = None if machine.memory is None else machine.memory - RESERVED
-    most = None if room is None else most_frames(config, keep, width, room, batch)
-    return Forecast(frames, sample.rows, machine, share, stages, max(held.values()), most)
+    most = None if room is None else most_frames(config, keep, width, room, batch, packing)
+    return Forecast(frames, sample.rows, machine, share, stages, max(held.values()), most, packing)
 
 
-def most_frames(config: Config, keep: Plan, width: int, room: float, batch: int = CLIP_BATCH["cuda"]) -> int:
+def most_frames(
+    config: Config,
+    keep: Plan,
+    width: int,
+    room: float,
+    batch: int = CLIP_BATCH["cuda"],
+    packing: Packing = AS_LOADED,
+) -> int:
     """Frames, in whole clips, with which no stage holds more bytes than ``room``."""
     clip = config.vision.clip_frames
     clips = range(1, MOST_FRAMES // clip + 1)
 
     def needed(count: int) -> float:
-        return max(memory(config, sample_of(config, count * clip), keep, width, batch).values())
+        return max(memory(config, sample_of(config, count * clip), keep, width, batch, packing).values())
 
     return bisect_right(clips, room, key=needed) * clip

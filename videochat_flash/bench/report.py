@@ -1,29 +1,29 @@
-"""Figures as tables for people, as JSON for machines, and as sections of a Markdown file, one for each command."""
+"""Figures as tables for people and as JSON for machines."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
-from ..files import beside
+import torch
+
 from .compare import Comparison
 from .gauge import Machine, Spread
 from .plan import RESERVED, Forecast
+from .smaller import Cost
 from .stages import WHOLE, Run, Stage
-from .work import TOKEN, Work
+from .work import DECODE, RESIZE, TOKEN, Work
 
 Facts = dict[str, object]
-HEAD = """# Benchmarks
-
-Written by `vcflash bench`: a section for each command line, with the machine and the versions that it ran on. Seconds
-are medians, with quartiles beside them. FLOP are those of matrix products, two for each multiply-add, in causal
-attention only those that are needed; bytes are the fewest that a stage must read and write. *Of peak* is held against a
-matrix product, *of copy* against a copy, both measured in the same run and in the type that the tower computes in.
-Memory is the peak while the stage ran: of the whole program on the host, of PyTorch on a device; *added* is what a
-comparison's arm held beyond what was there before.
-"""
+Peaks = Mapping[torch.dtype, Machine]  # what the machine reaches in each type that is computed in, the tower's first
+NO_READING = (
+    "Decoding and resizing are not in it: they are the host's work, depend on the file, and run beside the rest. "
+    "Measure them with --video."
+)
+WRITTEN_OUT = (
+    "Weights and rows that are held smaller are written out where they are used, on a GPU for every token: "
+    "the seconds of a token do not have that in them."
+)
 STAGED = ("stage", "median", "quartiles", "per second", "FLOP", "FLOP/s", "of peak", "bytes", "of copy")
 
 
@@ -81,22 +81,23 @@ def share(value: float | None) -> str:
 # -- measured ----------------------------------------------------------------------------------------------------------
 
 
-def rates(stage: Stage, machine: Machine) -> tuple[float | None, float | None, float | None, float | None]:
-    """Operations a second and their share of the machine's peak, bytes a second and theirs; None where none count."""
-    median = Spread.of(stage.seconds).median
+def rates(stage: Stage, peaks: Peaks) -> tuple[float | None, float | None, float | None, float | None]:
+    """Operations a second and their share of the peak, bytes a second and theirs; None where none count, and no share
+    of what is computed in several types."""
+    median, machine = Spread.of(stage.seconds).median, None if stage.dtype is None else peaks[stage.dtype]
     flops, moved = (None if work is None else work / median for work in (stage.work.flops, stage.work.bytes))
     return (
         flops,
-        None if flops is None else flops / machine.flops,
+        None if flops is None or machine is None else flops / machine.flops,
         moved,
-        None if moved is None else moved / machine.bandwidth,
+        None if moved is None or machine is None else moved / machine.bandwidth,
     )
 
 
-def stage_facts(stage: Stage, machine: Machine) -> Facts:
+def stage_facts(stage: Stage, peaks: Peaks) -> Facts:
     """Everything that is told of a stage, in SI units."""
     spread, work = Spread.of(stage.seconds), stage.work
-    flops, of_peak, moved, of_copy = rates(stage, machine)
+    flops, of_peak, moved, of_copy = rates(stage, peaks)
     return {
         "seconds": asdict(spread),
         "all_seconds": stage.seconds,
@@ -112,16 +113,16 @@ def stage_facts(stage: Stage, machine: Machine) -> Facts:
     }
 
 
-def run_facts(run: Run, machine: Machine) -> Facts:
+def run_facts(run: Run, peaks: Peaks) -> Facts:
     """One number of frames."""
-    stages = {name: stage_facts(stage, machine) for name, stage in run.stages.items()}
+    stages = {name: stage_facts(stage, peaks) for name, stage in run.stages.items()}
     return {
         "frames": run.frames,
         "rows": run.rows,
         "visual_rows_per_layer": list(run.visual),
         "stages": stages,
         "sum_of_stages": _sum(run),
-        "to_first_token": None if run.whole is None else stage_facts(run.whole, machine),
+        "to_first_token": None if run.whole is None else stage_facts(run.whole, peaks),
         "waited_for_frames": None if run.whole is None else asdict(Spread.of(run.waited)),
     }
 
@@ -131,25 +132,27 @@ def _sum(run: Run) -> float:
     return sum(Spread.of(stage.seconds).median for name, stage in run.stages.items() if name != TOKEN)
 
 
-def run_table(run: Run, machine: Machine) -> Table:
+def run_table(run: Run, peaks: Peaks) -> Table:
     """One number of frames."""
     staged = dict(run.stages) if run.whole is None else {**run.stages, WHOLE: run.whole}
     on_device = any(stage.device is not None for stage in staged.values())
-    rows = [_run_row(name, stage, machine, on_device) for name, stage in staged.items()]
+    rows = [_run_row(name, stage, peaks, on_device) for name, stage in staged.items()]
     note = f"The stages, one after the other, take {seconds(_sum(run))}."
     if run.whole is not None:
         note = (
             f"The last row is `see` and `answer` as users call them; the stages before it, one after the other, "
             f"take {seconds(_sum(run))}. In it the tower waited {seconds(Spread.of(run.waited).median)} for frames."
         )
+    if DECODE in run.stages:
+        note += " Frames are resized where they are decoded: that is one stage."
     left = f"{run.visual[0]:,} visual in the first layer, {run.visual[-1]:,} in the last"
     title = f"{run.frames:,} frames, {run.rows:,} rows: {left}"
     return Table(title, (*STAGED, "host", *(["device"] if on_device else [])), tuple(rows), (note,))
 
 
-def _run_row(name: str, stage: Stage, machine: Machine, on_device: bool) -> tuple[str, ...]:
+def _run_row(name: str, stage: Stage, peaks: Peaks, on_device: bool) -> tuple[str, ...]:
     spread, work = Spread.of(stage.seconds), stage.work
-    flops, of_peak, _, of_copy = rates(stage, machine)
+    flops, of_peak, _, of_copy = rates(stage, peaks)
     row = (
         name,
         seconds(spread.median),
@@ -163,6 +166,41 @@ def _run_row(name: str, stage: Stage, machine: Machine, on_device: bool) -> tupl
         scaled(stage.host, "B"),
     )
     return (*row, scaled(stage.device, "B")) if on_device else row
+
+
+# -- held smaller ------------------------------------------------------------------------------------------------------
+
+
+def cost_facts(made: Cost) -> Facts:
+    """What is saved, and what it costs."""
+    return {
+        "frames": made.frames,
+        "rows": made.rows,
+        "weight_bytes": list(made.weights),
+        "cache_bytes": list(made.cache),
+        "worst_error": made.worst * made.spread,
+        "worst_error_in_spreads": made.worst,
+        "typical_error_in_spreads": made.typical,
+        "spread": made.spread,
+        "tokens": made.tokens,
+        "tokens_agreed": made.agreed,
+    }
+
+
+def cost_table(made: Cost) -> Table:
+    """What is saved, and what it costs."""
+    rows = [
+        (name, scaled(before, "B"), scaled(after, "B"), f"{after / before:.2f}x")
+        for name, (before, after) in (("all weights", made.weights), ("keys and values", made.cache))
+    ]
+    most = made.worst * made.spread
+    note = (
+        f"Against the decoder as loaded, scores of {made.tokens} greedy tokens about {made.frames} frames are off by "
+        f"{most:.2g} at most, {share(made.worst)} of their spread, and typically (root of the mean square) by "
+        f"{share(made.typical)} of it; {made.agreed} of the {made.tokens} stay the likeliest."
+    )
+    title = f"{made.packing}: {made.rows:,} rows"
+    return Table(title, ("what", "as loaded", "now", "of that"), tuple(rows), (note,))
 
 
 # -- computed ----------------------------------------------------------------------------------------------------------
@@ -184,6 +222,7 @@ def forecast_facts(made: Forecast) -> Facts:
             }
             for name, one in made.stages.items()
         },
+        "left_out": [DECODE, RESIZE],
         "floor_to_first_token": made.floor,
         "seconds_to_first_token": made.seconds,
         "needed_bytes": made.needed,
@@ -208,10 +247,10 @@ def forecast_table(made: Forecast) -> Table:
         )
         for name, one in made.stages.items()
     ]
-    rows.append(("to the first token", "", "", seconds(made.floor), seconds(made.seconds), "", ""))
-    return Table(
-        f"{made.frames:,} frames, {made.rows:,} rows, on {made.machine.name}", header, tuple(rows), (_verdict(made),)
-    )
+    notes = (NO_READING, *([WRITTEN_OUT] if made.packing else []), _verdict(made))
+    rows.append(("to the first token, frames at hand", "", "", seconds(made.floor), seconds(made.seconds), "", ""))
+    title = f"{made.frames:,} frames, {made.rows:,} rows, on {made.machine.name}"
+    return Table(title, header, tuple(rows), notes)
 
 
 def _verdict(made: Forecast) -> str:
@@ -235,97 +274,79 @@ def comparison_facts(made: Comparison) -> Facts:
             arm: {
                 "seconds": asdict(made.seconds(arm)),
                 "all_seconds": [one.seconds for one in readings],
-                "times_as_fast": asdict(made.times(arm)),
+                "times_as_fast": None if (times := made.times(arm)) is None else asdict(times),
                 "peak_bytes": made.peak(arm),
-                "times_the_peak": made.times_the_peak(arm),
                 "added_bytes": made.memory[arm].added,
+                "times_the_added": made.times_the_added(arm),
             }
             for arm, readings in made.arms.items()
         },
+        "failed": dict(made.failed),
     }
 
 
 def comparison_table(made: Comparison) -> Table:
-    """All arms; the base comes first."""
-    header = ("arm", "median", "quartiles", "as fast", "quartiles", "peak", "as large", "added")
-    rows = []
-    for arm in [made.base, *(arm for arm in made.arms if arm != made.base)]:
-        spread, times, peak = made.seconds(arm), made.times(arm), made.times_the_peak(arm)
-        rows.append(
-            (
-                arm,
-                seconds(spread.median),
-                seconds(spread.low, spread.high),
-                f"{times.median:.2f}x",
-                "" if arm == made.base else f"{times.low:.2f} to {times.high:.2f}x",
-                scaled(made.peak(arm), "B"),
-                "–" if peak is None else f"{peak:.2f}x",
-                scaled(made.memory[arm].added, "B"),
-            )
-        )
-    return Table(f"{made.name}: {made.about}", header, tuple(rows))
+    """All arms; the base comes first, what failed last."""
+    header = ("arm", "median", "quartiles", "as fast", "quartiles", "peak", "added", "as much")
+    arms = sorted(made.arms, key=lambda arm: arm != made.base)
+    rows = [_compared(made, arm) for arm in arms] + [(arm, "failed", *[""] * 6) for arm in made.failed]
+    notes = tuple(f"{arm}: {why}" for arm, why in made.failed.items())
+    return Table(f"{made.name}: {made.about}", header, tuple(rows), notes)
 
 
-# -- files -------------------------------------------------------------------------------------------------------------
+def _compared(made: Comparison, arm: str) -> tuple[str, ...]:
+    spread, times, more = made.seconds(arm), made.times(arm), made.times_the_added(arm)
+    return (
+        arm,
+        seconds(spread.median),
+        seconds(spread.low, spread.high),
+        "–" if times is None else f"{times.median:.2f}x",
+        "" if times is None or arm == made.base else f"{times.low:.2f} to {times.high:.2f}x",
+        scaled(made.peak(arm), "B"),
+        scaled(made.memory[arm].added, "B"),
+        "–" if more is None else f"{more:.2f}x",
+    )
+
+
+# -- what it is of -----------------------------------------------------------------------------------------------------
 
 
 def subject(facts: Facts) -> str:
     """Which model, in which type, as a line."""
     weights = ", weights drawn" if facts["random_weights"] else ""
-    return f"{facts['model']}{weights}: {facts['dtype']}, {facts['image_size']} pixels, dropout {facts['dropout']}."
+    held = f", {facts['quantised']}" if facts["quantised"] else ""
+    model = f"{facts['model']}{weights}: {facts['dtype']}{held}"
+    return f"{model}, {facts['image_size']} pixels, dropout {facts['dropout']}."
 
 
-def surroundings(about: Mapping[str, object], machine: Machine) -> str:
+def surroundings(about: Mapping[str, object], peaks: Peaks) -> str:
     """Machine and versions as a paragraph."""
     versions = about["versions"]
     assert isinstance(versions, Mapping)
     told = ", ".join(f"{name} {number}" for name, number in versions.items())
     there = f"{about['system']}, {about['processor']}, {about['cores']} cores, {about['memory_gb']} GB"
-    peaks = f"{scaled(machine.flops, 'FLOP/s')}, {scaled(machine.bandwidth, 'B/s')}"
-    return f"{about['date']}, {there}; {told}. Peaks of {machine.name} ({machine.source}): {peaks}."
+    reached = (
+        f"{name_of(dtype)} {scaled(one.flops, 'FLOP/s')}, {scaled(one.bandwidth, 'B/s')}"
+        for dtype, one in peaks.items()
+    )
+    machine = next(iter(peaks.values()))
+    return f"{about['date']}, {there}; {told}. Peaks of {machine.name} ({machine.source}): {'; '.join(reached)}."
 
 
-def machine_facts(machine: Machine) -> Facts:
-    """What stages are held against."""
+def machine_facts(peaks: Peaks) -> Facts:
+    """What stages are held against: in the tower's type, and in each."""
+    machine = next(iter(peaks.values()))
+    reached = {dtype: {"flop_per_second": one.flops, "bytes_per_second": one.bandwidth} for dtype, one in peaks.items()}
     return {
         "name": machine.name,
         "flop_per_second": machine.flops,
         "bytes_per_second": machine.bandwidth,
+        "by_dtype": {name_of(dtype): one for dtype, one in reached.items()},
         "memory_bytes": machine.memory,
         "source": machine.source,
     }
 
 
-def section(command: str, paragraphs: Sequence[str]) -> str:
-    """What one command found, as Markdown."""
-    return "\n\n".join([f"## `{command}`", *paragraphs]) + "\n"
-
-
-def sections_of(path: Path) -> list[str]:
-    """The head of a file and its sections; the head alone where there is no file yet.
-
-    Raises:
-        ValueError: a file that was not written by this command.
-    """
-    whole = path.read_text(encoding="utf-8") if path.exists() else HEAD
-    if not whole.startswith(HEAD.partition("\n")[0] + "\n"):
-        raise ValueError(f"{path} was not written by vcflash bench: name another file")
-    return re.split(r"^(?=## )", whole, flags=re.MULTILINE)
-
-
-def put(path: Path, text: str) -> None:
-    """Write a section into a file: in place of the one with the same heading, or at the end.
-
-    Raises:
-        ValueError: a file that was not written by this command.
-        OSError: it cannot be written there.
-    """
-    sections = sections_of(path)
-    heading = text.partition("\n")[0]
-    places = [i for i, one in enumerate(sections) if one.partition("\n")[0] == heading]
-    if places:
-        sections[places[0]] = text
-    else:
-        sections.append(text)
-    with beside(path) as part:
-        part.write_text("\n".join(one.rstrip() + "\n" for one in sections), encoding="utf-8")
+def name_of(dtype: torch.dtype) -> str:
+    """As people write it."""
+    return str(dtype).removeprefix("torch.")

@@ -17,6 +17,7 @@ from ..chat import CLIP_BATCH, Stopwatch, VideoChatFlash
 from ..config import Plan
 from ..generate import Begun, Prefilled, decode, prefill
 from ..prompt import Turn, render
+from ..quantise import AS_LOADED, Packing
 from ..show import Told
 from ..sight import Sight
 from ..synth import procedural
@@ -44,6 +45,7 @@ class Setting:
         repeats: that count.
         warmup: that do not.
         whole: whether all of it is done in one call, too.
+        packing: how the decoder is held.
     """
 
     frames: int
@@ -54,6 +56,7 @@ class Setting:
     repeats: int = 3
     warmup: int = 1
     whole: bool = True
+    packing: Packing = AS_LOADED
 
     def __post_init__(self) -> None:
         for wrong, text in (
@@ -71,18 +74,23 @@ class Setting:
 
 @dataclass(frozen=True)
 class Footage:
-    """Where frames come from: a file that was looked into, or frames that are drawn."""
+    """Where frames come from: a file that was looked into, or frames that are drawn.
+
+    ``side``: to which a file's frames are resized while they are read, as the pipeline does it: their size decides how
+    many decoders may be ahead. None leaves them as they are.
+    """
 
     setting: Setting
     info: VideoInfo | None
+    side: int | None = None
 
     @staticmethod
-    def open(setting: Setting) -> Footage:
+    def open(setting: Setting, side: int | None = None) -> Footage:
         """Raises VideoError for a file that cannot be read, ValueError for one with fewer frames than wanted."""
         info = None if setting.video is None else probe(setting.video)
         if info is not None and info.frames < setting.frames:
             raise ValueError(f"{setting.video} has {info.frames} frames, fewer than --frames {setting.frames}")
-        return Footage(setting, info)
+        return Footage(setting, info, side)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -100,7 +108,7 @@ class Footage:
         if self.info is not None:
             wanted = plan(self.info, self.sampling)
             few = replace(wanted, frames=wanted.frames[:DRAWN], seconds=wanted.seconds[:DRAWN])
-            return next(decode_video(self.info, few, None, DRAWN))
+            return next(decode_video(self.info, few, self.side, DRAWN))
         width, height = self.setting.size
         stack, count = procedural(np.random.default_rng(0), height, width), min(DRAWN, self.setting.frames)
         return Frames(np.stack([stack.frame(i) for i in range(count)]), np.arange(float(count)), float(count))
@@ -108,7 +116,7 @@ class Footage:
     def read(self) -> None:
         """Decode all frames of the file and keep none."""
         if self.info is not None:
-            for _ in decode_video(self.info, plan(self.info, self.sampling), None):
+            for _ in decode_video(self.info, plan(self.info, self.sampling), self.side):
                 pass
 
     def chunks(self) -> Iterator[Frames]:
@@ -126,9 +134,11 @@ class Footage:
 
 @dataclass
 class Stage:
-    """Readings of a stage: seconds of every repeat (or token) that counts, and peaks over them."""
+    """Readings of a stage: seconds of every repeat (or token) that counts, and peaks over them. ``dtype``: what it
+    computes in; None where there are several."""
 
     work: Work
+    dtype: torch.dtype | None
     seconds: list[float] = field(default_factory=list)
     host: int | None = None
     device: int | None = None
@@ -162,7 +172,7 @@ def run(vc: VideoChatFlash, setting: Setting, told: Told) -> Run:
     config = vc.model.config
     keep = config.keep if setting.keep is None else setting.keep
     sample_of(config, setting.frames)
-    footage = Footage.open(setting)
+    footage = Footage.open(setting, config.vision.image_size)
     found: dict[str, list[Reading]] = defaultdict(list)
     waited: list[float] = []
     rounds = setting.warmup + setting.repeats
@@ -183,11 +193,15 @@ def run(vc: VideoChatFlash, setting: Setting, told: Told) -> Run:
     told(rounds, rounds)
     sample = sample_of(config, setting.frames, text)
     batch = CLIP_BATCH[vc.model.device.type]
-    widths = vc.model.dtype.itemsize, next(vc.model.vision.parameters()).dtype.itemsize
-    done, seen = (works(config, sample, keep, width, footage.size, batch) for width in widths)
+    dtype, tower = vc.model.dtype, next(vc.model.vision.parameters()).dtype
+    done, seen = (
+        works(config, sample, keep, kind.itemsize, footage.size, batch, setting.packing) for kind in (dtype, tower)
+    )
     done |= {name: seen[name] for name in (NORMALISE, TOWER)}
+    done[DECODE] = done[RESIZE]  # of a file that is one stage
     done[WHOLE] = Work(setting.frames, sum(done[name].flops or 0 for name in (TOWER, CONNECTOR, PREFILL)), None)
-    stages = {name: Stage(work) for name, work in done.items() if name in found}
+    types = {NORMALISE: tower, TOWER: tower, WHOLE: dtype if dtype == tower else None}
+    stages = {name: Stage(work, types.get(name, dtype)) for name, work in done.items() if name in found}
     for name, stage in stages.items():
         for reading in found[name]:
             stage.add(reading)
@@ -196,15 +210,18 @@ def run(vc: VideoChatFlash, setting: Setting, told: Told) -> Run:
 
 @torch.inference_mode()
 def see(vc: VideoChatFlash, footage: Footage, gauge: Gauge) -> Tensor:
-    """All is decoded, then frames flow through the stages a few clips at a time; left are the tokens, "C M E"."""
+    """A file is decoded, or drawn frames are resized; then frames flow through the stages a few clips at a time. Left
+    are the tokens, "C M E"."""
     side, clip = vc.model.config.vision.image_size, vc.model.config.vision.clip_frames
     tokens: list[Tensor] = []
     if footage.info is not None:
         with gauge.stage(DECODE):
             footage.read()
     for chunk in footage.chunks():
-        with gauge.stage(RESIZE):
-            small = np.stack([_squashed(pixels, side) for pixels in chunk.pixels])
+        small = chunk.pixels
+        if footage.info is None:
+            with gauge.stage(RESIZE):
+                small = np.stack([_squashed(pixels, side) for pixels in small])
         step = CLIP_BATCH[vc.model.device.type] * clip
         for at in range(0, len(small), step):
             with gauge.stage(NORMALISE):

@@ -15,20 +15,26 @@ from ..chat import CLIP_BATCH, VideoChatFlash, check_device
 from ..config import Config, Plan, check_plan
 from ..cost import GPUS
 from ..facts import plan_text
+from ..quantise import Packing
 from .compare import FRAMES, check, compare
-from .gauge import Machine, Spread, busy, by_data_sheet, measured
+from .gauge import Spread, busy, by_data_sheet, measured
 from .models import config_of, load
 from .plan import Forecast, forecast
 from .report import (
     Facts,
+    Peaks,
     Table,
     comparison_facts,
     comparison_table,
+    cost_facts,
+    cost_table,
     forecast_facts,
     forecast_table,
+    name_of,
     run_facts,
     run_table,
 )
+from .smaller import shrink
 from .stages import Footage, Run, Setting, run
 from .work import sample_of
 
@@ -44,6 +50,7 @@ class Asked:
     image_size: int | None
     device: str
     dtype: torch.dtype | None
+    packing: Packing
     keep: Plan | None
     frames: tuple[int, ...] | None
     bars: bool
@@ -72,7 +79,7 @@ class Asked:
         """The model, on a device that is there, and a warning where others are at work, too."""
         if self.device.lower() in {gpu.lower() for gpu in GPUS}:
             raise ValueError(f"{self.device} is not a device of PyTorch: add --plan to compute for it, or name cuda")
-        check_device(self.device)
+        self.packing.check(self.device)
         crowd = busy()
         if crowd is not None:
             text = f"{crowd:.1f} processes for each core were running before this began: times will be too long"
@@ -84,7 +91,7 @@ class Asked:
 class Found:
     """What a command found: for machines, for people, and the bars of its picture."""
 
-    machine: Machine
+    peaks: Peaks
     facts: Facts
     tables: Sequence[Table]
     bars: Sequence[tuple[int, Mapping[str, float]]] = ()
@@ -100,8 +107,8 @@ def measure(asked: Asked, settings: Sequence[Setting]) -> Found:
         Footage.open(setting)
     with _room():
         vc = asked.load()
-        tower = next(vc.model.vision.parameters()).dtype
-        machine = measured(vc.model.device, tower)
+        peaks = _peaks(vc)
+        cost = shrink(vc, settings[0]) if asked.packing else None
     runs: list[Run] = []
     for setting in settings:
         try:
@@ -113,10 +120,18 @@ def measure(asked: Asked, settings: Sequence[Setting]) -> Found:
             warnings.warn(f"{setting.frames} frames: {error}", stacklevel=2)
     bars = [(one.frames, {name: Spread.of(s.seconds).median for name, s in one.stages.items()}) for one in runs]
     facts: Facts = {
-        **_about(asked, vc.model.config, vc.model.dtype, tower),
-        "runs": [run_facts(one, machine) for one in runs],
+        **_about(asked, vc.model.config, vc.model.dtype, next(iter(peaks))),
+        "smaller": None if cost is None else cost_facts(cost),
+        "runs": [run_facts(one, peaks) for one in runs],
     }
-    return Found(machine, facts, [run_table(one, machine) for one in runs], bars)
+    tables = [*([] if cost is None else [cost_table(cost)]), *(run_table(one, peaks) for one in runs)]
+    return Found(peaks, facts, tables, bars)
+
+
+def _peaks(vc: VideoChatFlash) -> Peaks:
+    """In the types that tower and decoder compute in."""
+    types = dict.fromkeys((next(vc.model.vision.parameters()).dtype, vc.model.dtype))
+    return {dtype: measured(vc.model.device, dtype) for dtype in types}
 
 
 class FullDevice(ValueError):
@@ -146,14 +161,15 @@ def compute(asked: Asked, share: float) -> Found:
     keep = config.keep if asked.keep is None else asked.keep
     batch = CLIP_BATCH[torch.device(asked.device).type if here else "cuda"]
     made: list[Forecast] = [
-        forecast(config, frames, keep, dtype.itemsize, machine, share, batch) for frames in asked.frames or FEW
+        forecast(config, frames, keep, dtype.itemsize, machine, share, batch, asked.packing)
+        for frames in asked.frames or FEW
     ]
     rows, limit = max(one.rows for one in made), config.llm.max_positions
     if rows > limit:
         warnings.warn(f"{rows} rows are beyond the {limit} positions that the model was made for", stacklevel=2)
     bars = [(one.frames, {name: stage.seconds for name, stage in one.stages.items()}) for one in made]
     facts: Facts = {**_about(asked, config, dtype, dtype), "forecasts": [forecast_facts(one) for one in made]}
-    return Found(machine, facts, [forecast_table(one) for one in made], bars)
+    return Found({dtype: machine}, facts, [forecast_table(one) for one in made], bars)
 
 
 def comparisons(text: str) -> tuple[str, ...]:
@@ -170,28 +186,36 @@ def comparisons(text: str) -> tuple[str, ...]:
 
 
 def hold(asked: Asked, names: Sequence[str], setting: Setting) -> Found:
-    """Hold one way against another, at the frames that were asked for or at those that each comparison is made for."""
+    """Hold one way against another, at the frames that were asked for or at those that each comparison is made for.
+
+    Raises:
+        ValueError: no arm of any could be run.
+    """
     wanted = {name: asked.frames[0] if asked.frames else FRAMES[name] for name in names}
     check(asked.config(), wanted, setting.video)
     with _room():
         vc = asked.load()
-        tower = next(vc.model.vision.parameters()).dtype
-        machine = measured(vc.model.device, tower)
-        with show.progress("comparing", asked.bars) as told:
-            made = list(compare(vc, wanted, setting, told))
+        peaks = _peaks(vc)
+        asked.packing.apply(vc.model)
+    with show.progress("comparing", asked.bars) as told:
+        made = list(compare(vc, wanted, setting, told))
+    if not any(one.arms for one in made):
+        why = next((f": {text}" for one in made for text in one.failed.values()), "")
+        raise ValueError(f"nothing could be compared{why}")
     facts: Facts = {
-        **_about(asked, vc.model.config, vc.model.dtype, tower),
+        **_about(asked, vc.model.config, vc.model.dtype, next(iter(peaks))),
         "comparisons": [comparison_facts(one) for one in made],
     }
-    return Found(machine, facts, [comparison_table(one) for one in made])
+    return Found(peaks, facts, [comparison_table(one) for one in made])
 
 
 def _about(asked: Asked, config: Config, dtype: torch.dtype, tower: torch.dtype) -> Facts:
-    types = [str(one).removeprefix("torch.") for one in (dtype, tower)]
+    types = [name_of(one) for one in (dtype, tower)]
     return {
         "model": Path(asked.model).name if Path(asked.model).is_dir() else asked.model,
         "random_weights": asked.random,
         "dtype": types[0] if dtype == tower else f"{types[0]}, tower {types[1]}",
         "image_size": config.vision.image_size,
+        "quantised": str(asked.packing) or None,
         "dropout": plan_text(config.keep if asked.keep is None else asked.keep),
     }

@@ -7,12 +7,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..chat import CLIP_BATCH
-from ..config import Config, Plan
+from ..config import Config, LLMConfig, Plan
 from ..cost import Sample, cache_bytes, connector_flops, decoder_flops, rows_left, token_flops, tower_flops
 from ..llm import ROTATED, ROW_CHUNK
+from ..quantise import AS_LOADED, SCALE, Packing
 from ..weights import skeleton
 
 DECODE, RESIZE, NORMALISE, TOWER, CONNECTOR, PREFILL, FIRST, TOKEN = STAGES = (
@@ -65,6 +66,7 @@ def works(
     width: int,
     source: tuple[int, int] | None = None,
     batch: int = CLIP_BATCH["cpu"],
+    packing: Packing = AS_LOADED,
 ) -> dict[str, Work]:
     """The work of every stage.
 
@@ -72,6 +74,7 @@ def works(
         width: bytes of a number.
         source: pixels of a frame as it comes, (width, height); None where no pixels come.
         batch: clips that pass the tower at once.
+        packing: how the decoder is held.
     """
     frames, vision, llm = sample.clips * sample.frames, config.vision, config.llm
     pixels = 3 * vision.image_size**2 * frames
@@ -79,8 +82,9 @@ def works(
     tokens = sample.clips * config.clip_tokens * llm.width * width
     batches = math.ceil(sample.clips / batch)
     tower, connector, decoder, embeddings = parameters(config)
-    cache = cache_bytes(llm, sample, plan, width)
+    cache = held_cache(llm, sample, plan, width, packing)
     read = decoder if llm.tied else decoder - embeddings  # of the table only the rows of the text
+    read = read * width - saved(config, width, packing)
     native = None if source is None else 3.0 * source[0] * source[1] * frames
     return {
         DECODE: Work(frames, None, native),
@@ -96,9 +100,9 @@ def works(
             (connector_flops(config, sample.frames) * sample.clips).needed,
             batches * connector * width + patches + tokens,
         ),
-        PREFILL: Work(frames, decoder_flops(llm, sample, plan, scored=1).needed, read * width + tokens + cache),
+        PREFILL: Work(frames, decoder_flops(llm, sample, plan, scored=1).needed, read + tokens + cache),
         FIRST: Work(1, None, None),
-        TOKEN: Work(1, token_flops(llm, sample, plan).needed, read * width + cache),
+        TOKEN: Work(1, token_flops(llm, sample, plan).needed, read + cache),
     }
 
 
@@ -115,6 +119,26 @@ def parameters(config: Config) -> tuple[int, int, int, int]:
     )
 
 
+@lru_cache(maxsize=8)
+def _packed(config: Config) -> tuple[int, int]:
+    """Weights that can be held as int8, and how many outputs they make."""
+    linear = [layer for layer in skeleton(config).decoder.layers.modules() if isinstance(layer, nn.Linear)]
+    return sum(layer.weight.numel() for layer in linear), sum(layer.out_features for layer in linear)
+
+
+def saved(config: Config, width: int, packing: Packing) -> int:
+    """Bytes of weights that need not be held: all but one of each, and a scale for each output."""
+    weights, outputs = _packed(config)
+    return weights * (width - 1) - outputs * width if packing.weights else 0
+
+
+def held_cache(config: LLMConfig, sample: Sample, plan: Plan, width: int, packing: Packing) -> int:
+    """Bytes of a conversation's keys and values: as computed, or one for each number and two for a row's scale."""
+    if not packing.cache:
+        return cache_bytes(config, sample, plan, width)
+    return cache_bytes(config, sample, plan, 1) // config.head_width * (config.head_width + SCALE.itemsize)
+
+
 def _count(tensors: Iterable[Tensor]) -> int:
     return sum(tensor.numel() for tensor in tensors)
 
@@ -122,22 +146,30 @@ def _count(tensors: Iterable[Tensor]) -> int:
 # -- memory ------------------------------------------------------------------------------------------------------------
 
 
-def memory(config: Config, sample: Sample, plan: Plan, width: int, batch: int = CLIP_BATCH["cpu"]) -> dict[str, float]:
+def memory(
+    config: Config,
+    sample: Sample,
+    plan: Plan,
+    width: int,
+    batch: int = CLIP_BATCH["cpu"],
+    packing: Packing = AS_LOADED,
+) -> dict[str, float]:
     """Bytes on the device while each stage runs, at their most: weights and what the code keeps and makes.
 
     Tests hold it against the tensors that are alive in a real run. Workspaces of kernels are not in it.
     """
     tower, connector, decoder, _ = parameters(config)
-    weights = (tower + connector + decoder) * width
+    weights = (tower + connector + decoder) * width - saved(config, width, packing)
     tokens = sample.clips * config.clip_tokens * config.llm.width * width
     frames = min(batch, sample.clips) * sample.frames
     seeing = _tower_bytes(config, frames, width), _merging_bytes(config, frames, width)
-    cache = cache_bytes(config.llm, sample, plan, width)
+    cache = held_cache(config.llm, sample, plan, width, packing)
+    back = 2 * sample.rows * config.llm.kv_heads * config.llm.head_width * width if packing.cache else 0
     return {
         TOWER: weights + seeing[0],
         CONNECTOR: weights + seeing[1],
-        PREFILL: weights + tokens + _prefill_bytes(config, sample, plan, width),
-        TOKEN: weights + tokens + cache,
+        PREFILL: weights + tokens + _prefill_bytes(config, sample, plan, width, packing),
+        TOKEN: weights + tokens + cache + max(back, _written_out(config.llm, width, packing)),
     }
 
 
@@ -157,20 +189,27 @@ def _merging_bytes(config: Config, frames: int, width: int) -> float:
     return patches * vision.width * (width + 12 + (4 if width < 4 else 0))
 
 
-def _prefill_bytes(config: Config, sample: Sample, plan: Plan, width: int) -> float:
+def _written_out(llm: LLMConfig, width: int, packing: Packing) -> int:
+    """The largest matrix of a layer, as it is multiplied with."""
+    return llm.width * llm.ffn * width if packing.weights else 0
+
+
+def _prefill_bytes(config: Config, sample: Sample, plan: Plan, width: int, packing: Packing) -> float:
     """At the layer that needs most: the embeddings, the rows that enter it and the caches up to there; beside them the
-    norm and the queries with a chunk that turns in float32, or attention with its result, or a chunk in the MLP."""
+    norm and the queries with a chunk that turns in float32, or attention with its result, or a chunk in the MLP. What
+    is held smaller is written out where it is used."""
     llm = config.llm
     inner, kv = llm.heads * llm.head_width, llm.kv_heads * llm.head_width
     most, cache = 0.0, 0.0
     for layer, visual in enumerate(rows_left(llm, sample.visual, plan)):
         rows = visual + sample.text
-        cache += 2 * rows * kv * width
+        cache += 2 * rows * (kv + llm.kv_heads * SCALE.itemsize if packing.cache else kv * width)
         turning = min(rows, ROTATED) * inner * (16 if width < 4 else 12)
         turned = rows * width * (llm.width + inner) + turning
-        attended = rows * width * (2 * llm.width + 2 * inner + 2 * kv)
+        attended = rows * width * (2 * llm.width + 2 * inner + (4 if packing.cache else 2) * kv)
         chunk = min(rows, ROW_CHUNK)
         mixed = width * (rows * llm.width + max(rows * llm.width, chunk * (llm.width + 3 * llm.ffn)))
+        mixed += _written_out(llm, width, packing)
         entering = 0 if layer == 0 else rows * llm.width * width
         tables = 8 * rows * (llm.head_width + 1)  # and where each row came from
         most = max(most, cache + entering + tables + max(turned, attended, mixed))

@@ -10,7 +10,7 @@ import typer
 
 from .. import errors
 from ..cluster import LOCAL
-from ..options import TINY, Device, Dtype, Model, RayAddress, Revision
+from ..options import TINY, Device, Dtype, KvCacheDtype, Model, Quantization, RayAddress, Revision
 
 _WHO, _WHAT, _HOW = "Who may ask", "What may be asked", "Who answers"
 KEY = "VCF_API_KEY"
@@ -54,6 +54,8 @@ def serve(
     revision: Revision = None,
     device: Device = "cpu",
     dtype: Dtype = "auto",
+    quantization: Quantization = None,
+    kv_cache_dtype: KvCacheDtype = "auto",
     host: Host = "127.0.0.1",
     port: Port = 8000,
     api_key_file: KeyFile = None,
@@ -87,7 +89,14 @@ def serve(
             raise ValueError("with --ray each replica has a GPU of its own: say --device cuda")
     run.run(
         run.Settings(
-            loading={"model": model, "revision": revision, "device": device, "dtype": dtype},
+            loading={
+                "model": model,
+                "revision": revision,
+                "device": device,
+                "dtype": dtype,
+                "quantization": quantization,
+                "kv_cache_dtype": kv_cache_dtype,
+            },
             host=host,
             port=port,
             keys=keys,

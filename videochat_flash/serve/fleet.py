@@ -135,7 +135,7 @@ class Fleet(Places):
         if "failed" in facts:
             raise ValueError(facts["failed"])
         self.facts = facts
-        log.info("the model is loaded")
+        log.info("the model is loaded; %s", self.facts["kept"])
         before = self.replicas
         while not self._stopping.is_set():
             running = await asyncio.to_thread(_running)

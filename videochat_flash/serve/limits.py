@@ -38,12 +38,13 @@ class Limits:
     decode_bytes: int = 2 * GIB  # address space of a process that reads a video
     upload_store_bytes: int = 16 * GIB  # uploads that are kept
     sight_store_bytes: int = 8 * GIB  # Sights that are kept
-    prefix_bytes: int = 512 * MIB  # beginnings of prompts that are kept in memory
+    prefix_bytes: int | None = None  # beginnings of prompts kept in memory; None: by the model and what is free
 
     def __post_init__(self) -> None:
         for one in fields(self):
             least = 0 if one.name in ("queue", "prefix_bytes") else 4 if one.name == "frames" else 1
-            if getattr(self, one.name) < least:
+            value = getattr(self, one.name)
+            if value is not None and value < least:
                 raise ValueError(f"limit {one.name} must be at least {least}, not {getattr(self, one.name)}")
 
     def decode_deadline(self, seconds: float) -> float:

@@ -228,7 +228,7 @@ class Line(Places):
             self.facts = event["ready"]
             self.ready.set()
             self.metrics.ready.set(1)
-            log.info("the model is loaded")
+            log.info("the model is loaded; %s", self.facts["kept"])
             return ""
         name = event["id"]
         events = self._calls.get(name)

@@ -7,6 +7,8 @@ prompts before its own. Messages are lines of JSON on a socket; videos and Sight
 
 from __future__ import annotations
 
+import math
+import os
 import queue
 import threading
 import warnings
@@ -22,6 +24,7 @@ from ..chat import Reply, Stopwatch, VideoChatFlash
 from ..config import Plan, check_plan, parse_plan
 from ..evidence import look
 from ..generate import Decoding
+from ..model import VideoChatFlashModel
 from ..prefix import Prefix, prepare
 from ..prompt import Turn, render
 from ..sight import Sight
@@ -32,6 +35,8 @@ from .sandbox import Reading
 from .shelf import Shelf
 
 Message = dict[str, Any]
+VIDEOS, SHARE = 8, 4  # prefixes that are kept if nobody says, within a fourth of what is free behind the weights
+TEXT = 256  # rows of a prompt before and between its videos, at most
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,33 @@ class Prefixes:
         self._held[keys, plan] = prefix
 
 
+def room_for_prefixes(model: VideoChatFlashModel, limits: Limits, free: int) -> int:
+    """Bytes of beginnings that are kept if nobody says: those of VIDEOS that are as long as may be asked about, with
+    nothing dropped; but no more than a share of what is free."""
+    return min(free // SHARE, VIDEOS * longest_prefix(model, limits))
+
+
+def longest_prefix(model: VideoChatFlashModel, limits: Limits) -> int:
+    """Bytes of the beginning of a prompt about as many frames as may be asked about."""
+    config, llm = model.config, model.config.llm
+    rows = math.ceil(limits.frames / config.vision.clip_frames) * config.clip_tokens + TEXT
+    one = torch.zeros(llm.kv_heads, 1, llm.head_width, dtype=model.dtype, device=model.device)
+    (cache := model.decoder.cache()).extend(one, one)
+    return rows * (llm.layers * cache.bytes + llm.width * model.dtype.itemsize)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that nobody holds, of a GPU or of this machine."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    told = Path("/proc/meminfo")
+    lines = told.read_text(encoding="utf-8").splitlines() if told.exists() else []
+    kilobytes = next((int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
+    if kilobytes is None:  # no Linux: half of all there is
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    return kilobytes * 1024
+
+
 class Worker:
     """A model and the requests that it works on.
 
@@ -115,11 +147,20 @@ class Worker:
 
     def __init__(self, vc: VideoChatFlash, limits: Limits, sights: Shelf, send: Callable[[Message], object]) -> None:
         self.vc, self.limits, self.sights, self.send = vc, limits, sights, send
-        self.prefixes = Prefixes(limits.prefix_bytes)
+        given = limits.prefix_bytes
+        self.prefixes = Prefixes(
+            room_for_prefixes(vc.model, limits, free_memory(vc.model.device)) if given is None else given
+        )
         self.jobs: dict[str, Job] = {}  # the one that was served least recently first
         self.seeing: set[str] = set()  # keys of Sights that are being made
         self.inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self.turn: Literal["see", "answer"] = "answer"
+
+    def kept(self) -> str:
+        """What is kept in memory, in words."""
+        most, one = self.prefixes.limit, longest_prefix(self.vc.model, self.limits)
+        videos = f"of {most // one} videos of {self.limits.frames} frames" if most >= one else "of shorter videos only"
+        return f"up to {most / 1e6:,.0f} MB of what questions share are kept in memory, {videos}"
 
     def run(self) -> None:
         """Work until the server is gone."""
@@ -209,7 +250,7 @@ class Worker:
         if len(prompt.ids) + visual > self.vc.model.config.llm.max_positions:
             raise Refused("prompt_too_long", "messages")
         yield ANSWER
-        prefix = self._begun(job, sights, plan) if sights and self.limits.prefix_bytes else None
+        prefix = self._begun(job, sights, plan) if sights and self.prefixes.limit else None
         pieces = self.vc.reply(
             sights,
             question,
