@@ -99,7 +99,7 @@ class Learner(nn.Module):
         if self.idle and self.teacher is not None:  # whose heads are sharded as well
             zero = zero + sum(parameter.sum() * 0 for parameter in self.teacher.parameters())
         kept = iter(self._connected([clips for one in samples for clips in one.clips if clips.ndim == 3]))
-        videos = []
+        videos: list[list[Tensor]] = []
         for one in samples:
             if not one.prompt.ids:
                 videos.append([])
