@@ -94,7 +94,7 @@ def test_cells_without_answers_are_told(suite: Suite, tmp_path: Path) -> None:
     facts = facts_of(suite, tmp_path, lost, failure=Refused)
     single, multi = facts["single"], facts["multi"]
     assert [one["asked"] for one in single["cells"]] == [0, 4, 4, 0, 0, 0] and single["reliable_length"] is None
-    assert single["mean"]["incomplete"] == 4 and multi["joint"]["incomplete"] == 0
+    assert single["mean"]["incomplete"] == 4 and multi["joint"]["incomplete"] == 1
     assert [one["asked"] for one in multi["cells"]] == [4, 4, 4, 0]
     assert [one["mean"] for one in single["by_length"]] == [1.0, None]
     told = report(json.loads(json.dumps(facts)))
@@ -146,7 +146,8 @@ def test_joint_and_marginal_scores_are_told_apart(suite: Suite, tmp_path: Path) 
     assert (facts["cap"]["accuracy"], facts["qa"]["accuracy"], facts["qa_joint"]["accuracy"]) == (0.0, 1.0, 0.0)
     assert facts["counts"] == {"both right": 0, "only cap right": 0, "only qa right": 16, "both wrong": 0}
     assert facts["mean_of_cap_and_qa"] == 0.5 and facts["qa_given_cap"]["accuracy"] is None
-    assert facts["joint"]["mean"] == 0.5  # without hops there is no caption to be told
+    assert facts["joint"]["mean"] == 0.0  # of chains: single needles beside them, all right, count for themselves
+    assert [cell["accuracy"] for cell in facts["cells"]] == [1.0, 0.0, 1.0, 0.0]
 
 
 def test_what_cannot_be_read_is_wrong_and_told(suite: Suite, tmp_path: Path) -> None:

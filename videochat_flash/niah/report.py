@@ -117,7 +117,7 @@ def _multi(one: Facts) -> str:
     lines = [
         "## Multi-hop",
         "",
-        f"Everything right: {_interval(one['joint'])}; who cannot tell which chain is meant gets "
+        f"Chains with pointers, everything right: {_interval(one['joint'])}; who cannot tell which chain is meant gets "
         f"{percent(one['chance'])} by chance.",
         "",
         *(_table(["chains with pointers, by frames", *lengths, "all"], rows) if one["cap"]["asked"] else ()),

@@ -242,13 +242,15 @@ def _margins(outcomes: Sequence[Outcome], expected: Sequence[tuple[float, ...]],
 
 
 def _multi(grid: Sequence[Trial], chains: Sequence[Chain], seed: int, listed: bool) -> Facts:
+    pointed = [] if listed else [one for one in grid if one.hops]  # needles without a pointer are there to compare with
     joint = [(one.trial, float(one.joint)) for one in chains]
+    followed = [(trial, score) for trial, score in joint if trial.hops or not pointed]
     cells, lengths = (sorted({_cell_of(trial, axes) for trial in grid}) for axes in (("length", "hops"), ("length",)))
     captioned = [one for one in chains if one.cap is not None]
     by_length = [[one for one in captioned if one.trial.length == length] for (length,) in lengths]
     return {
-        "joint": _mean(_outcomes(joint, "length"), lengths, seed),
-        "chance": _guessed(grid, listed),
+        "joint": _mean(_outcomes(followed, "length"), lengths, seed),
+        "chance": _guessed(pointed or grid, listed),
         **{name: _pooled(scores, seed) for name, scores in _asked(captioned).items()},
         **_together(captioned),
         "by_length": [
