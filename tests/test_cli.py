@@ -56,12 +56,15 @@ def test_no_arguments_show_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Usage: vcflash" in run(capsys).out
 
 
-COMMON = "model revision device dtype max-frames fps num-frames start end policy"
+SIZE = "quantization kv-cache-dtype"
+VIDEO = "max-frames fps num-frames start end policy"
+COMMON = f"model revision device dtype {VIDEO}"
+SMALLER = f"model revision device dtype {SIZE} {VIDEO}"
 SAY = "keep keep-by seed temperature top-p top-k repetition-penalty max-new-tokens stop"
 BUILD = "videos out license"
 OPTIONS = {
-    "ask": f"{COMMON} sampling {SAY} evidence json quiet",
-    "chat": f"{COMMON} sampling {SAY} quiet",
+    "ask": f"{SMALLER} sampling {SAY} evidence json quiet",
+    "chat": f"{SMALLER} sampling {SAY} quiet",
     "see": f"out {COMMON} sampling json quiet",
     "info": "revision json",
     "convert": "",
@@ -78,8 +81,8 @@ OPTIONS = {
     "niah score": "name against json",
     "niah plot": "name",
     "niah verify": "name json",
-    "bench": "video frames size model random-weights image-size device dtype keep keep-by max-new-tokens repeats "
-    "warmup whole plan share compare out write json quiet",
+    "bench": f"video frames size model random-weights image-size device dtype {SIZE} keep keep-by max-new-tokens "
+    "repeats warmup whole plan share compare out write json quiet",
     "longvid build": f"{BUILD} workers max-failed ray-address no-plots json quiet",
     **{
         f"longvid {name}": f"{BUILD} workers max-failed ray-address json quiet"
@@ -92,8 +95,8 @@ OPTIONS = {
     "longvid simulate": "out records workers seed json quiet",
     "longvid plan": "hours cores machine tokens-per-frame json",
     "batch": f"root {COMMON} {SAY} retry ray-address workers quiet",
-    "serve": "model revision device dtype host port api-key-file no-auth media-root allow-media-domain limit store "
-    "ray replicas ray-address log-level",
+    "serve": f"model revision device dtype {SIZE} host port api-key-file no-auth media-root allow-media-domain limit "
+    "store ray replicas ray-address log-level",
     "synth needle": "out haystack frames questions seed truth kinds fps size",
     "synth suite": "out haystack videos frames seed quiet",
     "synth card": "out colour shape character seed size",

@@ -276,9 +276,12 @@ def test_lessons_weigh_the_same_however_they_are_packed(path: Path, tmp_path: Pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "rtol"), [("adamw", 1e-5), ("muon", 1e-3)])  # Muon reckons in bfloat16
-def test_two_processes_teach_a_tower_what_one_does(path: Path, tmp_path: Path, kind: str, rtol: float) -> None:
-    more = (*TAUGHT, f"optimizer.kind={kind}")
+@pytest.mark.parametrize(("kind", "steps", "rtol"), [("adamw", 4, 1e-5), ("muon", 2, 1e-4)])
+def test_two_processes_teach_a_tower_what_one_does(
+    path: Path, tmp_path: Path, kind: str, steps: int, rtol: float
+) -> None:
+    """Muon lifts the weakest directions of a gradient, and with them its rounding, some 300 times in every step."""
+    more = (*TAUGHT, f"optimizer.kind={kind}", f"steps={steps}")
     trained(stage.recipe(path, f"out={tmp_path / 'one'}", *more))
     shared_run(path, 2, f"out={tmp_path / 'two'}", *more)  # of which one has nothing that talks, now and then
     assert_alike(tmp_path / "one", tmp_path / "two", rtol)
