@@ -84,11 +84,11 @@ class Learner(nn.Module):
         blanks: list[Tensor] = []
         if self.teacher is not None and shared is None:
             shared = shares(self.sizes(samples))
-        for number, length in enumerate(self.lessons([])):
+        for number, (length, lessons) in enumerate(self.lessons(asked).items()):
             weights = None if shared is None else torch.from_numpy(shared[number]).to(zero) * self.teach
             group = [clips for one in asked for clips in one.clips if clips.ndim == 5 and clips.shape[1] == length]
             if group:
-                tokens, terms = self._look(torch.cat(group), self.lessons(asked)[length])
+                tokens, terms = self._look(torch.cat(group), lessons)
                 zero = zero if weights is None else zero + terms @ weights
                 seen[length] = list(tokens.split([len(clips) for clips in group]))
             elif self.idle:
