@@ -135,6 +135,14 @@ def test_pieces_are_made_once_and_anew_for_another_tower(tmp_path: Path) -> None
     assert path.stat().st_ino != before
 
 
+def test_lengths_of_videos_double_as_often_as_they_halve() -> None:
+    world = replace(VIDEOS, clips=(1, 255))
+    lengths = np.array([world.length(np.random.default_rng(seed)) for seed in range(4000)])
+    octaves = np.bincount(np.log2(lengths).astype(int), minlength=8)
+    assert (lengths.min(), lengths.max(), len(octaves)) == (1, 255, 8)
+    assert 420 < octaves.min() <= octaves.max() < 580
+
+
 def test_spliced_videos_hold_chains_and_nothing_twice(bank: Bank) -> None:
     assert len(bank.tokens) == sum(round(small_scene(7, i, VIDEOS.pointers).duration / 4) for i in range(300))
     chains = 0
