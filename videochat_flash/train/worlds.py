@@ -73,7 +73,7 @@ class World:
         return {"frames": (1, 1), "clips": (1, 4)}.get(self.kind, (self.clips[1], 4))
 
     def length(self, rng: np.random.Generator) -> int:
-        """Clips of a video, which a conversation's own chance says first: as often 3 to 6 as 12 to 24, if both may be."""
+        """Clips of a video, which its own chance says first: as often 3 to 6 as 12 to 24, if both may be."""
         fewest, most = self.clips
         return min(most, int(fewest * ((most + 1) / fewest) ** rng.random()))
 
