@@ -293,6 +293,22 @@ def test_a_step_in_which_nothing_talks_teaches_all_the_same(path: Path, tmp_path
         assert row["loss"] is None and row["taught"] > 0 and row["norm"] > 0 and row["samples"] == 6
 
 
+def test_heads_go_along_to_the_next_stage(path: Path, tmp_path: Path) -> None:
+    out = tmp_path / "one"
+    trained(stage.recipe(path, f"out={out}", *TAUGHT))
+    still = (*TAUGHT, f"start={out / 'model'}", "rates.tower=1e-9", "seed=3")
+    for name, more in (("new", ()), ("same", (f"heads={out / 'heads.safetensors'}",))):
+        trained(stage.recipe(path, f"out={tmp_path / name}", *still, *more))
+    before, new, same = (load_file(tmp_path / name / "heads.safetensors") for name in ("one", "new", "same"))
+    assert {key.partition(".")[0] for key in before} == {"what", "where"}
+    for key, value in before.items():
+        torch.testing.assert_close(same[key], value)
+        assert (new[key] - value).abs().max() > 0.01
+    larger = (*still, "image_size=64", f"heads={out / 'heads.safetensors'}")
+    with pytest.raises(ValueError, match="images of another size: drop the key"):
+        trained(stage.recipe(path, f"out={tmp_path / 'larger'}", *larger))
+
+
 # -- adapters ----------------------------------------------------------------------------------------------------------
 
 

@@ -272,6 +272,7 @@ def test_every_field_can_be_told_apart() -> None:
             "data.world.patches: frames, and clips, that are only looked at need the same number",
         ),
         ("teach=1.0", "teach is for worlds"),
+        ("heads=heads.safetensors", "set teach above 0"),
         ('data=[{name="a", annotation="x"}, {name="a", annotation="y"}]', "have one name"),
         ('data=[{world={kind="clips", count=1, talk=0.5}}]', "teaches nothing without teach"),
         ('optimizer.kind="sgd"', "optimizer.kind must be 'adamw' or 'muon'"),

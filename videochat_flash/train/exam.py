@@ -47,7 +47,8 @@ def unseen(recipe: Recipe, count: int, out: Path) -> Recipe:
     sources = [replace(one, world=_other(one.world, count)) for one in recipe.data if one.world.kind]
     if not sources:
         raise ValueError("an exam needs a recipe that draws: no [[data]] of this one has a world")
-    return replace(recipe, seed=recipe.seed + UNSEEN, data=tuple(sources), mixture="", teach=0.0, out=str(out))
+    data = tuple(sources)
+    return replace(recipe, seed=recipe.seed + UNSEEN, data=data, mixture="", teach=0.0, heads="", out=str(out))
 
 
 def _other(world: World, count: int) -> World:

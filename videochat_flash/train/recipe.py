@@ -111,6 +111,7 @@ class Recipe:
     train_with_dropout: str = ""  # a plan as 4:0.75,18:0.25
     dropout_by: Literal["attention", "uniform", "uniform0_attention", "uniform1_attention"] = "attention"
     teach: float = 0.0  # weight of telling a tower what each patch of a drawn picture shows
+    heads: str = ""  # of an earlier stage that taught, to go on with; "": new ones
     max_bad_share: float = 0.01  # of the records; beyond it the run stops
     pieces: str = ""  # folder of what videos are spliced from, which runs may share; "": in ``out``
     mixture: str = ""  # a .yaml of the reference, read unchanged, beside or instead of ``data``
@@ -266,6 +267,7 @@ def _check_together(recipe: Recipe, where: str) -> None:
         and (
             spliced or len(drawn) < len(recipe.data) or recipe.mixture or not rates["tower"] or recipe.loss != "sample"
         ),
+        "heads are what teach reads the tower by: set teach above 0": recipe.heads and not recipe.teach,
         "what has no conversation teaches nothing without teach: set data.world.talk to 1": (
             not recipe.teach and any(world.talk < 1 for world in drawn)
         ),

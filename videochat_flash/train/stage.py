@@ -9,11 +9,13 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from tokenizers import Tokenizer
+from torch import Tensor
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
 from ..files import beside
@@ -31,10 +33,12 @@ from .recipe import Recipe, Source, load_recipe
 from .records import Record, epoch_order, read_mixture, read_source
 from .samples import Samples, estimated_rows
 from .splice import Bank, fill
+from .teach import load_heads
 from .worlds import Drawn
 from .written import resolved
 
 MODEL = "model"  # the folder of the trained model, in a run's own
+HEADS = "heads.safetensors"  # beside it: what taught its tower
 FREE = ("save_every", "keep", "workers", "device", "pack", "recompute", "pieces")  # may change between two starts
 
 
@@ -111,7 +115,10 @@ def _train(
     model, tokenizer = begin(recipe)
     banks = fill_banks(recipe, data, model, place)
     sharded = place.world > 1 and recipe.optimizer.kind != "muon"
-    net = prepare(Learner(model, sharded, recipe.teach), place, recipe)
+    learner = Learner(model, sharded, recipe.teach)
+    if recipe.heads and learner.teacher is not None:
+        load_heads(learner.teacher, Path(recipe.heads))
+    net = prepare(learner, place, recipe)
     torch.manual_seed(recipe.seed + place.rank)  # from here on each has its own chance
     schedule = schedule_of(recipe, data, model)
     steps = schedule.steps(recipe)
@@ -198,11 +205,14 @@ def claim(out: Path, recipe: Recipe) -> None:
 
 
 def finish(net: Learner, recipe: Recipe, place: Place, tokenizer: Tokenizer, folder: Path) -> Path:
-    """Put the trained model together, adapters merged, and write it in the released layout."""
+    """Put the trained model together, adapters merged, and write it in the released layout; beside it what taught."""
     state = get_model_state_dict(
         net, options=StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=False)
     )
     if place.first and not folder.exists():
+        if net.teacher is not None:
+            with beside(folder.with_name(HEADS)) as part:
+                save_file({name: cast("Tensor", state[f"teacher.{name}"]) for name in net.teacher.state_dict()}, part)
         with torch.device("meta"):
             model = choose_parts(VideoChatFlashModel(net.model.config), recipe)
         own = {key.removeprefix("model."): value for key, value in state.items() if key.startswith("model.")}

@@ -1,4 +1,5 @@
-"""What a small tower is told beside the answers: what each patch shows and where it lies. Its heads are thrown away.
+"""What a small tower is told beside the answers: what each patch shows and where it lies. Its heads are no part of a
+model; a run leaves them beside it, for another one that teaches to go on with.
 
 From answers alone a small video transformer learns colours at once but shapes and characters hardly ever, and without
 knowing where a patch lies it never sees that something moves (docs/decisions.md).
@@ -8,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Float32, Float64, Int, Int8, Int16
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..synth import CHARACTERS, COLOURS, DIRECTIONS, SHAPES, SPEEDS, Labels
@@ -184,3 +187,16 @@ class Teacher(nn.Module):
         return torch.stack(
             [F.cross_entropy(part.transpose(1, 2), target, reduction="sum") for part, target in pairs]
         ).sum()
+
+
+def load_heads(teacher: Teacher, file: Path) -> None:
+    """Go on with the heads of an earlier stage: new ones would first pull the tower about.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: heads of a tower of another width or image size.
+    """
+    there, own = load_file(file), teacher.state_dict()
+    if {key: tensor.shape for key, tensor in there.items()} != {key: tensor.shape for key, tensor in own.items()}:
+        raise ValueError(f"heads: {file} has read another tower or images of another size: drop the key to begin anew")
+    teacher.load_state_dict(there)
