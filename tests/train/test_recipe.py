@@ -108,11 +108,17 @@ def test_every_stage_and_variant_of_the_paper_is_there() -> None:
     assert there == {f"{name}/stage{n}" for name in variants for n in (1, 2, 3)} | {"umt224-7b/stage4"}
 
 
-def test_a_stage_of_flash_tiny_starts_from_what_the_one_before_it_leaves() -> None:
-    paths = sorted((RECIPES / "tiny").glob("stage*.toml"))
-    recipes = [load_recipe(path) for path in paths]
-    assert len(paths) > 6 and not recipes[0].start
-    assert [one.start for one in recipes[1:]] == [f"{one.out}/model" for one in recipes[:-1]]
+def test_stages_of_flash_tiny_begin_with_what_earlier_ones_leave_and_none_is_for_nothing() -> None:
+    recipes = [load_recipe(path) for path in sorted((RECIPES / "tiny").glob("stage*.toml"))]
+    first, *rest = recipes
+    assert len(recipes) > 6 and not first.start
+    left, used = {f"{first.out}/model"}, set()
+    for one in rest:
+        begun = {place for place in (one.start, one.tower, one.connector, one.decoder) if place}
+        assert begun and begun <= left and (not one.heads or Path(one.heads).parent / "model" in map(Path, left))
+        left.add(f"{one.out}/model")
+        used |= begun
+    assert left - used == {f"{recipes[-1].out}/model"}
 
 
 def test_a_stage_starts_from_what_the_one_before_it_leaves() -> None:
