@@ -62,14 +62,6 @@ class Mean:
     effective: float
 
 
-def cell_means(outcomes: Sequence[Outcome]) -> dict[tuple[float, ...], float]:
-    """The mean of each cell, in order."""
-    cells: dict[tuple[float, ...], list[float]] = {}
-    for one in outcomes:
-        cells.setdefault(one.cell, []).append(one.score)
-    return {cell: sum(scores) / len(scores) for cell, scores in sorted(cells.items())}
-
-
 def bootstrap(outcomes: Sequence[Outcome], rng: np.random.Generator, resamples: int = RESAMPLES) -> Mean:
     """The mean of cell means, by resampling clusters and, where there are several, blocks as well.
 
