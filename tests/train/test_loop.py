@@ -309,6 +309,13 @@ def test_heads_go_along_to_the_next_stage(path: Path, tmp_path: Path) -> None:
         trained(stage.recipe(path, f"out={tmp_path / 'larger'}", *larger))
 
 
+def test_heads_that_cannot_be_read_are_told_in_one_line(path: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.safetensors").write_bytes(b"x")
+    for name in ("bad.safetensors", "none.safetensors"):
+        line = told(path, tmp_path, f"out={tmp_path / name}-run", *TAUGHT, f"heads={tmp_path / name}")
+        assert str(tmp_path / name) in line
+
+
 # -- adapters ----------------------------------------------------------------------------------------------------------
 
 

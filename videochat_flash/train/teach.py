@@ -15,10 +15,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Float32, Float64, Int, Int8, Int16
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..synth import CHARACTERS, COLOURS, DIRECTIONS, SHAPES, SPEEDS, Labels
+from ..weights import stream_tensors
 
 VALUES: dict[str, Sequence[str]] = {
     "colour": COLOURS,
@@ -194,9 +194,9 @@ def load_heads(teacher: Teacher, file: Path) -> None:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: heads of a tower of another width or image size.
+        ValueError: a damaged file, or heads of a tower of another width or image size.
     """
-    there, own = load_file(file), teacher.state_dict()
+    there, own = dict(stream_tensors([file])), teacher.state_dict()
     if {key: tensor.shape for key, tensor in there.items()} != {key: tensor.shape for key, tensor in own.items()}:
         raise ValueError(f"heads: {file} has read another tower or images of another size: drop the key to begin anew")
     teacher.load_state_dict(there)
