@@ -73,6 +73,9 @@ def _attention(w: dict[str, Tensor], config: LLMConfig, x: Tensor) -> tuple[Tens
         for n in "qkv"
     )
     group = config.heads // config.kv_heads
+    if config.log_scaled_from:
+        grown = [max(1.0, math.log(p + 1) / math.log(config.log_scaled_from)) for p in range(len(x))]
+        q = q * torch.tensor(grown, dtype=torch.float64)[:, None]
     q, k = _turn(q, config), _turn(k, config).repeat_interleave(group, dim=0)
     logits = q @ k.transpose(1, 2) / math.sqrt(config.head_width)
     logits = logits + torch.full((len(x), len(x)), -math.inf, dtype=torch.float64).triu(1)

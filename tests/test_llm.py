@@ -74,6 +74,17 @@ def test_it_equals_a_plain_decoder_with_whole_attention_squares(plan: Plan) -> N
     torch.testing.assert_close(ours.rows, plain.rows.float(), rtol=0, atol=2e-5)
 
 
+@every_plan
+def test_so_it_does_where_queries_grow_with_the_logarithm_of_their_position(plan: Plan) -> None:
+    config = replace(LLM, log_scaled_from=6)
+    net, rows, one = decoder(config), draw(30, 48), segment(4, 20, 6)
+    with torch.no_grad():
+        ours, plain = net(rows, [one], plan), run(net.state_dict(), config, rows, one, plan)
+    assert ours.kept.tolist() == plain.kept
+    torch.testing.assert_close(ours.rows, plain.rows.float(), rtol=0, atol=2e-5)
+    assert not torch.allclose(ours.rows[-1], forward(rows, [one], plan).rows[-1], atol=1e-3)
+
+
 @settings(max_examples=10)
 @given(st.integers(0, 99), st.tuples(st.integers(0, 3), st.integers(1, 12), st.integers(0, 3), st.integers(1, 12)))
 def test_two_videos_in_one_conversation_too(seed: int, sizes: tuple[int, int, int, int]) -> None:
@@ -247,13 +258,22 @@ def test_a_cache_reserves_its_room_once() -> None:
 def test_rotary_at_position_160_000_is_the_closed_form(theta: float) -> None:
     config = replace(LLM, width=128, heads=1, kv_heads=1, rope_theta=theta)
     positions = [0, 1, 32_767, 159_999, 160_000]
-    cos, sin = rotary_tables(config, torch.tensor(positions))
+    cos, sin, *queries = rotary_tables(config, torch.tensor(positions))
+    assert torch.equal(cos, queries[0]) and torch.equal(sin, queries[1])
     assert cos.dtype == sin.dtype == torch.float32
     for row, position in enumerate(positions):
         for channel in range(128):
             angle = position / theta ** (2 * (channel % 64) / 128)
             assert cos[row, channel].item() == pytest.approx(math.cos(angle), abs=1e-7)
             assert sin[row, channel].item() == pytest.approx(math.sin(angle), abs=1e-7)
+
+
+def test_queries_grow_with_the_logarithm_of_their_position_from_where_it_is_said_on() -> None:
+    config = replace(LLM, log_scaled_from=1000)
+    cos, sin, *queries = rotary_tables(config, torch.tensor([0, 500, 999, 9_999, 999_999]))
+    for plain, scaled in zip((cos, sin), queries, strict=True):
+        torch.testing.assert_close(scaled, plain * torch.tensor([1, 1, 1, 4 / 3, 2])[:, None])
+    assert torch.equal(cos, rotary_tables(LLM, torch.tensor([0, 500, 999, 9_999, 999_999]))[0])
 
 
 def test_rotating_is_multiplication_of_complex_numbers_and_depends_on_distance_only() -> None:

@@ -169,9 +169,9 @@ def test_training_stage_aliases_are_read(architecture: str) -> None:
     assert config_from_json(values) == Config()
 
 
-def test_yarn_and_dropout_round_trip() -> None:
+def test_yarn_log_scaling_and_dropout_round_trip() -> None:
     config = Config(keep=drop_plan("uniform0_attention", (4, 18), (0.75, 0.25)))
-    config = replace(config, llm=replace(config.llm, yarn=Yarn(4.0, 32768)))
+    config = replace(config, llm=replace(config.llm, yarn=Yarn(4.0, 32768), log_scaled_from=640))
     assert config_from_json(config_to_json(config)) == config
 
 
@@ -186,6 +186,7 @@ def test_yarn_and_dropout_round_trip() -> None:
         ({"architectures": ["LlamaForCausalLM"]}, "architectures"),
         ({"mm_hidden_size": 7}, "1024"),
         ({"mm_newline_position": "frame"}, "one_token"),
+        ({"log_scaled_from": 1}, "log_scaled_from 1 is no number of rows"),
     ],
 )
 def test_a_config_that_cannot_be_honoured_is_refused(change: dict[str, object], words: str) -> None:

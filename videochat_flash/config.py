@@ -81,12 +81,15 @@ class LLMConfig:
     max_positions: int = 32768
     tied: bool = False
     yarn: Yarn | None = None
+    log_scaled_from: int = 0  # rows beyond which queries grow with the logarithm of their position; 0: never
 
     def __post_init__(self) -> None:
         if self.width % self.heads or self.heads % self.kv_heads:
             raise ValueError(
                 f"width {self.width} must be a multiple of heads {self.heads}, and heads of kv_heads {self.kv_heads}"
             )
+        if self.log_scaled_from < 0 or self.log_scaled_from == 1:
+            raise ValueError(f"log_scaled_from {self.log_scaled_from} is no number of rows: 2 or more, or 0 for never")
 
     @property
     def head_width(self) -> int:

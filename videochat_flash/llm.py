@@ -24,7 +24,7 @@ from .dropout import Segment, choose
 ROW_CHUNK = 8192  # rows that pass the MLP at once: its intermediate is the largest tensor of a long prefill
 ROTATED = 4096  # rows that turn at once: in float32 all of them would be a prefill's largest tensors
 PADDED = 1.5  # times the rows that a padded batch of conversations may hold
-Tables = tuple[Tensor, Tensor]
+Tables = tuple[Tensor, ...]  # each "T H": cosine and sine for keys, then for queries
 
 
 class LayerCache:
@@ -102,16 +102,23 @@ def rotary_frequencies(config: LLMConfig) -> tuple[Float[Tensor, " half"], float
 
 
 def rotary_tables(config: LLMConfig, positions: Int[Tensor, " T"]) -> Tables:
-    """Cosine and sine for each row, float32 "T H", from float64 angles: exact to the last position."""
+    """Cosine and sine for each row, float32 "T H", from float64 angles: exact to the last position.
+
+    Those for queries hold the factor of log-length scaling (arXiv 2202.12172): attention to more rows stays as sharp.
+    """
     frequencies, factor = rotary_frequencies(config)
     exact = "cpu" if positions.device.type == "mps" else positions.device  # which has no float64
     angles = positions.to(exact).double()[:, None] * frequencies.to(exact)
     angles = torch.cat([angles, angles], dim=-1)
-    return (angles.cos() * factor).float().to(positions.device), (angles.sin() * factor).float().to(positions.device)
+    cos, sin = ((turn * factor).float().to(positions.device) for turn in (angles.cos(), angles.sin()))
+    if not config.log_scaled_from:
+        return cos, sin, cos, sin
+    grown = ((positions + 1).log() / math.log(config.log_scaled_from)).clamp(min=1)[:, None]
+    return cos, sin, cos * grown, sin * grown
 
 
 def rotate(x: Float[Tensor, "n T H"], tables: Tables) -> Float[Tensor, "n T H"]:
-    """Rotary position embedding in float32: each channel of the first half turns with one of the second."""
+    """Rotary position embedding in float32, by the first two tables: a channel of each half turns with one another."""
     first, second = (wide := x.float()).chunk(2, dim=-1)
     return (wide * tables[0] + torch.cat([-second, first], dim=-1) * tables[1]).to(x.dtype)
 
@@ -120,8 +127,8 @@ def rotate_(x: Float[Tensor, "n T H"], tables: Tables) -> Float[Tensor, "n T H"]
     """The same in place, some rows at a time, where nothing learns."""
     if torch.is_grad_enabled():
         return rotate(x, tables)
-    for part, *own in zip(x.split(ROTATED, 1), *(table.split(ROTATED) for table in tables), strict=True):
-        part.copy_(rotate(part, (own[0], own[1])))
+    for part, *own in zip(x.split(ROTATED, 1), *(table.split(ROTATED) for table in tables[:2]), strict=True):
+        part.copy_(rotate(part, tuple(own)))
     return x
 
 
@@ -153,7 +160,7 @@ class Attention(nn.Module):
         self, x: Float[Tensor, "T E"], lengths: Sequence[int], tables: Tables, caches: Sequence[LayerCache] | None
     ) -> Float[Tensor, "T E"]:
         """Each conversation attends to itself: ``lengths`` rows of it are new, ``caches`` hold the rows before."""
-        q = rotate_(self._split(self.q_proj(x)), tables)
+        q = rotate_(self._split(self.q_proj(x)), tables[2:])
         k = rotate_(self._split(self.k_proj(x)), tables)
         v = self._split(self.v_proj(x))
         alike = len(lengths) > 1 and len(lengths) * max(lengths) < PADDED * x.shape[0]
@@ -176,7 +183,7 @@ class Attention(nn.Module):
         """
         rows = torch.tensor(queries, device=x.device)
         keys = rotate_(self._split(self.k_proj(x)), tables).float()
-        q = rotate(self._split(self.q_proj(x[rows])), (tables[0][rows], tables[1][rows])).float()
+        q = rotate(self._split(self.q_proj(x[rows])), tuple(table[rows] for table in tables[2:])).float()
         groups = q.unflatten(0, (self.kv_heads, -1)).flatten(1, 2)  # "K (heads per key head * queries) H"
         logits = (groups @ keys.transpose(1, 2)) / math.sqrt(self.head_width)
         logits = logits.unflatten(1, (-1, len(queries)))
@@ -225,9 +232,9 @@ class Block(nn.Module):
         """For each conversation a score for each row, as this layer's attention would pay it; None without a query."""
         scores: list[Tensor | None] = []
         parts = zip(*(t.split([s.length for s in segments]) for t in (rows, *tables)), strict=True)
-        for segment, (own, cos, sin) in zip(segments, parts, strict=True):
+        for segment, (own, *turns) in zip(segments, parts, strict=True):
             asked = segment.queries if segment.runs else ()
-            scores.append(self.self_attn.scores(self.input_layernorm(own), asked, (cos, sin)) if asked else None)
+            scores.append(self.self_attn.scores(self.input_layernorm(own), asked, tuple(turns)) if asked else None)
         return scores
 
 

@@ -57,11 +57,11 @@ _LLM = {
     "max_position_embeddings": "max_positions",
     "tie_word_embeddings": "tied",
 }
-_READ = frozenset(
+_NEEDED = frozenset([*_LLM, "architectures", "mm_vision_tower", "mm_hidden_size", "mm_projector_type"])
+_OPTIONAL = frozenset(
     [
-        *_LLM, "architectures", "rope_scaling", "mm_vision_tower", "mm_hidden_size", "mm_projector_type",
-        "mm_local_num_frames", "mm_newline_position", "mm_llm_compress", "llm_compress_type",
-        "llm_compress_layer_list", "llm_image_token_ratio_list", "vision_config", "mm_image_tokens",
+        "rope_scaling", "mm_local_num_frames", "mm_newline_position", "mm_llm_compress", "llm_compress_type",
+        "llm_compress_layer_list", "llm_image_token_ratio_list", "vision_config", "mm_image_tokens", "log_scaled_from",
     ]
 )  # fmt: skip
 
@@ -69,20 +69,16 @@ _READ = frozenset(
 def config_from_json(values: Mapping[str, Any]) -> Config:
     """Read the released ``config.json``. What the model is comes from here alone, never from a name or a path.
 
-    ``vision_config`` and ``mm_image_tokens`` are our additions: sizes that none of the releases has.
+    ``vision_config``, ``mm_image_tokens`` and ``log_scaled_from`` are our additions: what none of the releases has.
 
     Raises:
         ValueError: an unknown key (with its nearest known one), a missing key, or a value that we cannot honour.
     """
     _check_keys(values)
-    if "vision_config" in values:
-        vision = _tower(values["vision_config"])
-    else:
-        if values["mm_vision_tower"] not in TOWERS:
-            raise ValueError(
-                f"mm_vision_tower {values['mm_vision_tower']!r} is not known: use one of {', '.join(TOWERS)}"
-            )
-        vision = TOWERS[values["mm_vision_tower"]]
+    tower = values["mm_vision_tower"]
+    if "vision_config" not in values and tower not in TOWERS:
+        raise ValueError(f"mm_vision_tower {tower!r} is not known: use one of {', '.join(TOWERS)}")
+    vision = _tower(values["vision_config"]) if "vision_config" in values else TOWERS[tower]
     if values.get("mm_local_num_frames", 4) != vision.clip_frames:
         raise ValueError(f"mm_local_num_frames is {values['mm_local_num_frames']}, the tower's {vision.clip_frames}")
     if values["mm_hidden_size"] != vision.width:
@@ -91,6 +87,7 @@ def config_from_json(values: Mapping[str, Any]) -> Config:
     if newline not in ("nothing", "one_token"):
         raise ValueError(f"mm_newline_position {newline!r} is not supported: 'nothing' or 'one_token'")
     sizes = {ours: values[theirs] for theirs, ours in _LLM.items()} | {"rope_theta": float(values["rope_theta"])}
+    sizes["log_scaled_from"] = values.get("log_scaled_from", 0)
     return Config(
         vision=vision,
         llm=LLMConfig(**sizes, yarn=_yarn(values.get("rope_scaling"))),
@@ -142,6 +139,8 @@ def config_to_json(config: Config) -> dict[str, Any]:
         values["vision_config"] = asdict(vision)
     if config.image_tokens != 64:
         values["mm_image_tokens"] = config.image_tokens
+    if llm.log_scaled_from:
+        values["log_scaled_from"] = llm.log_scaled_from
     return values
 
 
@@ -159,18 +158,14 @@ def plan_parts(plan: Plan) -> tuple[str, tuple[int, ...], tuple[float, ...]]:
 
 
 def _check_keys(values: Mapping[str, Any]) -> None:
-    known = _READ | _IGNORED | _FIXED.keys()
+    known = _NEEDED | _OPTIONAL | _IGNORED | _FIXED.keys()
     for key, value in values.items():
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
             raise ValueError(f"unknown key {key!r} in config.json" + (f": did you mean {near[0]!r}?" if near else ""))
         if key in _FIXED and value not in _FIXED[key]:
             raise ValueError(f"{key} is {value!r}, but only {' or '.join(map(repr, _FIXED[key]))} is supported")
-    optional = {
-        "rope_scaling", "mm_local_num_frames", "mm_newline_position", "mm_llm_compress", "llm_compress_type",
-        "llm_compress_layer_list", "llm_image_token_ratio_list", "vision_config", "mm_image_tokens",
-    }  # fmt: skip
-    missing = sorted(_READ - optional - values.keys())
+    missing = sorted(_NEEDED - values.keys())
     if missing:
         raise ValueError(f"config.json lacks {', '.join(missing)}: it is not the config of a VideoChat-Flash model")
     if not set(values["architectures"]) & set(ARCHITECTURES):
@@ -180,9 +175,7 @@ def _check_keys(values: Mapping[str, Any]) -> None:
 def _tokens_per_frame(projector: str) -> int:
     found = PROJECTOR.fullmatch(projector)
     if found is None:
-        raise ValueError(
-            f"mm_projector_type {projector!r} is not known: only tome16_mlp_hd64 and its like are supported"
-        )
+        raise ValueError(f"mm_projector_type {projector!r} is not known: tome16_mlp_hd64 and its like are supported")
     return int(found[1])
 
 

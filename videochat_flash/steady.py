@@ -107,7 +107,7 @@ class Steady:
     def _step(self) -> Float[Tensor, "1 V"]:
         decoder = self._model.decoder
         self._hidden.zero_().masked_fill_(self._places > self._place, -torch.inf)
-        turns = {n: (cos[self._place], sin[self._place]) for n, (cos, sin) in self._tables.items()}
+        turns = {n: tuple(table[self._place] for table in tables) for n, tables in self._tables.items()}
         rows = decoder.embed_tokens(self._token)
         for block, n, window in zip(decoder.layers, self._starts, self._windows, strict=True):
             rows = block(rows, [1], turns[n], [window])

@@ -308,9 +308,8 @@ def save_model(
 
 
 def _write_weights(folder: Path, model: VideoChatFlashModel, shard_bytes: int) -> None:
-    tensors = {
-        released_name(name, model.config): t.detach().contiguous().cpu() for name, t in model.state_dict().items()
-    }
+    stored = model.state_dict().items()
+    tensors = {released_name(name, model.config): t.detach().contiguous().cpu() for name, t in stored}
     shards: list[dict[str, Tensor]] = [{}]
     size = 0
     for key, tensor in tensors.items():
@@ -319,17 +318,15 @@ def _write_weights(folder: Path, model: VideoChatFlashModel, shard_bytes: int) -
             size = 0
         shards[-1][key] = tensor
         size += tensor.nbytes
-    if len(shards) == 1:
-        save_file(shards[0], folder / "model.safetensors", metadata={"format": "pt"})
-        share(folder / "model.safetensors")
-        return
-    names = [f"model-{i:05d}-of-{len(shards):05d}.safetensors" for i in range(1, len(shards) + 1)]
-    for name, shard in zip(names, shards, strict=True):
+    places: dict[str, str] = {}
+    for number, shard in enumerate(shards, 1):
+        name = f"model-{number:05d}-of-{len(shards):05d}.safetensors" if shards[1:] else "model.safetensors"
         save_file(shard, folder / name, metadata={"format": "pt"})
         share(folder / name)
-    places = {key: name for name, shard in zip(names, shards, strict=True) for key in shard}
-    total = sum(t.nbytes for t in tensors.values())
-    _write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": places})
+        places |= dict.fromkeys(shard, name)
+    if shards[1:]:
+        size = sum(t.nbytes for t in tensors.values())
+        _write_json(folder / INDEX, {"metadata": {"total_size": size}, "weight_map": places})
 
 
 def _decoding_to_json(decoding: Decoding) -> dict[str, Any]:

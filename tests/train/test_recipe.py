@@ -288,6 +288,7 @@ def test_every_field_can_be_told_apart() -> None:
         ("model=flash-tyny", "model must be one of flash-tiny"),
         ("model=", "no model: name model, start or both"),
         ("image_size=100", "image_size: image_size 100 must be a multiple of patch 16"),
+        ("log_scaled_from=1", "log_scaled_from must be 0 or at least 2"),
         ("train_with_dropout=2", "is not layer:ratio pairs"),
         ("train_with_dropout=9:0.5", "dropout before layer 9"),
         ("max_bad_share=2", "max_bad_share must be a share from 0 to 1"),
@@ -329,6 +330,9 @@ def test_a_start_of_another_width_is_told() -> None:
     assert architecture(replace(recipe, model=""), other) == other
     same = RELEASES["VideoChat-Flash-Qwen2-7B_res224"]
     assert architecture(replace(recipe, image_size=448), same) == RELEASES["VideoChat-Flash-Qwen2-7B_res448"]
+    scaled = architecture(replace(recipe, log_scaled_from=640), same).llm
+    assert scaled == replace(same.llm, log_scaled_from=640)
+    assert architecture(recipe, replace(same, llm=scaled)).llm == scaled, "0 is the start's"
     with pytest.raises(ValueError, match="no model"):
         architecture(Recipe("run", start="there"))
 

@@ -23,7 +23,7 @@ MODELS: dict[str, Config] = {"flash-tiny": FLASH_TINY, **RELEASES}
 PARTS = ("tower", "connector", "decoder")
 ADAPTED = ("decoder", "tower")  # parts that can have LoRA adapters
 STRATEGY = re.compile(r"all|(first[234]?|end|random):\d+(\.\d+%|%)?")  # spec 4.1; decimal shares are ours
-WEIGHTLESS = ("image_size", "rope_theta", "rms_eps", "max_positions", "yarn")  # no shape depends on these
+WEIGHTLESS = ("image_size", "rope_theta", "rms_eps", "max_positions", "yarn", "log_scaled_from")  # change no shape
 DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 
@@ -93,6 +93,7 @@ class Recipe:
     connector: str = ""
     decoder: str = ""
     image_size: int = 0  # pixels of a side; 0: as the model has it
+    log_scaled_from: int = 0  # rows beyond which queries grow with the logarithm of their position; 0: the model's
     seed: int = 42
     steps: int = 0  # 0: as many as ``epochs`` take
     epochs: int = 1
@@ -144,6 +145,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("image_size", "seed", "steps", "workers", "optimizer.weight_decay"), _NONE),
     **{f"rates.{part}": _NONE for part in PARTS},
     **dict.fromkeys(("optimizer.eps", "optimizer.clip", "lora.alpha", "data.weight", "data.frame_fps"), _MORE),
+    "log_scaled_from": (lambda n: n == 0 or n > 1, "0 or at least 2"),
     **dict.fromkeys(("max_bad_share", "optimizer.warmup", "optimizer.fall"), _SHARE),
     **dict.fromkeys(("optimizer.beta1", "optimizer.beta2", "lora.dropout"), _BELOW),
     **dict.fromkeys(("video.min_frames", "video.max_frames"), _CLIPS),
@@ -297,7 +299,7 @@ def _check_together(recipe: Recipe, where: str) -> None:
 
 
 def architecture(recipe: Recipe, begun: Config | None = None) -> Config:
-    """The model that the recipe trains, ``image_size`` applied.
+    """The model that the recipe trains, ``image_size`` and ``log_scaled_from`` applied.
 
     Args:
         begun: the Config of the model in ``start``; needed where the recipe names no ``model``.
@@ -317,6 +319,8 @@ def architecture(recipe: Recipe, begun: Config | None = None) -> Config:
             )
     try:
         sized = replace(named, vision=replace(named.vision, image_size=size))
+        scaled = recipe.log_scaled_from or (begun or named).llm.log_scaled_from
+        sized = replace(sized, llm=replace(sized.llm, log_scaled_from=scaled))
     except ValueError as error:
         raise ValueError(f"image_size: {error}") from None
     if begun is not None:
