@@ -1,4 +1,4 @@
-"""Configurations: what is refused, the published kinds of dropout, and the releases against spec section 8.1."""
+"""Configurations: what is refused, the published kinds of dropout, and the releases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Token merging against spec section 3.3 to 3.5, and against a loop that merges one pair at a time."""
+"""Token merging against its rules, and against a loop that merges one pair at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The prompt against spec section 4.1, with a small tokenizer of Qwen's kind."""
+"""The prompt against the Qwen chat form, with a small tokenizer of Qwen's kind."""
 
 from __future__ import annotations
 

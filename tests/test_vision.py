@@ -1,4 +1,4 @@
-"""The towers: position tables against closed forms (spec section 2), checkpoint names, clips that stay apart."""
+"""The towers: position tables against closed forms, checkpoint names, clips that stay apart."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ def test_umt_takes_other_numbers_of_frames() -> None:
 
 
 def plain_tower(net: Umt | InternVideo2, config: VisionConfig, clip: Tensor) -> Tensor:
-    """Tokens of one clip, from the sentences of spec section 2.2 and 2.3."""
+    """Tokens of one clip, the plain way."""
     w = {name: tensor.double() for name, tensor in net.state_dict().items()}
     p, grid = config.patch, config.grid
     weight, bias = w["patch_embed.proj.weight"].flatten(1), w["patch_embed.proj.bias"]

@@ -27,7 +27,7 @@ TOWER = "model.vision_tower.vision_tower."
 
 
 def umt_keys(width: int = 1024, mlp: int = 4096, blocks: int = 23) -> dict[str, tuple[int, ...]]:
-    """Keys and shapes of UMT-L, written out from the specification's table."""
+    """Keys and shapes of UMT-L, written out."""
     keys: dict[str, tuple[int, ...]] = {
         "patch_embed.proj.weight": (width, 3, 1, 16, 16),
         "patch_embed.proj.bias": (width,),
@@ -55,7 +55,7 @@ def umt_keys(width: int = 1024, mlp: int = 4096, blocks: int = 23) -> dict[str, 
 
 
 def internvideo2_keys() -> dict[str, tuple[int, ...]]:
-    """Keys and shapes of InternVideo2-1B, written out from the specification's table."""
+    """Keys and shapes of InternVideo2-1B, written out."""
     width, mlp = 1408, 6144
     keys: dict[str, tuple[int, ...]] = {
         "cls_token": (1, 1, width),

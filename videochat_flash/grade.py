@@ -58,7 +58,7 @@ def jointly(answers: Iterable[tuple[Key, bool]]) -> dict[Key, bool]:
 
 
 def option(text: str, options: Sequence[str], lettered: bool = True) -> int | None:
-    """Which option an answer names, and nothing that has to be guessed (NIAH specification, 3.9).
+    """Which option an answer names, and nothing that has to be guessed.
 
     Read are, in this order: a lone letter, a letter before a delimiter, an answer that "is" a letter (the last such
     words count), and an option's own words. Two different letters are no answer.

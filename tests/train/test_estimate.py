@@ -236,7 +236,7 @@ def test_time_is_operations_over_speed() -> None:
 
 @pytest.mark.parametrize("path", STAGES, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_a_stage_of_the_paper_fits_where_the_authors_ran_it(path: Path) -> None:
-    """On 8 or 32 A100 (spec training 2.1)."""
+    """On 8 or 32 A100."""
     recipe = load_recipe(path)
     made = estimate(recipe, architecture(recipe), gpu="A100-80", gpus=8 if path.stem == "stage1" else 32)
     assert made.fits, facts(made)

@@ -72,7 +72,7 @@ def test_every_key_and_its_default_stand_in_the_page_about_training(kind: type, 
 
 @pytest.mark.parametrize("path", STAGES, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_a_stage_of_the_paper_has_the_published_numbers(path: Path) -> None:
-    """Spec training 2.2; the tower's own rate by 13, D1."""
+    """As the authors' scripts have it; the tower's own rate, which their runs lost, is real."""
     recipe = load_recipe(path)
     one = recipe.start == ""
     assert (
@@ -136,7 +136,7 @@ def test_the_fourth_stage_makes_the_released_model() -> None:
 
 
 def test_step_counts_are_the_published_ones() -> None:
-    """Spec 2.4."""
+    """As the reference counts them."""
     assert steps_of(load_recipe(RECIPES / "umt224-7b/stage1.toml"), 1_039_000) == 2029
     assert steps_of(load_recipe(RECIPES / "umt224-7b/stage3.toml"), 3_700_000) == 14453
     assert steps_of(load_recipe(RECIPES / "umt224-7b/stage3.toml"), 3) == 1

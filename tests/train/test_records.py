@@ -1,4 +1,4 @@
-"""Annotation records, strategies, mixtures and the order of an epoch, against spec training 3 and 4."""
+"""Annotation records, strategies, mixtures and the order of an epoch."""
 
 from __future__ import annotations
 

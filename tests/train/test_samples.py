@@ -93,7 +93,7 @@ def at_30_fps(frames: int) -> VideoInfo:
 
 @pytest.mark.parametrize(
     ("start", "end", "count", "begins", "ends"),
-    [  # spec 14.3
+    [
         (0, 64, 64, [14, 44, 74, 104, 134, 164], [1874, 1904]),
         (10, 74, 64, [314, 344, 374, 404, 434, 464], [2174, 2204]),
         (100, 164, 64, [3014, 3044, 3074, 3104, 3134, 3164], [4874, 4904]),
@@ -102,7 +102,7 @@ def at_30_fps(frames: int) -> VideoInfo:
         (-3, 64, 64, [14, 44, 74], [1874, 1904]),
     ],
 )
-def test_windows_of_the_spec(start: float, end: float, count: int, begins: list[int], ends: list[int]) -> None:
+def test_windows_of_the_reference(start: float, end: float, count: int, begins: list[int], ends: list[int]) -> None:
     chosen = plan_video(at_30_fps(9000), DYNAMIC, start, end)
     frames = chosen.frames.tolist()
     assert (len(frames), frames[: len(begins)], frames[-2:]) == (count, begins, ends)
@@ -110,13 +110,13 @@ def test_windows_of_the_spec(start: float, end: float, count: int, begins: list[
     assert np.array_equal(chosen.seconds, np.array(frames) / 30)
 
 
-def test_short_windows_of_the_spec() -> None:
+def test_short_windows_of_the_reference() -> None:
     assert plan_video(at_30_fps(9000), Video("dynamic", 4, 8), 5, 7).frames.tolist() == [157, 172, 187, 202]
 
 
 @pytest.mark.parametrize(
     ("frames", "fps", "video", "first", "count"),
-    [  # spec 14.1
+    [
         (900, 30, Video("middle", 4, 4), [112, 337, 562, 787], 4),
         (900, 30, Video("dynamic", 4, 8), [55, 168, 280, 393, 505, 618, 730, 843], 8),
         (900, 30, DYNAMIC, [6, 20, 34, 48, 62, 76], 64),
@@ -128,7 +128,7 @@ def test_short_windows_of_the_spec() -> None:
         (54000, 29.97, DYNAMIC, [52, 157, 262, 368, 473, 579], 512),
     ],
 )
-def test_whole_videos_of_the_spec(frames: int, fps: float, video: Video, first: list[int], count: int) -> None:
+def test_whole_videos_of_the_reference(frames: int, fps: float, video: Video, first: list[int], count: int) -> None:
     info = replace(at_30_fps(1), seconds=np.arange(frames) / fps, duration=frames / fps, fps=fps, frames=frames)
     chosen = plan_video(info, video, None, None).frames.tolist()
     assert (chosen[: len(first)], len(chosen)) == (first, count)
@@ -220,7 +220,7 @@ def picture(path: Path, width: int, height: int, seed: int = 0) -> Path:
 
 @pytest.mark.parametrize(
     ("image", "size", "chosen"),
-    [  # spec 14.5: width and height
+    [  # width and height
         ((640, 480), 224, (672, 672)),
         ((1920, 1080), 224, (1344, 896)),
         ((3000, 4000), 224, (1120, 1344)),
@@ -229,7 +229,7 @@ def picture(path: Path, width: int, height: int, seed: int = 0) -> Path:
         ((100, 80), 224, (224, 224)),
     ],
 )
-def test_tiles_of_the_spec(image: tuple[int, int], size: int, chosen: tuple[int, int]) -> None:
+def test_tiles_of_the_reference(image: tuple[int, int], size: int, chosen: tuple[int, int]) -> None:
     rows, columns = best_tiles(*image, size, 6)
     assert (columns * size, rows * size) == chosen
 
@@ -297,7 +297,7 @@ def test_other_tiles_are_refused() -> None:
 
 
 @pytest.mark.parametrize("text", ["<image>\nQUESTION", "QUESTION\n<image>", " QUESTION <image> "])
-def test_the_user_turn_of_the_spec(numbered_film: Path, text: str) -> None:
+def test_the_user_turn_of_the_reference(numbered_film: Path, text: str) -> None:
     line = (
         "<image>\nThe video lasts for 40.00 seconds, and 8 frames are uniformly sampled from it. \nQUESTION<|im_end|>"
     )

@@ -1,6 +1,6 @@
 """How the reference reads answers, for comparison with its published numbers. Never the headline: it guesses.
 
-Each rule with what it gets wrong (evaluation specification, sections 2 and 4):
+Each rule with what it gets wrong:
 
 - MVBench, MLVU, LVBench: the first ``a`` that stands alone is option A, an English article as well.
 - Perception Test: the same with the first capital.

@@ -17,7 +17,7 @@ Talk = tuple[Question, ...]  # what one conversation asks
 
 
 def reference(film: Film, talk: Talk, place: str) -> dict[str, Any]:
-    """A record as the reference has it (spec training 4.2); readers pass over the keys that they do not know.
+    """A record as the reference has it; readers pass over the keys that they do not know.
 
     Args:
         film: that is asked about.

@@ -1,4 +1,4 @@
-"""Which trials there are: the grid of single needles, chains, and the controls of both (specification, 3.4 to 3.6)."""
+"""Which trials there are: the grid of single needles, chains, and the controls of both."""
 
 from __future__ import annotations
 

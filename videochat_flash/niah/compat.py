@@ -1,4 +1,4 @@
-"""The rules of the reference, to the frame: rows, cuts, prompt, scorer (specification, part 1). Pure."""
+"""The rules of the reference, to the frame: rows, cuts, prompt, scorer. Pure."""
 
 from __future__ import annotations
 

@@ -13,6 +13,6 @@ VERSION = "niah 1"  # of suites: a change of what any draw means changes it
 
 
 def rng_of(seed: int, *names: str | int | float) -> Rng:
-    """A generator of its own for each seed and names; one draw more elsewhere changes nothing (specification, 3.7)."""
+    """A generator of its own for each seed and names; one draw more elsewhere changes nothing."""
     key = hashlib.sha256(canonical([VERSION, seed, *names]).encode()).digest()
     return np.random.Generator(np.random.Philox(key=int.from_bytes(key[:16], "little")))

@@ -1,4 +1,4 @@
-"""Asks any OpenAI-compatible endpoint, with a film as one mp4 or as pictures (specification, 3.2)."""
+"""Asks any OpenAI-compatible endpoint, with a film as one mp4 or as pictures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Needles and what is asked of them, drawn from synth's world: neither memorised nor guessable (specification, 3.3)."""
+"""Needles and what is asked of them, drawn from synth's world: neither memorised nor guessable."""
 
 from __future__ import annotations
 
@@ -240,7 +240,7 @@ def _scene(needles: Sequence[Needle]) -> Scene:
 
 
 def ordered(question: Question, seed: int, item: str, rotation: int, way: Way) -> Question:
-    """The question with its options in the order in which they get letters: drawn, then turned (specification, 3.4)."""
+    """The question with its options in the order in which they get letters: drawn, then turned."""
     if way == "words":
         return question
     count = len(question.options)

@@ -1,4 +1,4 @@
-"""Needles from files: a user's own list, and the two official ones (specification, 1.1 and 1.2)."""
+"""Needles from files: a user's own list, and the two official ones."""
 
 from __future__ import annotations
 

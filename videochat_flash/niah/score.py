@@ -1,4 +1,4 @@
-"""Scores: grid and chains with their uncertainty, controls, and what could not be scored (specification, 3.9, 3.10)."""
+"""Scores: grid and chains with their uncertainty, controls, and what could not be scored."""
 
 from __future__ import annotations
 

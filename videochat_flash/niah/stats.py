@@ -1,4 +1,4 @@
-"""What the trials of a suite tell as a whole: how long is reliable, how many items it takes (specification, 3.10)."""
+"""What the trials of a suite tell as a whole: how long is reliable, how many items it takes."""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ class Trial:
 
     Attributes:
         suite: ``single`` or ``multi``.
-        control: "" for the grid itself, or ``C0`` to ``C7`` (specification, 3.6).
+        control: "" for the grid itself, or ``C0`` to ``C7``.
         item: whose needles are shown.
         role: of the question: ``single``, ``cap`` or ``qa``.
         kind: what is asked, as ``colour``.

@@ -137,7 +137,7 @@ def largest_sample(recipe: Recipe, config: Config) -> Sample:
         clips, frames = max(world.span for world in worlds)
         return Sample(clips, frames, clips * tokens_of(config, frames) + newline, TEXT_ROWS)
     clips = recipe.video.max_frames // config.vision.clip_frames
-    tiles = 1 if recipe.tiles == 1 else 1 + recipe.tiles**2  # the whole image, then its tiles (spec 5.4)
+    tiles = 1 if recipe.tiles == 1 else 1 + recipe.tiles**2  # the whole image, then its tiles
     video = Sample(clips, config.vision.clip_frames, clips * config.clip_tokens + newline, TEXT_ROWS)
     image = Sample(tiles, 1, tiles * config.image_tokens + newline, TEXT_ROWS)
     return max(video, image, key=lambda sample: sample.rows)

@@ -171,7 +171,7 @@ class Learner(nn.Module):
 
 
 def objective(sums: Float[Tensor, " n"], counts: Int[Tensor, " n"], by: str) -> Float[Tensor, ""]:
-    """What is added up over a step, and divided by the ``weight`` of all its conversations (spec 6.5).
+    """What is added up over a step, and divided by the ``weight`` of all its conversations.
 
     By ``sample`` every conversation weighs the same whatever its length, by ``token`` every learned token.
     """

@@ -1,4 +1,4 @@
-"""One stage of training: steps over packed conversations, with checkpoints that lose nothing (spec training 7 to 9).
+"""One stage of training: steps over packed conversations, with checkpoints that lose nothing.
 
 A step's conversations follow from the recipe, the data and the step's number alone; so does everything else on a CPU.
 """

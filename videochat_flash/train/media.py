@@ -1,4 +1,4 @@
-"""A record's video or images -> pixels for the tower. Knows files and times, not conversations (spec training 5)."""
+"""A record's video or images -> pixels for the tower. Knows files and times, not conversations."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from ..video import (
 )
 from .recipe import Video
 
-CUT = 0.1  # seconds before the end of a video at which a window ends at the latest (spec 5.3)
+CUT = 0.1  # seconds before the end of a video at which a window ends at the latest
 PADDING = (int(PIXEL_MEAN[0] * 255), int(PIXEL_MEAN[1] * 255), int(PIXEL_MEAN[2] * 255))
 
 
@@ -84,7 +84,7 @@ def read_video(path: str, video: Video, size: int, start: float | None, end: flo
 
 
 def sampling_of(video: Video) -> Sampling:
-    """The recipe's rule in the terms of ``video.sample_indices`` (spec 5.2)."""
+    """The recipe's rule in the terms of ``video.sample_indices``."""
     if video.sampling == "middle":
         return Sampling("count", max_frames=video.max_frames, num_frames=video.max_frames)
     return Sampling("reference", max_frames=video.max_frames, min_frames=video.min_frames)
@@ -93,7 +93,7 @@ def sampling_of(video: Video) -> Sampling:
 def plan_video(info: VideoInfo, video: Video, start: float | None, end: float | None) -> SamplePlan:
     """The frames to read: the counting rule over the whole video, or over the frames from start to end.
 
-    Windows are cut as spec 5.3 has it, to the number of frames; where frames do not follow each other evenly, as
+    Windows are cut as the reference does it, to the number of frames; where frames do not follow each other evenly, as
     ``video.plan`` does, by their times.
 
     Raises:
@@ -139,7 +139,7 @@ def open_image(path: str) -> Image.Image:
 
 def best_tiles(width: int, height: int, size: int, most: int) -> tuple[int, int]:
     """Rows and columns of tiles that keep most pixels of an image, then waste fewest; the first of equals, in the
-    reference's order (spec 5.4)."""
+    reference's order."""
     best, chosen = (-1, 0), (1, 1)
     for columns in range(1, most + 1):
         for rows in range(1, most + 1):
@@ -153,7 +153,7 @@ def best_tiles(width: int, height: int, size: int, most: int) -> tuple[int, int]
 
 def raster(tokens: Float[Tensor, "n M E"], rows: int, columns: int) -> Float[Tensor, "n M E"]:
     """Tokens of a tiled image in the order that the language model reads them: those of the first tile, which shows
-    the whole image, then row by row over all the others, each taken for a square of tokens (spec 5.4).
+    the whole image, then row by row over all the others, each taken for a square of tokens.
 
     Raises:
         ValueError: another number of tiles, or of tokens that are no square.

@@ -1,4 +1,4 @@
-"""What learns at which rate: groups of parameters, their optimizers, and the schedule (spec training 2.4, 8)."""
+"""What learns at which rate: groups of parameters, their optimizers, and the schedule."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .recipe import Recipe
 
 
 def groups(net: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
-    """Parameters with the rate of their part; norms and biases never decay (spec 8.1)."""
+    """Parameters with the rate of their part; norms and biases never decay."""
     found: dict[tuple[str, bool, bool], list[Tensor]] = {}
     for name, parameter in net.named_parameters():
         if parameter.requires_grad:
@@ -55,7 +55,7 @@ def make_optimizers(net: nn.Module, recipe: Recipe) -> list[Optimizer]:
 
 def factor(step: int, steps: int, warmup: float, fall: float) -> float:
     """Share of the peak rate in step ``step`` (from 0): a linear rise, all of it for a while, and a cosine to 0 in the
-    last share ``fall`` of the steps, 1 being all behind the rise (spec 2.4, 8.2)."""
+    last share ``fall`` of the steps, 1 being all behind the rise."""
     rise = math.ceil(warmup * steps)
     if step < rise:
         return (step + 1) / rise

@@ -1,4 +1,4 @@
-"""A training as one file: what is trained, from what, on what. TOML, read strictly and written back (spec training 2).
+"""A training as one file: what is trained, from what, on what. TOML, read strictly and written back.
 
 A recipe may name a ``base``: the file to take every key from that it does not say itself. Nothing here opens weights
 or data.
@@ -22,7 +22,7 @@ from .worlds import World
 MODELS: dict[str, Config] = {"flash-tiny": FLASH_TINY, **RELEASES}
 PARTS = ("tower", "connector", "decoder")
 ADAPTED = ("decoder", "tower")  # parts that can have LoRA adapters
-STRATEGY = re.compile(r"all|(first[234]?|end|random):\d+(\.\d+%|%)?")  # spec 4.1; decimal shares are ours
+STRATEGY = re.compile(r"all|(first[234]?|end|random):\d+(\.\d+%|%)?")  # decimal shares are ours
 WEIGHTLESS = ("image_size", "rope_theta", "rms_eps", "max_positions", "yarn", "log_scaled_from")  # change no shape
 DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
@@ -33,7 +33,7 @@ class Source:
 
     annotation: str = ""  # .json or .jsonl, a local path or an fsspec URL
     media: str = ""  # folder or URL that media paths are relative to
-    strategy: str = "all"  # which of its records, as first:25% (spec 4.1)
+    strategy: str = "all"  # which of its records, as first:25%
     weight: float = 1.0  # how often its records come in an epoch: 2.5 is twice, and half of them a third time
     frame_fps: float = 1.0  # of frame folders
     name: str = ""  # for reports; else the annotation's stem
@@ -65,7 +65,7 @@ class Optimizer:
 
 @dataclass(frozen=True)
 class Video:
-    """How many frames of a video are seen (spec 5.2), in whole clips of 4."""
+    """How many frames of a video are seen, in whole clips of 4."""
 
     sampling: Literal["dynamic", "middle"] = "dynamic"  # one frame a second within the bounds, or always max_frames
     min_frames: int = 64
@@ -107,8 +107,8 @@ class Recipe:
     precision: Literal["bfloat16", "float32"] = "bfloat16"  # of arithmetic; master weights are float32
     recompute: bool = True  # activations in the backward pass instead of keeping them
     loss: Literal["sample", "token"] = "sample"  # what counts the same: every conversation, or every learned token
-    template: Literal["chat", "plain"] = "chat"  # plain: picture, then caption (spec 6.3)
-    tiles: int = 1  # along a side of an image, at most (spec 5.4); 1: one square
+    template: Literal["chat", "plain"] = "chat"  # plain: picture, then caption
+    tiles: int = 1  # along a side of an image, at most; 1: one square
     train_with_dropout: str = ""  # a plan as 4:0.75,18:0.25
     dropout_by: Literal["attention", "uniform", "uniform0_attention", "uniform1_attention"] = "attention"
     teach: float = 0.0  # weight of telling a tower what each patch of a drawn picture shows

@@ -1,4 +1,4 @@
-"""Annotation files -> records: what is said, about which media. Opens no media (spec training 3 and 4).
+"""Annotation files -> records: what is said, about which media. Opens no media.
 
 Records are read as the reference and as ms-swift and LLaMA-Factory have them. They never change: an epoch reads the
 same record as the one before.
@@ -97,7 +97,7 @@ def read_source(source: Source, seed: int = 0) -> tuple[Record, ...]:
 
 
 def choose(strategy: str, count: int, seed: int = 0) -> Sequence[int]:
-    """Which of ``count`` records a strategy takes, ascending (spec 4.1).
+    """Which of ``count`` records a strategy takes, ascending.
 
     ``all``; or a number of records or percents, rounded up, as ``first:25%``, ``first2:25%`` (those behind them, up to
     ``first4``), ``end:10%``, or ``random:1000`` (which ones depends on ``seed`` alone).

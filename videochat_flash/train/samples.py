@@ -1,4 +1,4 @@
-"""Records -> samples: the conversation as tokens and labels, its media as pixels (spec training 6)."""
+"""Records -> samples: the conversation as tokens and labels, its media as pixels."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def check_places(turns: Sequence[Turn], media: int) -> None:
 
 
 def arranged(text: str) -> str:
-    """A single place goes to the front of its turn; several stay where they are (spec 6.2)."""
+    """A single place goes to the front of its turn; several stay where they are."""
     if text.count(PLACE) == 1 and not text.startswith(PLACE):
         text = f"{PLACE}\n{text.replace(PLACE, '').strip()}".strip()
     return text.replace(NOISE, "")
@@ -168,7 +168,7 @@ def arranged(text: str) -> str:
 def chat_prompt(tokenizer: Tokenizer, turns: Sequence[Turn], times: Sequence[str], system: str = SYSTEM) -> Prompt:
     """A conversation in the Qwen chat form, as the releases were trained: the question begins a line of its own.
 
-    Learned are the answers and the tokens that close them, nothing else (spec 6.4, ours).
+    Learned are the answers and the tokens that close them, nothing else.
 
     Args:
         times: what stands behind each place, in order; as many as there are places.
@@ -186,7 +186,7 @@ def chat_prompt(tokenizer: Tokenizer, turns: Sequence[Turn], times: Sequence[str
 
 
 def caption_prompt(tokenizer: Tokenizer, caption: str) -> Prompt:
-    """The template ``plain`` of stage 1: what is seen, then its caption, all of it learned (spec 6.3)."""
+    """The template ``plain`` of stage 1: what is seen, then its caption, all of it learned."""
     ids = tuple(plain_text(tokenizer).encode(f"{caption.replace(NOISE, '')}\n", add_special_tokens=False).ids)
     return Prompt(ids, ids, (0,))
 
