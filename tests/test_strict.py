@@ -12,9 +12,19 @@ from videochat_flash.strict import Schema, read_toml
 
 
 @dataclass(frozen=True)
+class Deep:
+    hops: int = 0
+
+
+@dataclass(frozen=True)
 class Inner:
     size: int = 1
     names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Row(Inner):
+    world: Deep = Deep()
 
 
 @dataclass(frozen=True)
@@ -24,7 +34,7 @@ class Outer:
     on: bool = False
     kind: Literal["a", "b"] = "a"
     inner: Inner = Inner()
-    rows: tuple[Inner, ...] = field(default=())
+    rows: tuple[Row, ...] = field(default=())
 
 
 SCHEMA = Schema(Outer, {"inner.size": (lambda n: n >= 1, "at least 1"), "rows.size": (lambda n: n < 9, "below 9")})
@@ -32,8 +42,8 @@ SCHEMA = Schema(Outer, {"inner.size": (lambda n: n >= 1, "at least 1"), "rows.si
 
 def test_what_fits_is_read() -> None:
     values = {"title": "t", "share": 1, "inner": {"size": 2}, "rows": [{"names": ["x"]}, {}]}
-    assert SCHEMA.read(values, "here") == Outer("t", 1.0, inner=Inner(2), rows=(Inner(names=("x",)), Inner()))
-    assert SCHEMA.known() == ["title", "share", "on", "kind", *_tables("inner", "rows")]
+    assert SCHEMA.read(values, "here") == Outer("t", 1.0, inner=Inner(2), rows=(Row(names=("x",)), Row()))
+    assert SCHEMA.known() == ["title", "share", "on", "kind", *_tables("inner", "rows"), "rows.world.hops"]
     assert (SCHEMA.hint("inner.size"), SCHEMA.hint("share"), SCHEMA.hint("none.size")) == (int, float, None)
 
 
@@ -58,6 +68,11 @@ def _tables(*names: str) -> list[str]:
         ({"title": "t", "rows": [{"size": 9}]}, "here: rows.size must be below 9, not 9"),
         ({"titel": "t"}, "here: unknown key 'titel': did you mean 'title'?"),
         ({"title": "t", "size": 1}, "here: unknown key 'size': did you mean 'inner.size'?"),
+        (
+            {"title": "t", "rows": [{"world": {"hop": 1}}]},
+            "'rows.world.hop': did you mean 'rows.world.hops'?",
+        ),
+        ({"title": "t", "inner": {"hops": 1}}, "unknown key 'inner.hops': did you mean 'rows.world.hops'?"),
     ],
 )
 def test_what_does_not_fit_is_told(values: dict[str, object], words: str) -> None:

@@ -159,17 +159,18 @@ def _hints(kind: Any) -> dict[str, Any]:
     return get_type_hints(kind)
 
 
-def hints_of(kind: Any) -> dict[str, Any]:
+def hints_of(kind: Any) -> dict[str, Any]:  # types as they are known here are not hashable to a checker
     """The types of a dataclass's fields, looked up once."""
     return _hints(kind)
 
 
-def _keys(kind: Any) -> Iterator[str]:
-    """Plain keys first, then those of every table."""
+def _keys(kind: Any, table: str = "") -> Iterator[str]:
+    """Plain keys first, then those of every table, and of tables in it."""
     known = _known(kind)
-    yield from (name for name, one in known.items() if not one.table)
+    yield from (f"{table}{name}" for name, one in known.items() if not one.table)
     for name, one in known.items():
-        yield from (f"{name}.{key}" for key in (hints_of(one.kind) if one.table else ()))
+        if one.table:
+            yield from _keys(one.kind, f"{table}{name}.")
 
 
 def _plain(hint: Any, value: Any, key: str, where: str) -> Any:

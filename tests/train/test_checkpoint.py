@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from traceback import StackSummary
 
 import pytest
 import stage
+import torch
 from stage import trained
+from torch.distributed.checkpoint.api import CheckpointException
 
+from videochat_flash.train import checkpoint
 from videochat_flash.train.recipe import load_recipe
 
 
@@ -35,6 +39,25 @@ def test_a_damaged_checkpoint_says_what_to_do(run: Path, tmp_path: Path, what: s
         trained(recipe)
     shutil.rmtree(last)
     assert [step for step, _ in trained(recipe)] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("what", [KeyboardInterrupt, MemoryError, torch.OutOfMemoryError])
+@pytest.mark.parametrize("when", ["save", "load"])
+def test_a_stop_or_too_little_memory_is_no_fault_of_a_checkpoint(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: type[BaseException], when: str
+) -> None:
+    """PyTorch wraps all that happens in a checkpoint of several processes, and here the one's own, too."""
+
+    def fails(*arguments: object, **options: object) -> None:
+        raise CheckpointException(when, {0: (what(), StackSummary())})
+
+    shutil.copytree(run / "run", tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-00000004")
+    monkeypatch.setattr(checkpoint, when, fails)
+    with pytest.raises((what, ValueError)) as told:
+        trained(stage.recipe(run / "recipe.toml", f"out={tmp_path / 'run'}"))
+    assert "remove it" not in str(told.value) and "no checkpoint" not in str(told.value)
+    assert [one.name for one in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000002"]
 
 
 def test_recipe_and_versions_stand_beside_every_checkpoint_and_halves_go(run: Path, tmp_path: Path) -> None:

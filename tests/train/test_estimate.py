@@ -30,7 +30,8 @@ from videochat_flash.train.estimate import (
     training_flops,
 )
 from videochat_flash.train.losses import loss
-from videochat_flash.train.recipe import Lora, Rates, Recipe, Video, architecture, load_recipe
+from videochat_flash.train.recipe import Lora, Rates, Recipe, Source, Video, architecture, load_recipe
+from videochat_flash.train.worlds import World
 from videochat_flash.vision import make_tower
 
 STAGES = sorted((Path(__file__).resolve().parents[2] / "recipes").glob("*-*/stage*.toml"))
@@ -144,6 +145,9 @@ def test_the_largest_sample_is_a_video_or_an_image_in_tiles() -> None:
     assert largest_sample(video, BIG).visual == 8192
     tiles = replace(RECIPE, video=Video("dynamic", 4, 8), tiles=6)
     assert largest_sample(tiles, BIG) == Sample(37, 1, 64 * 37, 256)
+    few = Source(world=World("videos", 1, clips=(3, 20), tokens=4))
+    many = Source(world=World("videos", 1, clips=(2, 6), tokens=49))
+    assert largest_sample(replace(RECIPE, data=(few, many)), BIG) == Sample(6, 4, 6 * 4 * 49, 256), "the most rows"
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from stage import shared_run, trained
 
 from videochat_flash.train.begin import begin
 from videochat_flash.train.learner import Learner
-from videochat_flash.train.stage import losses
+from videochat_flash.train.stage import history, losses
 
 FROZEN = ("rates.decoder=0", "batch=1", "steps=6")
 
@@ -23,8 +23,9 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return stage.make(tmp_path_factory.mktemp("stage"))
 
 
-def test_a_step_of_text_alone_under_a_frozen_decoder_moves_nothing(path: Path, tmp_path: Path) -> None:
+def test_a_step_of_text_alone_under_a_frozen_decoder_passes_no_gradient_on(path: Path, tmp_path: Path) -> None:
     assert len(trained(stage.recipe(path, f"out={tmp_path / 'run'}", *FROZEN))) == 6
+    assert sorted(row["norm"] == 0 for row in history(tmp_path / "run")) == [False] * 5 + [True]
 
 
 def test_an_idle_pass_adds_a_zero_that_reaches_every_part(path: Path) -> None:

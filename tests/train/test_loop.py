@@ -35,6 +35,7 @@ from videochat_flash.train.parallel import Place, prepare
 from videochat_flash.train.recipe import Recipe, load_recipe
 from videochat_flash.train.samples import Sample, Samples
 from videochat_flash.train.stage import _bound, claim, history, losses, read_data, train
+from videochat_flash.train.worlds import Drawn, World, draw_pixels
 from videochat_flash.train.written import resolved
 
 HERE = Place(0, 1, torch.device("cpu"))
@@ -189,6 +190,9 @@ def test_packs_hold_everything_once_within_the_budget(rows: list[int], budget: i
     packs = pack([replace(blank, id=str(i), rows=n) for i, n in enumerate(rows)], budget)
     assert sorted(int(one.id) for part in packs for one in part) == list(range(len(rows)))
     assert all(len(part) == 1 or sum(one.rows for one in part) <= budget for part in packs)
+    seen = draw_pixels(Drawn("", "", World("clips", talk=0), 1, 0), 32)[1][0].some(np.random.default_rng(0), 5)
+    silent = [replace(blank, id=str(i), lessons=(seen,)) for i in range(7)]
+    assert [len(part) for part in pack(silent, 10)] == [2, 2, 2, 1], "what is only looked at counts by its patches"
 
 
 @given(st.integers(1, 9), st.integers(1, 12), st.integers(1, 4))
@@ -508,12 +512,14 @@ def test_a_step_tells_what_it_computes(path: Path, monkeypatch: pytest.MonkeyPat
     assert peak_of(torch.device("cuda"), "bfloat16") == 989 and peak_of(torch.device("cpu"), "bfloat16") is None
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA GeForce RTX 4090")
     assert peak_of(torch.device("cuda"), "float32") == 82.6
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA A100-SXM4-80GB")
+    assert peak_of(torch.device("cuda"), "bfloat16") == 312
 
 
 def test_a_folder_belongs_to_one_recipe(path: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     claim(out, stage.recipe(path, f"out={out}"))
-    now = stage.recipe(path, f"out={out}", "workers=3", "save_every=1")
+    now = stage.recipe(path, f"out={out}", "workers=3", "save_every=1", "max_bad_share=0.5")
     claim(out, now)
     assert load_recipe(out / "recipe.toml") == now
     (out / "recipe.toml").write_text(resolved(_bound(now)))  # as older versions wrote it

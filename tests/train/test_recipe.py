@@ -272,6 +272,7 @@ def test_every_field_can_be_told_apart() -> None:
         ('data=[{world={kind="videos", count=1, kinds=["colors"]}}]', "a list of character, colour"),
         ('data=[{world={kind="clips", count=1, characters="17"}}]', "frames and clips show all"),
         ('data=[{world={kind="videos", count=1, kinds=["hop_colour"]}}]', "set data.world.hops, as [1, 3]"),
+        ('data=[{world={kind="videos", count=1, hops=[1, 2], pointers=0.0}}]', "set data.world.pointers above 0"),
         ('data=[{world={kind="clip", count=1}}]', "data.world.kind must be"),
         (
             'data=[{world={kind="clips", count=1, talk=0, patches=9}}, {world={kind="clips", count=1, talk=0.5}}]',
@@ -335,6 +336,8 @@ def test_a_start_of_another_width_is_told() -> None:
     assert architecture(recipe, replace(same, llm=scaled)).llm == scaled, "0 is the start's"
     with pytest.raises(ValueError, match="no model"):
         architecture(Recipe("run", start="there"))
+    with pytest.raises(ValueError, match="dropout before layer 28"):
+        architecture(replace(recipe, model="", train_with_dropout="28:0.5"), same)
 
 
 def test_errors_name_the_file_that_they_are_in(tmp_path: Path) -> None:

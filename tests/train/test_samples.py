@@ -23,10 +23,10 @@ from videos import cut, make, numbered, read_numbers
 from videochat_flash.mp4 import write
 from videochat_flash.prompt import IGNORE, SYSTEM, Turn, plain_text, render
 from videochat_flash.sight import Sight
-from videochat_flash.train.media import PADDING, best_tiles, plan_video, read_images, read_video
+from videochat_flash.train.media import PADDING, best_tiles, plan_video, raster, read_images, read_video
 from videochat_flash.train.recipe import Recipe, Source, Video
 from videochat_flash.train.records import Record, epoch_order
-from videochat_flash.train.samples import Bad, Sample, Samples, arranged, chat_prompt, check, estimated_rows, raster
+from videochat_flash.train.samples import Bad, Sample, Samples, arranged, chat_prompt, check, estimated_rows
 from videochat_flash.train.worlds import Drawn, World
 from videochat_flash.video import Sampling, VideoInfo, decode, plan, probe
 

@@ -11,6 +11,7 @@ import pytest
 import stage
 import tiny
 import torch
+from safetensors.torch import save_file
 
 from videochat_flash.config import PIXEL_MEAN, PIXEL_STD, Config, LLMConfig, VisionConfig
 from videochat_flash.merge import merge_tokens
@@ -172,6 +173,13 @@ def test_a_world_may_show_few_characters_and_ask_by_them_alone(bank: Bank, tmp_p
         assert sorted(question.kind for question in asked) == sorted(["colour", "shape"] * len(cards))
 
 
+def test_too_few_pieces_for_what_is_to_be_shown_are_told(bank: Bank, tmp_path: Path) -> None:
+    few = replace(VIDEOS, pieces=1)
+    save_file({"tokens": bank.tokens}, tmp_path / "0000000.safetensors")
+    with pytest.raises(ValueError, match=r"1 pieces have not all that videos need: set data\.world\.pieces higher"):
+        Bank(tmp_path, few)
+
+
 def test_a_world_may_ask_of_chains_alone(bank: Bank) -> None:
     asked = []
     for index in range(12):
@@ -236,7 +244,7 @@ def test_tokens_become_few_as_the_model_does_it_or_more_simply(frames: int) -> N
 
 def test_frames_seen_alone_are_seen_as_pictures(tmp_path: Path) -> None:
     net = tiny.model(CONFIG)
-    world = replace(VIDEOS, pieces=4, pointers=0.0, tokens=9, alone=True)
+    world = replace(VIDEOS, pieces=12, pointers=0.0, cards=(0, 0), moving=(0, 0), hops=(0, 0), tokens=9, alone=True)
     fill(tmp_path, net, world, 0)
     bank = Bank(tmp_path, world)
     frames = scene_frames(np.random.default_rng((7, 0, 1)), small_scene(7, 0, 0.0), 96)
@@ -252,12 +260,12 @@ def test_frames_seen_alone_are_seen_as_pictures(tmp_path: Path) -> None:
 
 def test_worlds_of_the_same_pieces_share_them(tmp_path: Path) -> None:
     recipe = Recipe(str(tmp_path / "run"), model="flash-tiny", pieces=str(tmp_path / "pieces"), workers=0)
-    few = replace(VIDEOS, pieces=4)
+    few = replace(VIDEOS, pieces=12, cards=(0, 0), moving=(0, 0), hops=(0, 0))
     worlds = (few, replace(few, clips=(2, 3), count=2), replace(few, tokens=4, count=1))
     data = read_data(replace(recipe, data=tuple(Source(name=str(i), world=one) for i, one in enumerate(worlds))))
     banks = fill_banks(recipe, data, tiny.model(CONFIG), join("cpu"))
     assert banks["0"] is banks["1"] and banks["0"] is not banks["2"]
-    assert sorted(path.name for path in (tmp_path / "pieces").iterdir()) == ["4-7-0.3-merge-16", "4-7-0.3-merge-4"]
+    assert sorted(path.name for path in (tmp_path / "pieces").iterdir()) == ["12-7-0.3-merge-16", "12-7-0.3-merge-4"]
 
 
 def test_some_patches_are_those_that_show_something_first() -> None:

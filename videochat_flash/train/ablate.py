@@ -25,11 +25,11 @@ from rich.table import Table
 from .. import errors, show
 from ..files import beside
 from ..synth import CARD_KINDS, HOPS
-from .begin import PARTS
 from .exam import Mark, examine_folder, unseen
-from .recipe import Recipe, load_recipe
+from .recipe import PARTS, Recipe, load_recipe
 from .report import OPTIONS
-from .stage import MODEL, history, train
+from .stage import MODEL, claim, history, train
+from .written import resolved
 
 SHARED = ("base", "exam")  # files that are no arm
 ABOUT: dict[str, tuple[str, ...]] = {
@@ -83,23 +83,30 @@ def arms(folder: Path) -> dict[str, list[Path]]:
 def run_arm(
     name: str, stages: Sequence[Path], exam: Path, changes: Sequence[str], seed: int, out: Path, count: int
 ) -> Run:
-    """Train an arm and ask it ``count`` conversations of each world of the exam, or read what came of it before."""
+    """Train an arm and ask it ``count`` conversations of each world of the exam, or read what came of it before.
+
+    Raises:
+        ValueError: ``out`` holds an arm of other recipes.
+    """
     path, steps = out / "exam.json", []
     begun: list[str] = []
     for stage in stages:
         own = out / stage.stem
         recipe = load_recipe(stage, [*changes, *begun, f"seed={seed}", f"out={own}", f"pieces={out.parent / 'pieces'}"])
+        claim(own, recipe)
         model = own / MODEL if path.is_file() else train(recipe, lambda step, steps: None, _warn)
         begun = behind(model)
         steps += history(own)
-    if not path.is_file():
-        asked = exam_of(recipe, load_recipe(exam, changes), count)
-        asking = examine_folder(model, asked, recipe.plan)
+    asked = exam_of(recipe, load_recipe(exam, changes), count)
+    told = resolved(replace(asked, out="run", pieces=""))
+    held = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if held.get("asked") != told:
+        marks = [vars(mark) for _, some in examine_folder(model, asked, recipe.plan) for mark in some]
+        held = {"asked": told, "marks": marks}
         with beside(path) as part:
-            part.write_text(json.dumps([vars(mark) for _, some in asking for mark in some]), encoding="utf-8")
+            part.write_text(json.dumps(held), encoding="utf-8")
     petaflop = sum(step["tflops"] * step["seconds"] for step in steps) / 1000
-    marks = tuple(Mark(**one) for one in json.loads(path.read_text(encoding="utf-8")))
-    return Run(name, seed, petaflop, sum(step["rows"] for step in steps), marks)
+    return Run(name, seed, petaflop, sum(step["rows"] for step in steps), tuple(Mark(**one) for one in held["marks"]))
 
 
 def behind(model: Path) -> list[str]:
@@ -122,7 +129,7 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     """Mean of some runs, and half of its 95 % interval by Student's t; infinite for a single run."""
     if len(values) < 2:
         return mean(values), math.inf
-    return mean(values), STUDENT.get(len(values), 1.96) * stdev(values) / math.sqrt(len(values))
+    return mean(values), STUDENT[len(values)] * stdev(values) / math.sqrt(len(values))
 
 
 def summary(runs: Sequence[Run]) -> list[dict[str, str]]:
@@ -178,7 +185,7 @@ def draw(runs: Sequence[Run], path: Path, title: str) -> None:
 
 def ablate(
     folder: Annotated[Path, typer.Argument(help="An ablation, as those in recipes/ablations.")],
-    seeds: Annotated[int, typer.Option(min=1, help="Runs of each arm.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, max=max(STUDENT), help="Runs of each arm.")] = 3,
     count: Annotated[int, typer.Option(min=1, help="Conversations of each world of the exam.")] = 200,
     out: Annotated[Path, typer.Option(help="Runs, table and picture.")] = Path("runs/ablations"),
     changes: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key.")] = None,

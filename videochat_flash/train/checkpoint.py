@@ -89,6 +89,7 @@ class Keeper:
                 (part / RECORDS).write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
         except (CheckpointException, OSError) as error:
             shutil.rmtree(part, ignore_errors=True)
+            _raise_what_is_none_of_its(error)
             raise OSError(
                 f"no checkpoint of step {step} in {self.folder}, earlier ones stay: {_cause(error)}"
             ) from None
@@ -125,6 +126,7 @@ class Keeper:
             with _alone(place):
                 load(state | drawn, checkpoint_id=path, no_dist=place.world == 1)
         except CheckpointException as error:
+            _raise_what_is_none_of_its(error)
             raise ValueError(
                 f"{path} does not fit this run, or is damaged ({_cause(error)}): remove it, and the one before is taken"
             ) from None
@@ -156,9 +158,18 @@ def _random_states(place: Place) -> dict[str, torch.Tensor]:
     return states
 
 
+def _raise_what_is_none_of_its(error: BaseException) -> None:
+    """Ctrl-C or too little memory: PyTorch wraps them as if a checkpoint were at fault."""
+    inner = _inner(error)
+    if isinstance(inner, KeyboardInterrupt | MemoryError | torch.OutOfMemoryError):
+        raise inner from None
+
+
 def _cause(error: BaseException) -> str:
     """What one process said went wrong."""
-    if isinstance(error, CheckpointException):
-        _, (inner, _) = next(iter(error.failures.items()))
-        return (str(inner).splitlines() or [type(inner).__name__])[0]
-    return str(error)
+    inner = _inner(error)
+    return (str(inner).splitlines() or [type(inner).__name__])[0]
+
+
+def _inner(error: BaseException) -> BaseException:
+    return next(iter(error.failures.values()))[0] if isinstance(error, CheckpointException) else error

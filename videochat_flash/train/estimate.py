@@ -16,6 +16,7 @@ from ..cost import GPUS, Flops, Sample, connector_flops, decoder_flops, gpu_name
 from ..model import VideoChatFlashModel
 from ..weights import skeleton
 from .recipe import PARTS, Recipe, steps_of
+from .samples import visual_rows
 
 TEXT_ROWS = 256  # ours: rows of text in a conversation, all of them learned, where no data is read
 MFU = 0.35  # ours: share of the peak that training reaches; good runs on one node lie between 0.3 and 0.5
@@ -131,21 +132,15 @@ def parameters(recipe: Recipe, config: Config) -> tuple[Counts, Counts]:
 
 def largest_sample(recipe: Recipe, config: Config) -> Sample:
     """The most rows that a conversation with one video or one image can have, TEXT_ROWS of text among them."""
-    newline = int(config.newline == "one_token")
     worlds = [source.world for source in recipe.data if source.world.kind]
     if worlds and len(worlds) == len(recipe.data):
-        clips, frames = max(world.span for world in worlds)
-        return Sample(clips, frames, clips * tokens_of(config, frames) + newline, TEXT_ROWS)
-    clips = recipe.video.max_frames // config.vision.clip_frames
-    tiles = 1 if recipe.tiles == 1 else 1 + recipe.tiles**2  # the whole image, then its tiles
-    video = Sample(clips, config.vision.clip_frames, clips * config.clip_tokens + newline, TEXT_ROWS)
-    image = Sample(tiles, 1, tiles * config.image_tokens + newline, TEXT_ROWS)
-    return max(video, image, key=lambda sample: sample.rows)
-
-
-def tokens_of(config: Config, frames: int) -> int:
-    """Rows of a clip, or of an image."""
-    return config.image_tokens if frames == 1 else config.clip_tokens
+        shapes = [(*world.span, world.tokens if world.kind == "videos" else 0) for world in worlds]
+    else:
+        tiles = 1 if recipe.tiles == 1 else 1 + recipe.tiles**2  # the whole image, then its tiles
+        length = config.vision.clip_frames
+        shapes = [(recipe.video.max_frames // length, length, 0), (tiles, 1, 0)]
+    some = (Sample(clips, n, visual_rows(config, clips, n, tokens), TEXT_ROWS) for clips, n, tokens in shapes)
+    return max(some, key=lambda sample: sample.rows)
 
 
 def forward_flops(config: Config, sample: Sample, plan: Plan = ()) -> dict[str, Flops]:

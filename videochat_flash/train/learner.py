@@ -17,7 +17,8 @@ from ..model import VideoChatFlashModel
 from ..prompt import IGNORE, Prompt
 from ..vision import Umt, normalise
 from .losses import loss
-from .samples import Sample, raster
+from .media import raster
+from .samples import Sample
 from .teach import EARLY, TERMS, Taught, Teacher, shares, sizes
 
 BLANK = Prompt((0, 0), (IGNORE, 0), (0,))  # something is seen, then a token is learned
@@ -84,6 +85,8 @@ class Learner(nn.Module):
         blanks: list[Tensor] = []
         if self.teacher is not None and shared is None:
             shared = shares(self.sizes(samples))
+        elif self.teacher is None:
+            shared = None
         for number, (length, lessons) in enumerate(self.lessons(asked).items()):
             weights = None if shared is None else torch.from_numpy(shared[number]).to(zero) * self.teach
             group = [clips for one in asked for clips in one.clips if clips.ndim == 5 and clips.shape[1] == length]
@@ -187,16 +190,19 @@ def weight(samples: Sequence[Sample], by: str) -> int:
 def pack(samples: Sequence[Sample], budget: int) -> list[list[Sample]]:
     """Conversations that pass the model together: at most ``budget`` rows, or a single longer one.
 
+    What is only looked at counts by its patches.
+
     The longest come first, so that what does not fit in memory is known in the first step.
     """
     packs: list[list[Sample]] = []
     room: list[int] = []
-    for one in sorted(samples, key=lambda sample: -sample.rows):
-        place = next((i for i, left in enumerate(room) if one.rows <= left), None)
+    sizes = [one.rows or sum(len(lesson.places) for lesson in one.lessons) for one in samples]
+    for size, one in sorted(zip(sizes, samples, strict=True), key=lambda sized: -sized[0]):
+        place = next((i for i, left in enumerate(room) if size <= left), None)
         if place is None:
             packs.append([])
             room.append(budget)
             place = len(packs) - 1
         packs[place].append(one)
-        room[place] -= one.rows
+        room[place] -= size
     return packs

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -165,8 +166,8 @@ def operations(recipe: Recipe, config: Config, samples: Sequence[Sample]) -> flo
 
 def peak_of(device: torch.device, precision: str) -> float | None:
     """TFLOP/s that a device's data sheet promises; None for one that is not in ``cost.GPUS``."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
-    known = next((gpu for key, gpu in GPUS.items() if key.removeprefix("RTX ").split("-")[0] in name.split()), None)
+    words = re.split("[ -]", torch.cuda.get_device_name(device) if device.type == "cuda" else "")
+    known = next((gpu for key, gpu in GPUS.items() if key.removeprefix("RTX ").split("-")[0] in words), None)
     return None if known is None else known.bfloat16 if precision == "bfloat16" else known.float32
 
 
@@ -204,7 +205,7 @@ class Trainer:
             self.tally = Tally.of(self.keeper.records(first))
             forget(self.keeper.folder.parent / METRICS, first)
         order = Order(self.schedule, self.place, range(first, steps))
-        stream = iter(_loader(data, order, recipe.workers))
+        stream = _loader(data, order, recipe.workers)
         for number in range(first, steps):
             began = time.monotonic()
             samples = self._good([next(stream) for _ in self.schedule.share(number, self.place)])

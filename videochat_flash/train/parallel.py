@@ -116,8 +116,12 @@ def join(device: str) -> Place:
             f"device {device} is one GPU, and there are {world} processes: say cuda, and each takes its own"
         )
     if kind == "cuda":
-        torch.cuda.set_device(local)
-        kind = f"cuda:{local}"
+        seen = torch.cuda.device_count()
+        number = local if seen > 1 else 0  # slurm may show each process its own GPU alone
+        if number >= seen:
+            raise ValueError(f"process {local} of this machine has no GPU: it has {seen}, start as many")
+        torch.cuda.set_device(number)
+        kind = f"cuda:{number}"
     if world > 1 and not dist.is_initialized():
         _meet()
         backend = "nccl" if kind.startswith("cuda") else "gloo"

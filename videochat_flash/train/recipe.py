@@ -258,6 +258,9 @@ def _check_together(recipe: Recipe, where: str) -> None:
         f"{' and '.join(HOPS)} are asked about chains: set data.world.hops, as [1, 3]": any(
             set(world.kinds) & set(HOPS) and not world.hops[1] for world in drawn
         ),
+        "chains are cards that point at others: set data.world.pointers above 0": any(
+            world.kind == "videos" and world.hops[1] and not world.pointers for world in drawn
+        ),
         "data.world.characters chooses pieces of videos; frames and clips show all": any(
             world.kind != "videos" and world.characters != World.characters for world in drawn
         ),
@@ -290,7 +293,9 @@ def _check_together(recipe: Recipe, where: str) -> None:
         if fault:
             raise ValueError(fault)
         if recipe.model:
-            check_plan(recipe.plan, architecture(recipe).llm)
+            architecture(recipe)
+        else:
+            parse_plan(recipe.train_with_dropout, recipe.dropout_by)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
 
@@ -305,7 +310,8 @@ def architecture(recipe: Recipe, begun: Config | None = None) -> Config:
         begun: the Config of the model in ``start``; needed where the recipe names no ``model``.
 
     Raises:
-        ValueError: ``start`` holds another model than ``model`` names, or the tower has no such image size.
+        ValueError: ``start`` holds another model than ``model`` names, the tower has no such image size, or the decoder
+            no layer at which rows should be dropped.
     """
     named = MODELS[recipe.model] if recipe.model else begun
     if named is None:
@@ -325,6 +331,7 @@ def architecture(recipe: Recipe, begun: Config | None = None) -> Config:
         raise ValueError(f"image_size: {error}") from None
     if begun is not None:
         _check_same(begun, sized, recipe.start)
+    check_plan(recipe.plan, sized.llm)
     return sized
 
 

@@ -305,6 +305,7 @@ def report(
 ) -> None:
     """Measure how often a model answers right, and print and save a table of it."""
     began = time.perf_counter()
+    errors.check_target(out)
     with errors.usage():
         lengths = _lengths(frames)
         plans = {name: None if name == OWN else parse_plan(name) for name in keep or KEEPS}

@@ -16,14 +16,12 @@ from ..config import Config
 from ..prompt import SYSTEM, Prompt, Turn, lay_out, plain_text, render, time_sentence
 from ..sight import Sight
 from ..video import CLIP, sample_indices
-from .media import Pixels, Unusable, best_tiles, raster, read_images, read_video, sampling_of
+from .media import Pixels, Unusable, best_tiles, read_images, read_video, sampling_of
 from .recipe import Recipe
 from .records import PLACE, Record
 from .splice import Bank
 from .teach import Taught
 from .worlds import Drawn, draw_pixels, turns_of
-
-__all__ = ["Bad", "Sample", "Samples", "check", "estimated_rows", "raster"]
 
 NOISE = "QA_GT_caption_based_noisy"  # a mark in some of the reference's texts that is no part of them
 TYPICAL = (640, 480)  # pixels; of an image that was not opened
@@ -129,7 +127,8 @@ class Samples(Dataset[Sample | Bad]):
 
     def _visual_rows(self, clips: Tensor) -> int:
         """Of pixels that are still to be seen, or of tokens that are kept."""
-        return clips[..., 0].numel() if clips.ndim == 3 else visual_rows(self.config, *clips.shape[:2])
+        kept = (CLIP, clips.shape[1] // CLIP) if clips.ndim == 3 else (clips.shape[1],)
+        return visual_rows(self.config, len(clips), *kept)
 
     def _seen(self, record: Record) -> list[Pixels]:
         if record.kind == "image":
@@ -194,9 +193,13 @@ def caption_prompt(tokenizer: Tokenizer, caption: str) -> Prompt:
 # -- sizes -------------------------------------------------------------------------------------------------------------
 
 
-def visual_rows(config: Config, clips: int, frames: int) -> int:
-    """Rows of the decoder for clips of ``frames`` frames, or for the tiles of an image (1)."""
-    tokens = config.image_tokens if frames == 1 else config.tokens_per_frame * frames
+def visual_rows(config: Config, clips: int, frames: int, tokens: int = 0) -> int:
+    """Rows of the decoder for clips of ``frames`` frames, or for the tiles of an image (1).
+
+    Args:
+        tokens: of a frame, where it is not the model that says them.
+    """
+    tokens = tokens * frames or (config.image_tokens if frames == 1 else config.tokens_per_frame * frames)
     return clips * tokens + (config.newline == "one_token")
 
 
@@ -206,7 +209,7 @@ def estimated_rows(record: Record | Drawn, recipe: Recipe, config: Config) -> in
     if isinstance(record, Drawn):
         world = record.world
         if world.kind == "videos":
-            return DRAWN_TEXT + CLIP * world.tokens * world.length(record.rng)
+            return DRAWN_TEXT + visual_rows(config, world.length(record.rng), CLIP, world.tokens)
         return DRAWN_TEXT + visual_rows(config, *world.span)
     text = sum(len(turn.text.encode()) for turn in record.turns) // BYTES
     if record.kind == "image":

@@ -151,7 +151,11 @@ def _fingerprint(model: VideoChatFlashModel) -> str:
 
 
 class Bank:
-    """Pieces by what they show, and whole videos made of them."""
+    """Pieces by what they show, and whole videos made of them.
+
+    Raises:
+        ValueError: too few pieces, so that none shows something that is needed.
+    """
 
     def __init__(self, folder: Path, world: World) -> None:
         files = [folder / f"{first:07d}.safetensors" for first in range(0, world.pieces, PART)]
@@ -171,6 +175,12 @@ class Bank:
             shelf.append(piece)
             if len(piece.events) == 1 and isinstance(card := piece.events[0].what, Card):
                 self.by_name.setdefault((card.colour, card.shape, card.points is not None), []).append(piece)
+        wanted = (
+            (self.empty, True), (self.cards, world.cards[1]), (self.movers, world.moving[1]),
+            ([name for name in self.by_name if name[2]], world.hops[1]),
+        )  # fmt: skip
+        if any(number and not shelf for shelf, number in wanted):
+            raise ValueError(f"{world.pieces} pieces have not all that videos need: set data.world.pieces higher")
 
     def video(self, rng: np.random.Generator, world: World) -> tuple[Float[Tensor, "C M D"], Scene]:
         """A video as the world wants it: chains first, then movers and cards, and nothing in the rest."""

@@ -39,7 +39,8 @@ from .written import resolved
 
 MODEL = "model"  # the folder of the trained model, in a run's own
 HEADS = "heads.safetensors"  # beside it: what taught its tower
-FREE = ("save_every", "keep", "workers", "device", "pack", "recompute", "pieces")  # may change between two starts
+# What may change between two starts: none of it changes what is learned.
+FREE = ("save_every", "keep", "workers", "device", "pack", "recompute", "pieces", "max_bad_share")
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def read_data(recipe: Recipe) -> Data:
 
     Raises:
         FileNotFoundError: an annotation file or mixture that is not there.
-        ValueError: a record that cannot be understood.
+        ValueError: a file that holds no records.
     """
     sources = sources_of(recipe)
     read = [
@@ -69,8 +70,6 @@ def read_data(recipe: Recipe) -> Data:
         for number, source in enumerate(sources)
     ]
     records = tuple(record for part in read for record in part)
-    if not records:
-        raise ValueError(f"no records in {', '.join(source.annotation for source in sources)}: nothing to learn from")
     return Data(sources, records, tuple(len(part) for part in read))
 
 
