@@ -84,6 +84,27 @@ def test_rows_about_one_video_are_seen_once(films: Path, vc: VideoChatFlash, tmp
     assert seen.count(str(films / "a.mp4")) == 2 and seen.count(str(films / "b.mp4")) == 2  # whole, and one stretch
 
 
+def test_too_little_memory_fails_a_row_and_a_fault_of_the_program_all(
+    films: Path, vc: VideoChatFlash, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group, how = (
+        batch.grouped([batch.Row(1, "a.mp4", "What is it?", None, None)])[0],
+        batch.How(films, Sampling(), batch.Manner()),
+    )
+
+    def fails(words: str) -> None:
+        def see(*given: object, **more: object) -> None:
+            raise RuntimeError(words)
+
+        monkeypatch.setattr(VideoChatFlash, "see", see)
+
+    fails("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+    assert "can't allocate" in next(batch.answers(vc, group, how))["error"]
+    fails("shapes do not fit")
+    with pytest.raises(RuntimeError, match="shapes"):
+        next(batch.answers(vc, group, how))
+
+
 def test_what_is_there_is_not_asked_again(
     films: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -129,6 +150,7 @@ def test_a_killed_run_goes_on(films: Path, model: Path, tmp_path: Path, capsys: 
         ('{"id": true, "video": "a.mp4", "question": "x"}', "id must not be True"),
         ('{"id": 2, "video": 3, "question": "x"}', "video must not be 3"),
         ('{"id": 2, "video": "a.mp4", "question": "x", "start": "1"}', "start must be seconds"),
+        ('{"id": 2, "video": "a\\ud83d.mp4", "question": "x"}', "surrogates not allowed"),
     ],
 )
 def test_what_is_no_row_is_told_before_anything_is_done(

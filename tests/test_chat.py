@@ -13,11 +13,12 @@ import tiny
 from oracle import naive
 from PIL import Image
 
-from videochat_flash.chat import Stopwatch, VideoChatFlash, cut_at, held_back
+from videochat_flash.chat import Reply, Stopwatch, VideoChatFlash, cut_at, held_back
 from videochat_flash.config import parse_plan
 from videochat_flash.generate import Decoding
 from videochat_flash.mp4 import write
 from videochat_flash.prompt import Turn, plain_text, render
+from videochat_flash.session import to_the_end
 from videochat_flash.sight import Sight
 from videochat_flash.video import Frames
 
@@ -95,6 +96,18 @@ def test_a_stop_text_ends_the_answer_and_is_not_part_of_it(vc: VideoChatFlash, s
     stop = whole[3:5]
     assert vc.answer(sight, "What is it?", stop=[stop]) == whole[: whole.find(stop)]
     assert "".join(vc.answer(sight, "What is it?", stop=[stop], stream=True)) == whole[: whole.find(stop)]
+
+
+def test_an_answer_that_ends_by_itself_at_its_last_token_is_not_cut(vc: VideoChatFlash, sight: Sight) -> None:
+    def said(tokens: int, *stop: str) -> Reply:
+        how = Decoding(max_new_tokens=tokens)
+        return to_the_end(vc.reply(sight, "What is it?", decoding=how, stop=stop))
+
+    whole = said(3)
+    ended = said(3, whole.text[-1])
+    assert (
+        whole.cut and not ended.cut and whole.tokens == ended.tokens == 3 and whole.text == ended.text + whole.text[-1]
+    )
 
 
 def test_stop_texts_and_unfinished_characters_are_held_back() -> None:

@@ -106,6 +106,12 @@ def test_a_prefix_in_half_precision_is_as_exact_as_the_whole_prompt() -> None:
     assert sum(off["part"]) < 1.2 * sum(off["whole"]), off
 
 
+def test_a_prefix_that_leaves_no_rows_holds_none() -> None:
+    """A view of none of them would hold all in memory, and count for nothing."""
+    kept = make_prefix(tiny.model(), prompt_of(4, 3, 0), [tiny.draw(2, 8, 48)], ())
+    assert kept.rows.untyped_storage().nbytes() == 0
+
+
 def test_a_prefix_of_something_else_is_told() -> None:
     net, seen = tiny.model(), [tiny.draw(2, 8, 48)]
     prompt = prompt_of(4, 3, 0)

@@ -14,7 +14,7 @@ from videochat_flash.session import Source, key_frames
 from videochat_flash.video import Sampling, VideoWarning, decode, plan, probe
 
 
-@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts"])
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts", "a.avi"])
 def test_key_frames_are_a_video_of_their_own(name: str, tmp_path: Path) -> None:
     info = probe(videos.make(tmp_path / name, 108, gop=12, options={"bf": "3"}))
     with pytest.warns(

@@ -13,9 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from .chat import Stopwatch, VideoChatFlash, check_question
+from .failures import FAILURES, reason
 from .journal import Log, appending, read_lines
 from .prefix import Prefix, prepare
 from .session import Manner, answer_report, say
@@ -73,8 +72,8 @@ def read_rows(path: Path) -> list[Row]:
             try:
                 row = _row(json.loads(line))
             except (ValueError, TypeError, KeyError) as error:
-                reason = f"{error} is missing" if isinstance(error, KeyError) else error
-                raise ValueError(f"{path}, line {number} is no row: {reason}") from None
+                why = f"{error} is missing" if isinstance(error, KeyError) else error
+                raise ValueError(f"{path}, line {number} is no row: {why}") from None
             if row.id in rows:
                 raise ValueError(f"{path}, line {number}: id {row.id!r} stands there before")
             rows[row.id] = row
@@ -86,6 +85,7 @@ def _row(told: Mapping[str, Any]) -> Row:
     for name, kinds in (("id", str | int), ("video", str), ("question", str)):
         if not isinstance(getattr(row, name), kinds) or isinstance(getattr(row, name), bool):
             raise ValueError(f"{name} must not be {getattr(row, name)!r}")
+    f"{row.id}{row.video}{row.question}".encode()  # half a character, as JSON can have, could not be written back
     for name in ("start", "end"):
         if not isinstance(getattr(row, name), int | float | None):
             raise ValueError(f"{name} must be seconds, not {getattr(row, name)!r}")
@@ -168,8 +168,8 @@ def _seen(vc: VideoChatFlash, group: Sequence[Row], how: How) -> Seen | str:
         sampling = replace(common, start=_first(row.start, common.start), end=_first(row.end, common.end))
         sight = vc.see(probe(how.root / row.video), sampling)
         return Seen(sight, prepare(vc, sight, keep=how.manner.keep) if len(group) > 1 else None)
-    except (ValueError, OSError, torch.OutOfMemoryError) as error:
-        return str(error)
+    except FAILURES as error:
+        return reason(error)
 
 
 def _first(own: float | None, common: float | None) -> float | None:
@@ -181,8 +181,8 @@ def _answered(vc: VideoChatFlash, row: Row, seen: Seen, manner: Manner) -> Line:
     try:
         check_question(row.question)
         reply = say(vc, seen.sight, row.question, manner, prefix=seen.prefix, watch=watch, bars=False)
-    except (ValueError, torch.OutOfMemoryError) as error:
-        return {"id": row.id, "error": str(error)}
+    except FAILURES as error:
+        return {"id": row.id, "error": reason(error)}
     seconds = {name.replace(" ", "_"): round(spent, 4) for name, spent in watch.seconds.items()}
     return {
         "id": row.id,

@@ -60,12 +60,14 @@ class Reply:
         tokens: generated tokens.
         rows: text and visual rows of the prompt.
         visual: visual rows that entered each layer of the decoder.
+        cut: whether it ended because there could be no more tokens.
     """
 
     text: str
     tokens: int
     rows: int
     visual: tuple[int, ...]
+    cut: bool = False
 
 
 class VideoChatFlash:
@@ -74,9 +76,7 @@ class VideoChatFlash:
     def __init__(
         self, model: VideoChatFlashModel, tokenizer: Tokenizer, decoding: Decoding, steps: Steps | None = None
     ) -> None:
-        self.model, self.steps = model, steps
-        self.tokenizer = tokenizer
-        self.decoding = decoding
+        self.model, self.tokenizer, self.decoding, self.steps = model, tokenizer, decoding, steps
         self.made_by = model.fingerprint()
 
     @staticmethod
@@ -273,7 +273,7 @@ class VideoChatFlash:
     ) -> Generator[str, None, Reply]:
         with watch.stage("prefill"):
             begun = begin()
-        made, told = list[int](), ""
+        made, told, ended = list[int](), "", False
         tokens = decode(self.model, begun, how, self.steps)
         while True:
             with watch.stage("decode tokens"):
@@ -292,7 +292,7 @@ class VideoChatFlash:
         text = cut_at(self.tokenizer.decode(made, skip_special_tokens=True), stop)[0]
         if len(text) > len(told):
             yield text[len(told) :]
-        return Reply(text, len(made), rows, begun.visual)
+        return Reply(text, len(made), rows, begun.visual, not ended and len(made) >= how.max_new_tokens)
 
 
 def cut_at(text: str, stop: Sequence[str]) -> tuple[str, bool]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import warnings
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
@@ -46,4 +47,6 @@ def join(address: str, cpus: int, gpus: int = 0, loud: bool = False) -> ModuleTy
     if address == LOCAL and there < gpus:
         ray.shutdown()
         raise ValueError(f"this machine has {there} GPUs, and {gpus} are needed")
+    if there < gpus:
+        warnings.warn(f"the cluster has {there} GPUs and {gpus} are needed: what lacks one waits", stacklevel=2)
     return ray

@@ -102,10 +102,8 @@ def rotary_frequencies(config: LLMConfig) -> tuple[Float[Tensor, " half"], float
 
 
 def rotary_tables(config: LLMConfig, positions: Int[Tensor, " T"]) -> Tables:
-    """Cosine and sine for each row, float32 "T H", from float64 angles: exact to the last position.
-
-    Those for queries hold the factor of log-length scaling (arXiv 2202.12172): attention to more rows stays as sharp.
-    """
+    """Cosine and sine of each row, float32 from float64 angles: exact to the last position. Those for queries hold the
+    factor of log-length scaling (arXiv 2202.12172), by which attention to more rows stays as sharp."""
     frequencies, factor = rotary_frequencies(config)
     exact = "cpu" if positions.device.type == "mps" else positions.device  # which has no float64
     angles = positions.to(exact).double()[:, None] * frequencies.to(exact)

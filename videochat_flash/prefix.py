@@ -153,7 +153,7 @@ def make_prefix(
         rows = torch.cat([beginning.rows[:same], below.rows])
         before = (sum(run.length for run in segment.runs),) * done
     hidden = model.decoder(rows, [segment], plan, [[c] for c in caches], on_layer=on_layer, layers=range(done, layer))
-    left = hidden.rows if layer < depth else hidden.rows[:0]
+    left = hidden.rows if layer < depth else hidden.rows.new_empty(0, hidden.rows.shape[1])  # a view would hold all
     return Prefix(ids, known, plan, layer, left, hidden.segments[0], caches, before + hidden.visual)
 
 

@@ -182,11 +182,12 @@ def _through(path: Path, index: Index, wanted: list[int], area: int, stop: Event
         for place, packet in itertools.compress(stored, needed[: np.flatnonzero(needed)[-1] + 1]):
             if not needed[place - 1]:
                 stream.codec_context.flush_buffers()
-                start, count = begins[place], itertools.count(int(np.searchsorted(places, place)))
+                start, count = begins[place], itertools.count(place)
             for fed in (packet,) if needed[place + 1] else (packet, None):
                 for frame in () if stop.is_set() else decoded(av, stream, fed):
-                    number = next(count) if counted else int(np.searchsorted(stamps, frame.pts or 0))
-                    if counted or (frame.pts in stamps[number : number + 1] and frame.pts >= start):
+                    known, at = (places, next(count)) if counted else (stamps, frame.pts)
+                    number = int(np.searchsorted(known, at or 0))
+                    if at in known[number : number + 1] and (counted or at >= start):
                         yield number, frame
 
 

@@ -198,6 +198,10 @@ def test_a_list_of_ones_own(tmp_path: Path) -> None:
     [
         ({"image": "single/none.jpg"}, "none.jpg is missing"),
         ({"answer": "E"}, "'E' is not one of A, B, C, D"),
+        ({"answer": ""}, "'' is not one of A, B, C, D"),
+        ({"answer": "CD"}, "'CD' is not one of A, B, C, D"),
+        ({"answer": None}, "None is not one of A, B, C, D"),
+        ({"question": 5}, "expected string"),
         ({"question": "what?"}, "does not end with options"),
         ({"question": f"what?{TRAILER.replace('(C)', '(D)')}"}, "lettered A, B, D, D"),
         ({"more": 1}, "has keys"),

@@ -139,7 +139,10 @@ def test_a_key_that_can_be_guessed_is_not_taken(
 
 
 def test_a_model_a_port_or_a_store_that_cannot_be_had_ends_it_in_one_line(served: Served, tmp_path: Path) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / ".draft").touch()
     for options, words in (
+        (["--port", 0, "--store", tmp_path / "thesis"], "holds other things"),
         (["--model", tmp_path / "nothing", "--port", 0, "--store", tmp_path / "s"], "nothing"),
         (["--port", served.port, "--store", tmp_path / "s"], "choose another --port"),
         (["--port", 0, "--store", served.store], "another server uses"),

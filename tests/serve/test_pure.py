@@ -8,6 +8,7 @@ import json
 import logging
 import os
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from videochat_flash.serve.app import Stream
 from videochat_flash.serve.guard import ANYONE, Keys, is_loopback, read_keys
 from videochat_flash.serve.limits import Limits, with_changes
 from videochat_flash.serve.media import write_data
@@ -131,6 +133,7 @@ def talk(*words: str) -> list[dict[str, str]]:
 
 def test_whole_conversations_have_limits_too() -> None:
     assert refused(messages=talk(*"abcdefg"))[0] == "too_many_turns"
+    assert refused(messages=[1] * 5000)[0] == "too_many_turns" and refused([1] * 5000)[0] == "too_many_parts"
     assert refused(messages=talk("x" * 90, "x" * 90, "x"))[0] == "text_too_long"
 
 
@@ -243,13 +246,40 @@ def test_what_was_half_written_is_never_there(tmp_path: Path) -> None:
     os.utime(old, (0, 0))
     assert list(Shelf(tmp_path / "s", 100)) == [] and list((tmp_path / "s").iterdir()) == [mine]  # it may be written to
     (tmp_path / "scratch" / "x").mkdir(parents=True)
-    sweep(tmp_path)
-    assert list(tmp_path.iterdir()) == [tmp_path / "s"] and list((tmp_path / "s").iterdir()) == []
+    (tmp_path / ".profile").write_text("somebody's own")
+    sweep(tmp_path, ("s", "t"))
+    assert set(tmp_path.iterdir()) == {tmp_path / "s", tmp_path / ".profile"} and not list((tmp_path / "s").iterdir())
     filled(shelf, "large", size=101)
     assert "large" not in shelf and not shelf.path("large").exists()
     filled(shelf, "a")
     shelf.path("a").unlink()  # behind its back
     assert shelf.use("a") is None and shelf.bytes == 0
+
+
+def test_many_small_files_make_room_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("videochat_flash.serve.shelf.MOST", 2)
+    shelf = Shelf(tmp_path / "s", 100)
+    for name in "abc":
+        filled(shelf, name, size=0)
+    assert list(shelf) == ["b", "c"]
+
+
+def test_a_stream_that_nobody_reads_is_left_at_its_deadline() -> None:
+    let_go = []
+
+    async def lines() -> AsyncIterator[str]:
+        yield "data: {}"
+
+    async def nobody(*given: object) -> Any:
+        await asyncio.sleep(300)
+
+    async def read() -> None:
+        held = AsyncExitStack()
+        held.callback(let_go.append, True)
+        await Stream(lines(), held, asyncio.get_running_loop().time() + 0.05)({"type": "http"}, nobody, nobody)
+
+    asyncio.run(read())
+    assert let_go == [True]
 
 
 def test_a_shelf_is_shared_by_processes(tmp_path: Path) -> None:
@@ -327,6 +357,7 @@ def test_names_of_clients_are_words_and_not_paths(tmp_path: Path) -> None:
         (form((FILE, b"x")), "multipart/form-data", "bad_multipart"),
         (form((FILE, b"x")), "text/plain", "bad_multipart"),
         (form((FILE, b"x")), "", "bad_multipart"),
+        (form((FILE, b"")), "multipart/form-data; boundary=B", "bad_multipart"),
     ],
 )
 def test_other_forms_leave_nothing(tmp_path: Path, body: bytes, kind: str, code: str) -> None:
@@ -340,8 +371,6 @@ def test_the_oldest_uploads_make_room(tmp_path: Path) -> None:
     uploads = Uploads(tmp_path, 2_000, 1_500)
     made = [received(uploads, form((FILE, b"x" * 900))).id for _ in range(3)]
     assert [one.id for one in uploads.of("me")] == made[1:]
-    assert len(list((tmp_path / "notes").iterdir())) == 3
-    Uploads(tmp_path, 2_000, 1_500)
     assert len(list((tmp_path / "notes").iterdir())) == 2
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
-import torch
-
 from ..chat import VideoChatFlash
 from ..config import Plan
 from ..facts import plan_text
+from ..failures import FAILURES, reason
 from ..prompt import Turn
 from ..session import decoder_mark
 from ..video import Sampling
@@ -19,7 +18,6 @@ from .together import Seen, begin, finish, seen
 
 NEW_TOKENS = {"choice": 16, "reference": 64, "interval": 50, "judged": 1024}  # at most, of answers
 PROMPTS = "eval 1"  # version of the wording
-FAILURES = (ValueError, OSError, torch.OutOfMemoryError)  # of one question or video; the next one may do better
 
 
 @dataclass(frozen=True)
@@ -103,7 +101,7 @@ class Ours:
         try:
             (answer,) = finish(self.vc, [begin(self.vc, what, turns, self.plan, decoding)], decoding)
         except FAILURES as error:
-            raise Unanswered(str(error)) from None
+            raise Unanswered(reason(error)) from None
         return Said(answer.text, answer.rows)
 
     def _seen(self, item: Item) -> Seen:
@@ -114,7 +112,7 @@ class Ours:
             try:
                 self.last = (item.look, seen(self.vc, [self.vc.see(item.video, sampling)], self.plan))
             except FAILURES as error:
-                self.last = (item.look, Unanswered(str(error)))
+                self.last = (item.look, Unanswered(reason(error)))
         found = self.last[1]
         if isinstance(found, Unanswered):
             raise found

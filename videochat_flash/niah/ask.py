@@ -12,6 +12,7 @@ import torch
 from .. import steady, weights
 from ..chat import VideoChatFlash, check_device
 from ..config import Plan, Yarn
+from ..failures import out_of_memory
 from ..generate import Decoding, prefill
 from ..prefix import Beginning, Prefix, begin, prepare
 from ..prompt import IGNORE, IM_END, IM_START, Prompt, control
@@ -26,7 +27,6 @@ from .suite import Suite, Trial
 
 WORDS, LETTER = 16, 8  # new tokens at most
 PROMPTS = "strict 1"  # version of the wording and of what is around it
-CPU_MEMORY = "DefaultCPUAllocator"  # in the words of what is no OutOfMemoryError there
 CACHE = "cache"  # folder of Sights in a suite's
 Told = Callable[[int, int], None]
 
@@ -150,8 +150,8 @@ class Ours:
         """Raises Refused where memory does not suffice."""
         try:
             return self._compat(trial) if trial.mode == "compat" else self._strict(trial)
-        except RuntimeError as error:
-            if not isinstance(error, torch.OutOfMemoryError) and CPU_MEMORY not in str(error):
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
                 raise
             raise Refused(f"out of memory: {error}") from None
 
@@ -178,7 +178,7 @@ class Ours:
             begun = self._begun(trial, sight) if sight is not None else None
             pieces = self.vc.reply(sight, trial.prompt, keep=self.plan, decoding=how, prefix=begun)
         reply = to_the_end(pieces)
-        return Said(reply.text, "length" if reply.tokens >= how.max_new_tokens else "stop", reply.rows)
+        return Said(reply.text, "length" if reply.cut else "stop", reply.rows)
 
     def _begun(self, trial: Trial, sight: Sight) -> Prefix | None:
         """A film up to its questions, where there are several or where the film begins as others of its haystack."""

@@ -49,7 +49,7 @@ def read_list(path: Path, images: Path | None) -> list[Item]:
             raise ValueError(f"{path}: entry {number} has keys {sorted(keys)}, expected one of: {expected}")
         try:
             items.append(readers[keys](entry, number, root))
-        except ValueError as error:
+        except (ValueError, TypeError) as error:  # texts where lists belong, and the other way round
             raise ValueError(f"{path}: entry {number}: {error}") from None
         except FileNotFoundError as error:
             raise FileNotFoundError(f"{path}: entry {number}: {error}") from None
@@ -118,7 +118,7 @@ def _multi(entry: Mapping[str, Any], number: int, root: Path) -> Item:
 
 def _official(role: Role, text: str, answer: str) -> Question:
     words, options = lettered(text)
-    letters = LETTERS[: len(options)]
+    letters = tuple(LETTERS[: len(options)])
     if answer not in letters:
         raise ValueError(f"answer {answer!r} is not one of {', '.join(letters)}")
     return Question(role, role, words, options, letters.index(answer), 1 / len(options), exact=text)

@@ -31,6 +31,8 @@ from .samples import Samples
 from .uploads import Uploads
 from .wire import Ask, ChatRequest, understand
 
+GRACE = 10.0  # seconds behind an answer's deadline, in which a client may still read how it ended
+
 
 @dataclass
 class House:
@@ -74,10 +76,11 @@ def _add_chat(app: FastAPI, house: House) -> None:
         """Answer the last message about the videos and pictures of all."""
         async with AsyncExitStack() as stack:
             stack.enter_context(house.line.admit())
-            body = b"".join([chunk async for chunk in request.stream()])
-            ask = understand(body, house.limits, house.models)
-            del body  # it may be large, and answers take a while
-            return await _unless_gone(request, _answer(house, request, ask, stack))
+            body = request.stream()  # what comes of it may be large: nothing here holds it while it is answered
+            ask = understand(b"".join([chunk async for chunk in body]), house.limits, house.models)
+            answer = _answer(house, request, ask, stack)
+            del ask
+            return await _unless_gone(request, answer)
 
     @app.get("/v1/models")
     async def models() -> dict[str, object]:
@@ -156,15 +159,17 @@ async def _answer(house: House, request: Request, ask: Ask, stack: AsyncExitStac
         raise Refused("not_ready")
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=house.scratch)))
     made_by, tenant = house.line.facts["made_by"], request.state.tenant
-    media = await house.finder.find(ask.media, folder, tenant, made_by, house.sights, deadline)
+    wanted, ask = ask.media, replace(ask, media=())
+    media = await house.finder.find(wanted, folder, tenant, made_by, house.sights, deadline)
+    del wanted
     told: dict[str, object] = {"media": media, "turns": ask.turns, "decoding": ask.decoding, "stop": ask.stop}
     told |= {"keep": ask.keep, "evidence": ask.evidence}
     events = house.line.run(name, told, deadline)
     stack.push_async_callback(events.aclose)
-    answer = Answer(house, replace(ask, media=()), name, len(media))
+    answer = Answer(house, ask, name, len(media))
     if ask.stream:
         ahead = [] if ask.progress else [await _first(events, answer)]
-        return Stream(_streamed(answer, ahead, events, request), stack.pop_all())
+        return Stream(_streamed(answer, ahead, events, request), stack.pop_all(), deadline + GRACE)
     async for event in events:
         answer.hear(event)
     return JSONResponse(answer.whole())
@@ -197,16 +202,22 @@ async def _streamed(
 
 
 class Stream(StreamingResponse):
-    """Server-sent events, and what is to be let go when they end or the client is gone, begun or not."""
+    """Server-sent events, and what is to be let go when they end or the client is gone, begun or not.
 
-    def __init__(self, lines: AsyncIterator[str], held: AsyncExitStack) -> None:
+    Args:
+        deadline: of the event loop's clock, at which a client that does not read is left.
+    """
+
+    def __init__(self, lines: AsyncIterator[str], held: AsyncExitStack, deadline: float) -> None:
         super().__init__(lines, media_type="text/event-stream")
-        self.held = held
+        self.held, self.deadline = held, deadline
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it."""
         async with self.held:
-            await super().__call__(scope, receive, send)
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(self.deadline):
+                    await super().__call__(scope, receive, send)
 
 
 class Answer:

@@ -66,6 +66,9 @@ class Short(logging.Formatter):
         return super().format(logging.makeLogRecord({**vars(record), **bare}))
 
 
+FOLDERS = ("sights", "uploads/data", "uploads/notes", "uuids", "samples")  # of a store, where files are written
+
+
 class Server(uvicorn.Server):
     """Ends when it is told to, not by signals."""
 
@@ -87,7 +90,7 @@ def run(settings: Settings) -> None:
     with ExitStack() as stack:
         stack.enter_context(_locked(settings.store))
         ear = stack.enter_context(_listening(settings.host, settings.port))
-        sweep(settings.store)  # what a killed server left
+        sweep(settings.store, FOLDERS)  # what a killed server left
         host, port = ear.getsockname()[:2]
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
         typer.echo(f"{address} serves {settings.loading['model']}; Ctrl-C ends it")
@@ -167,6 +170,8 @@ def _made(folder: Path) -> Path:
 
 @contextmanager
 def _locked(store: Path) -> Iterator[None]:
+    if not (store / "lock").exists() and any(store.iterdir()):
+        raise ValueError(f"{store} holds other things, and a store is swept: name an empty folder for --store")
     with (store / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

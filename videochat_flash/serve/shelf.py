@@ -10,13 +10,14 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..files import beside
 
 NAME = re.compile(r"[\w-]+", re.ASCII)
+MOST = 10_000  # files, however small
 DAY = 86_400 * 10**9  # nanoseconds: who still writes to a file that old was killed
 
 
@@ -101,18 +102,18 @@ class Shelf:
 
     def _make_room(self) -> None:
         files = self._files()
-        held = sum(size for _, size, _ in files)
-        for _, size, name in files:
-            if held <= self.limit:
+        held, count = sum(size for _, size, _ in files), len(files)
+        for done, (_, size, name) in enumerate(files):
+            if held <= self.limit and count - done <= MOST:
                 return
             self.drop(name)
             held -= size
 
 
-def sweep(store: Path) -> None:
+def sweep(store: Path, folders: Sequence[str]) -> None:
     """Remove what killed processes had half written in a store that nobody uses; and what requests had there."""
     shutil.rmtree(store / "scratch", ignore_errors=True)
-    for left in store.rglob(".*"):
+    for left in (left for folder in folders for left in (store / folder).glob(".*")):
         left.unlink(missing_ok=True)
 
 

@@ -58,9 +58,13 @@ class Uploads:
         self.notes = folder / "notes"
         self.most = min(limit, most)
         self.notes.mkdir(mode=0o700, exist_ok=True)
-        for note in self.notes.iterdir():
+        self._tidy()
+
+    def _tidy(self) -> None:
+        """Forget what was told of files that are gone."""
+        for note in self.notes.glob("[!.]*"):
             if note.stem not in self.shelf:
-                note.unlink()
+                note.unlink(missing_ok=True)
 
     async def receive(self, chunks: AsyncIterator[bytes], content_type: str, tenant: str) -> Upload:
         """Read a multipart form with one file.
@@ -84,7 +88,7 @@ class Uploads:
                     parser.finalize()
                 except FormParserError as error:
                     raise Refused("bad_multipart", detail=error) from None
-            if not form.complete:
+            if not form.complete or not form.size:
                 raise Refused("bad_multipart")
             words = form.fields
             made = Upload(
@@ -92,6 +96,7 @@ class Uploads:
             )
             with beside(self._note(name)) as note:
                 note.write_text(json.dumps(asdict(made)))
+        self._tidy()
         return made
 
     def find(self, name: str, tenant: str) -> Upload | None:

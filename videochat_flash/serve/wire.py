@@ -31,6 +31,7 @@ NO_ANSWER: tuple[object, ...] = (
     "none",
     "auto",
 )  # values with which these ask for nothing
+MOST = 4096  # messages, or parts of one, that are read at all: each of them may have errors, and all are listed
 COLDEST = 0.01  # temperatures above 0 and below this would overflow
 
 
@@ -107,7 +108,7 @@ class Message(Strict):
     """What one side says."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[Part] | None = None
+    content: str | Annotated[list[Part], Field(max_length=MOST)] | None = None
     name: str | None = None
 
     @property
@@ -132,7 +133,7 @@ class ChatRequest(Strict):
     """The body of /v1/chat/completions."""
 
     model: str
-    messages: Annotated[list[Message], Field(min_length=1)]
+    messages: Annotated[list[Message], Field(min_length=1, max_length=MOST)]
     stream: bool = False
     stream_options: StreamOptions | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = Field(
@@ -218,7 +219,11 @@ def understand(body: bytes, limits: Limits, models: Sequence[str]) -> Ask:
 
 
 def _refusal(error: ValidationError) -> Refused:
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    errors = error.errors(include_url=False, include_context=False, include_input=False)
+    first = errors[0]
+    long = next((one["loc"] for one in errors if one["type"] == "too_long"), ())
+    if "messages" in long:
+        return Refused("too_many_parts" if "content" in long else "too_many_turns", "messages")
     if first["type"] == "json_invalid":
         return Refused("not_json", detail=first["msg"])
     place = [str(step) for step in first["loc"] if step in NAMES or isinstance(step, int)]

@@ -23,6 +23,7 @@ import torch
 from ..chat import Reply, Stopwatch, VideoChatFlash
 from ..config import Plan, check_plan, parse_plan
 from ..evidence import look
+from ..failures import out_of_memory
 from ..generate import Decoding
 from ..model import VideoChatFlashModel
 from ..prefix import Prefix, prepare
@@ -226,8 +227,7 @@ class Worker:
         except (ValueError, OSError, MemoryError, RuntimeError) as error:
             if "CUDA error" in str(error):
                 raise  # this process has lost its device: it ends, and another one begins anew
-            full = isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
-            code = "out_of_memory" if full else "internal"
+            code = "out_of_memory" if out_of_memory(error) else "internal"
             self._end(job, {"refused": code, "detail": f"{type(error).__name__}: {error}"})
 
     def _end(self, job: Job, last: Message) -> None:
@@ -271,7 +271,7 @@ class Worker:
         job.told |= {
             "prompt_tokens": reply.rows,
             "completion_tokens": reply.tokens,
-            "finish": "length" if reply.tokens >= how.max_new_tokens else "stop",
+            "finish": "length" if reply.cut else "stop",
             "frames": sum(sight.frames for sight in sights),
             "visual_tokens": visual,
             "visual_tokens_per_layer": list(reply.visual),

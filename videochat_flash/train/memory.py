@@ -5,13 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
+from ..failures import out_of_memory
 
-FULL = (
-    "out of memory",  # a GPU, or NCCL on one
-    "can't allocate memory",  # a CPU
-    "ALLOC_FAILED",  # cuBLAS and its like
-)
 FEWER = "train fewer parts or adapters ([lora]), or use more processes"  # what helps against most of it
 
 
@@ -26,7 +21,6 @@ def enough_memory(where: str, advice: str) -> Iterator[None]:
         yield
     except (RuntimeError, MemoryError) as error:
         text = (str(error).splitlines() or [type(error).__name__])[0]
-        short = isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in str(error) for words in FULL)
-        if not short:
+        if not out_of_memory(error):
             raise
         raise ValueError(f"out of memory {where}: {advice} ({text})") from None

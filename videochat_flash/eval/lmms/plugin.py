@@ -19,7 +19,8 @@ from lmms_eval.models.registry_v2 import ModelManifest
 from ... import session, show
 from ...chat import Stopwatch
 from ...config import Plan, check_plan
-from ..ask import FAILURES, Unanswered, settings_of
+from ...failures import FAILURES, reason
+from ..ask import Unanswered, settings_of
 from ..run import IN_A_ROW
 from ..together import Answer, Seen, begin, finish, seen
 from .answers import keeping, key_of
@@ -166,7 +167,7 @@ class VideoChatFlashChat(lmms):  # type: ignore[misc]
             check_plan(keep, self.vc.model.config.llm)
             try:
                 key = "" if self.cache is None else key_of(wanted, keep, contents)
-            except FAILURES:
+            except (ValueError, OSError):
                 key = ""  # it is told when it is asked
             found.append(Request(place, wanted, keep, key))
         return found
@@ -184,15 +185,16 @@ class VideoChatFlashChat(lmms):  # type: ignore[misc]
             try:
                 begun[one.place] = begin(self.vc, self._seen(one), one.wanted.turns, one.keep, decoding)
             except FAILURES as error:
-                found[one.place] = Unanswered(str(error))
+                found[one.place] = Unanswered(reason(error))
             except Unanswered as error:
                 found[one.place] = error
         try:
             found |= dict(zip(begun, finish(self.vc, list(begun.values()), decoding) if begun else (), strict=True))
-        except torch.OutOfMemoryError as error:
+        except (RuntimeError, MemoryError) as error:
+            why = reason(error)
             if len(batch) > 1:  # together they are too many
                 return [answer for one in batch for answer in self._batch([one])]
-            found[batch[0].place] = Unanswered(str(error))
+            found[batch[0].place] = Unanswered(why)
         return [found[one.place] for one in batch]
 
     def _seen(self, request: Request) -> Seen:
@@ -204,7 +206,7 @@ class VideoChatFlashChat(lmms):  # type: ignore[misc]
                 sights = [self.vc.see(medium.path, medium.sampling) for medium in request.wanted.media]
                 self.last = known, seen(self.vc, sights, request.keep)
             except FAILURES as error:
-                self.last = known, Unanswered(str(error))
+                self.last = known, Unanswered(reason(error))
         if isinstance(self.last[1], Unanswered):
             raise self.last[1]
         return self.last[1]
