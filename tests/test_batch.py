@@ -114,8 +114,11 @@ def test_what_is_there_is_not_asked_again(
     assert done.out == f"{out}: 1 answered, 1 failed, 1 were there\n"
     assert read(out)[1] == {"id": 1, "answer": "mine"} and set(read(out)) == {1, "two", 3}
     before = out.read_text()
-    done = run(capsys, "batch", asked, out, "--model", "no-model-is-loaded", "--root", films)
-    assert (done.code, out.read_text()) == (0, before)
+    done = run(capsys, "batch", asked, out, "--model", "another", "--root", films)
+    assert done.code == 1 and f"holds answers of {model}, not of another" in done.err and out.read_text() == before
+    (tmp_path / "all.jsonl").write_text(before.replace(str(model), "no-model-is-loaded"))
+    done = run(capsys, "batch", asked, tmp_path / "all.jsonl", "--model", "no-model-is-loaded", "--root", films)
+    assert done.code == 0 and done.out.endswith("0 answered, 0 failed, 3 were there\n")
     make(films / "bad.mp4", 16, 4)
     done = run(capsys, "batch", asked, out, "--model", model, "--root", films, "--retry")
     assert (done.code, done.out) == (0, f"{out}: 1 answered, 0 failed, 2 were there\n")

@@ -93,38 +93,43 @@ def _row(told: Mapping[str, Any]) -> Row:
 
 
 @contextmanager
-def results(path: Path, retry: bool) -> Iterator[tuple[Log, set[str | int]]]:
+def results(path: Path, retry: bool, model: str) -> Iterator[tuple[Log, set[str | int]]]:
     """A file to append to, and the ids that have an answer there. A line that was cut off is gone.
 
     Args:
         path: of the file.
         retry: whether failures are no answers; then they are gone, too.
+        model: by name, that answers.
 
     Raises:
         OSError: it cannot be written.
-        ValueError: another run writes there, or it holds something else.
+        ValueError: another run writes there, or it holds something else, or another model's answers.
     """
     if path.exists():
-        _ids(path)  # before anything is done to what may be no results
+        _ids(path, model)  # before anything is done to what may be no results
     with appending(path) as log:
-        done, failed = _ids(path)
+        done, failed = _ids(path, model)
         if retry and failed:
             log.keep(lambda line: "error" not in json.loads(line))
         yield log, done if retry else done | failed
 
 
-def _ids(path: Path) -> tuple[set[str | int], set[str | int]]:
+def _ids(path: Path, model: str) -> tuple[set[str | int], set[str | int]]:
     """Of answers, and of failures; a last line that was cut off is neither."""
     done: set[str | int] = set()
     failed: set[str | int] = set()
+    others: set[str] = set()
     try:
         for _, line in read_lines(path):
             (failed if "error" in line else done).add(line["id"])
+            others |= {line.get("model", model)} - {model}
         cut = path.read_bytes().rpartition(b"\n")[2]
         if cut[: len(BEGIN)] != BEGIN[: len(cut)]:
             raise ValueError("the last line was none of a row")
     except (ValueError, TypeError, KeyError):
         raise ValueError(f"{path} holds something else than results: choose another file") from None
+    if others:
+        raise ValueError(f"{path} holds answers of {', '.join(sorted(others))}, not of {model}: choose another file")
     return done, failed
 
 
@@ -136,11 +141,11 @@ def grouped(rows: Iterable[Row]) -> list[list[Row]]:
     return list(groups.values())
 
 
-def write_all(lines: Iterable[Line], log: Log, count: int, told: Told) -> int:
-    """Write lines as they come, ``count`` in all; returns how many are failures."""
+def write_all(lines: Iterable[Line], log: Log, count: int, told: Told, model: str) -> int:
+    """Write lines as they come, ``count`` in all, and whose they are; returns how many are failures."""
     failed = 0
     for done, line in enumerate(lines, 1):
-        log.line(json.dumps(line, ensure_ascii=False))
+        log.line(json.dumps({**line, "model": model}, ensure_ascii=False))
         failed += "error" in line
         told(done, count)
     return failed

@@ -43,7 +43,8 @@ In = Annotated[
     Path, typer.Argument(metavar="IN.jsonl", help="Lines with id, video, question; start and end in seconds if wanted.")
 ]
 Out = Annotated[
-    Path, typer.Argument(metavar="OUT.jsonl", help="Lines with id and answer, or error; what is there stays.")
+    Path,
+    typer.Argument(metavar="OUT.jsonl", help="Lines with id and answer, or error, and model; what is there stays."),
 ]
 Root = Annotated[Path, typer.Option(help="Folder that videos are named from.")]
 Workers = Annotated[int, typer.Option(min=1, help="With --ray-address: processes, each with a model.")]
@@ -93,7 +94,7 @@ def batch(
     loading = {"model": model, "revision": revision, "device": device, "dtype": dtype}
     asked = room.read_rows(rows)
     errors.check_target(out)
-    with room.results(out, retry) as (log, done):
+    with room.results(out, retry, model) as (log, done):
         left = [row for row in asked if row.id not in done]
         failed = 0
         if left:
@@ -101,7 +102,7 @@ def batch(
                 _answering(left, how, loading, ray_address, workers) as lines,
                 show.progress("answering", not quiet) as told,
             ):
-                failed = room.write_all(lines, log, len(left), told)
+                failed = room.write_all(lines, log, len(left), told, model)
     typer.echo(f"{out}: {len(left) - failed} answered, {failed} failed, {len(asked) - len(left)} were there")
     if failed:
         raise typer.Exit(1)
