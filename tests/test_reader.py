@@ -102,6 +102,17 @@ def same(ours: list[Shown], theirs: list[Shown]) -> bool:
     return all(np.array_equal(one, other) for (_, one, _), (_, other, _) in zip(ours, theirs, strict=True))
 
 
+def as_good(info: VideoInfo, wanted: list[int], ours: list[Shown], theirs: list[Shown]) -> bool:
+    """Whether ours are nowhere farther from what is wanted, and the same where they are the same frames, but for a
+    group of pictures: one decoder that met damage may lose more frames than one that begins behind it, and conceals by
+    others."""
+    assert info.index is not None
+    pairs = [*zip(wanted, ours, theirs, strict=True)]
+    alike = [(one, other) for _, one, other in pairs if one[0] == other[0]]
+    torn = {int(info.index[one[0], 2]) for one, other in alike if not np.array_equal(one[1], other[1])}
+    return all(abs(one[0] - want) <= abs(other[0] - want) for want, one, other in pairs) and len(torn) <= 1
+
+
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever takes the simple path fails."""
 
@@ -172,7 +183,7 @@ def test_frames_that_no_other_needs_are_left_out(made: Callable[[str], VideoInfo
 @pytest.mark.parametrize("name", ["b-frames.mp4", "b-frames.mkv", "open group.ts", "pyramid.mp4", "vp9.webm"])
 @given(share=st.floats(0.1, 0.9), length=st.floats(0.001, 0.1), seed=st.integers(0, 99))
 @settings(max_examples=15)
-def test_a_damaged_file_gives_what_one_decoder_gives(
+def test_a_damaged_file_gives_what_one_decoder_gives_or_what_is_nearer(
     name: str, made: Callable[[str], VideoInfo], share: float, length: float, seed: int
 ) -> None:
     path = Path(made(name).source).with_name(f"noise {name}")
@@ -184,9 +195,9 @@ def test_a_damaged_file_gives_what_one_decoder_gives(
             info = probe(path)
         except VideoError:
             return
-    wanted = [*range(1, info.frames, 3)]
+    wanted = [*range(min(1, info.frames - 1), info.frames, 3)]
     # libavcodec's threads do not always conceal damage alike, so that one decoder may differ from itself
-    assert any(same(fetched(info, wanted), simply(info, wanted)) for _ in range(3))
+    assert any(as_good(info, wanted, fetched(info, wanted), simply(info, wanted)) for _ in range(3))
 
 
 def test_a_lost_group_is_filled_from_its_neighbours(tmp_path: Path) -> None:
