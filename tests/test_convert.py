@@ -61,6 +61,16 @@ def test_convert_never_runs_code(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "never" not in capsys.readouterr().out and not (tmp_path / "out.safetensors").exists()
 
 
+def test_convert_reads_what_older_versions_of_torch_wrote(tmp_path: Path) -> None:
+    torch.save({"model.a": torch.ones(3)}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    done = convert(tmp_path / "old.pth", tmp_path / "out.safetensors")
+    with safe_open(done.path, "pt") as file:
+        assert torch.equal(file.get_tensor("model.a"), torch.ones(3))
+    torch.save({0: torch.ones(3)}, tmp_path / "numbered.pth")
+    with pytest.raises(ValueError, match="holds no dictionary of tensors"):
+        convert(tmp_path / "numbered.pth", tmp_path / "other")
+
+
 def test_convert_of_what_is_no_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "text.pt").write_text("hello")
     with pytest.raises(ValueError, match=r"text\.pt"):

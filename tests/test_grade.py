@@ -97,10 +97,30 @@ OPTIONS = ("red", "a blue kite", "Gray", "two")
         ),
         ("gray", 2),
         ("2", None),
+        ("B) A blue kite.", 1),
+        ("The answer is A because it is red", 0),
+        ("Option A is correct.", 0),
+        *(
+            (text, None)
+            for text in (
+                "Answer: A man opens the door.",
+                "The answer is A red star.",
+                "Option A is wrong",
+                "Option B is wrong",
+            )
+        ),
+        *((text, None) for text in ("The answer is A or B", "The answer is (A) or (B)", "Option B and C")),
+        ("The answer is B, not option C.", 1),
     ],
 )
 def test_an_option_is_read_strictly(text: str, found: int | None) -> None:
     assert grade.option(text, OPTIONS) == found
+
+
+def test_letters_in_an_options_own_words_are_no_second_answer() -> None:
+    assert grade.option("(B) Vitamin C.", ("Vitamin A.", "Vitamin C.", "none")) == 1
+    assert grade.option("B. Washington D.C.", ("Paris", "Washington D.C.", "Rome", "Oslo")) == 1
+    assert grade.option("A) Vitamin C.", ("Vitamin A.", "Vitamin C.", "none")) is None
 
 
 def test_without_letters_only_the_words_count() -> None:

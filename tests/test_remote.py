@@ -60,6 +60,31 @@ def test_every_try_waits_for_its_turn() -> None:
     assert turns == [0, 1, 2]
 
 
+def test_a_key_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[object] = []
+
+    def answer(request: Request) -> str:
+        told.append(request.key)
+        return "Yes."
+
+    with serving(answer) as server:
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-secret\r\n")
+        assert read_reply(post(Server(server.url), b"{}")).text == "Yes." and told == ["Bearer sk-secret"]
+        for key in ("sk-se\ncret", "sk-secr\u00e9t"):
+            monkeypatch.setenv("OPENAI_API_KEY", key)
+            with pytest.raises(ValueError, match="characters that no key has") as error:
+                post(Server(server.url), b"{}")
+            assert "sk-" not in str(error.value)
+
+
+@pytest.mark.parametrize("usage", ["1e999", '"many"'])
+def test_what_is_no_reply_is_told(usage: str) -> None:
+    whole = f'{{"choices": [{{"message": {{"content": "cut \\ud83d"}}}}], "usage": {{"prompt_tokens": {usage}}}}}'
+    with pytest.raises(Unanswered, match="no chat completion"):
+        read_reply(whole.encode())
+    assert read_reply(whole.replace(usage, "3").encode()).text == "cut ?"
+
+
 def test_what_is_refused_is_not_tried_again() -> None:
     with serving(lambda _: (404, b"", "1")) as server, pytest.raises(Refused, match="HTTP 404"):
         post(Server(server.url, retries=2, wait=0.01), b"{}")

@@ -366,7 +366,10 @@ def test_skipping_to_key_frames_changes_nothing(long_videos: dict[str, VideoInfo
     group=st.sampled_from([4, 8]),
 )
 def test_counts_hold_for_every_policy(frames: int, fps: float, most: int, least: int, policy: str, group: int) -> None:
-    rate, count = (least / 100 + 0.1 if policy == "fps" else None), (least + 1 if policy == "count" else None)
+    rate, count = (
+        (least / 100 + 0.1 if policy == "fps" else None),
+        (min(least + 1, most) if policy == "count" else None),
+    )
     sampling = Sampling(policy, most, least, rate, count)
     indices = sample_indices(frames, frames / fps, sampling, group=group)
     assert indices
@@ -397,7 +400,7 @@ def test_counts_hold_for_every_policy(frames: int, fps: float, most: int, least:
         (300, 30, Sampling("fps", fps=30, max_frames=48), 48),
         (10 * 3600, 1, Sampling(max_frames=20000), 20000),
         (300, 30, Sampling("count", num_frames=8), 8),
-        (300, 30, Sampling("count", num_frames=1000), 512),
+        (300, 30, Sampling("count", 1000, num_frames=1000), 1000),
     ],
 )
 def test_counts(frames: int, fps: float, sampling: Sampling, count: int) -> None:
@@ -501,6 +504,7 @@ def test_a_start_beyond_the_end() -> None:
         ({"fps": 2}, "fps"),
         ({"policy": "count"}, "num_frames"),
         ({"policy": "count", "num_frames": 0}, "num_frames"),
+        ({"policy": "count", "num_frames": 513}, "num_frames 513 is above max_frames 512"),
         ({"start": -1}, "start must be 0 s or later, not -1 s"),
         ({"start": 5, "end": 5}, "end 5 s must come after start 5 s"),
         ({"end": 0}, "end"),

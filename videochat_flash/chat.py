@@ -113,8 +113,6 @@ class VideoChatFlash:
         """Write the released layout: what this writes the authors' hosted code can read, and so can we."""
         weights.save_model(Path(folder), self.model, self.tokenizer, self.decoding)
 
-    # -- seeing --------------------------------------------------------------------------------------------------------
-
     def see(
         self,
         video: str | Path | VideoInfo | Frames,
@@ -170,8 +168,6 @@ class VideoChatFlash:
         """Tokens "C M E" of a few whole clips, uint8 "n h w 3" of the tower's size, back on the CPU."""
         clips = torch.tensor(pixels, device=self.model.device).unflatten(0, (-1, clip_frames))
         return self.model.see(normalise(clips).to(self.model.dtype)).cpu()
-
-    # -- answering -----------------------------------------------------------------------------------------------------
 
     @overload
     def answer(
@@ -242,7 +238,8 @@ class VideoChatFlash:
         check_question(question)
         videos = self.tokens_of(sights)
         prompt = render(self.tokenizer, [*history, Turn("user", question)], sights)
-        rows = len(prompt.ids) + sum(s.tokens.shape[0] * s.tokens.shape[1] for s in sights)
+        newline = self.model.newline is not None
+        rows = len(prompt.ids) + sum(s.tokens.shape[0] * s.tokens.shape[1] + newline for s in sights)
         if rows > (limit := self.model.config.llm.max_positions):
             warnings.warn(f"{rows} rows are beyond the {limit} positions that the model was made for", stacklevel=2)
         how = decoding or self.decoding

@@ -84,6 +84,8 @@ class LLMConfig:
     log_scaled_from: int = 0  # rows beyond which queries grow with the logarithm of their position; 0: never
 
     def __post_init__(self) -> None:
+        if min(self.vocab, self.width, self.layers, self.heads, self.kv_heads, self.ffn, self.max_positions) < 1:
+            raise ValueError(f"a decoder's sizes are numbers above 0: {self}")
         if self.width % self.heads or self.heads % self.kv_heads:
             raise ValueError(
                 f"width {self.width} must be a multiple of heads {self.heads}, and heads of kv_heads {self.kv_heads}"

@@ -16,6 +16,9 @@ from .times import Interval, interval
 Key = TypeVar("Key", bound=Hashable)
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"  # of options
+SAID = r"(?<!not )(?<!n't )\b(?i:answer|option)\b(?i:\s+is)?[\s:*\"'(\[]*"  # before a letter
+# Behind it: no word that it begins, nor, of A, one that it may be the article of; nor that it is wrong.
+BEHIND = r"(?!\w)(?!(?<=A)\s+(?!because|since|is\s+(?:correct|right))\w)(?!\s+is\s+(?:wrong|incorrect|not))"
 SIGN = re.compile(rf"\b(?:digit|letter|character)\s+([{''.join(CHARACTERS)}])\b")
 
 
@@ -77,11 +80,15 @@ def option(text: str, options: Sequence[str], lettered: bool = True) -> int | No
     if lettered and len(plain) == 1 and plain.upper() in letters:
         return letters.index(plain.upper())
     named = {letters.index(one) for one in re.findall(rf"\b([{letters}])[).:\]]", text)} if lettered else set()
-    if named and re.match(rf"[{letters}][).:\]]", plain):
-        return named.pop() if len(named) == 1 else None
-    said = re.findall(rf"\b(?i:answer|option)\b(?i:\s+is)?[\s:*\"'(\[]*([{letters}])(?!\w)", plain) if lettered else []
+    lead = re.match(rf"([{letters}])[).:\]](.*)", plain, re.DOTALL) if named else None
+    if lead:
+        first = letters.index(lead[1])
+        whole = _bare(lead[2]).casefold() == _bare(options[first]).casefold()  # of whatever letters these words hold
+        return first if whole else named.pop() if len(named) == 1 else None
+    said = re.findall(rf"{SAID}([{letters}]){BEHIND}", plain) if lettered else []
     if said:
-        return letters.index(said[-1])
+        several = re.search(rf"\b[{letters}][)\]*\"']*\s(?:or|and)\s[\s*\"'(\[]*[{letters}](?!\w)", plain)
+        return None if several else letters.index(said[-1])
     own = [i for i, one in enumerate(options) if _bare(one).casefold() == plain.casefold()]
     return own[0] if len(own) == 1 else None
 

@@ -44,8 +44,8 @@ def write(
     A ``crf`` of 0 loses nothing but colour's finer half; ``keys`` are numbers of frames that are to be key frames.
     """
     path, count, shape = Path(path), 0, (0, 0, 3)
-    if not 0 < fps < math.inf:
-        raise ValueError(f"fps must be a positive number, not {fps}")
+    if not 1e-5 <= fps < math.inf:
+        raise ValueError(f"fps must be a number from 0.00001 on, not {fps}")
     rate = Fraction(fps).limit_denominator(100_000)
     with beside(path) as part, _open(part) as (av, out):
         options = {"crf": str(crf), "preset": "veryfast", "threads": "1", "forced-idr": "1", **SAME_BYTES}

@@ -32,6 +32,8 @@ def needle(
     with errors.usage():
         asked = maker.parse_kinds(kinds) if kinds is not None else maker.KINDS
         shape = maker.parse_size(size) if size is not None else None
+        if truth.absolute() == out.absolute():
+            raise ValueError(f"{out} cannot be the video and its truth: name another --truth")
     errors.check_target(out)
     errors.check_target(truth)
     made = maker.make_needle(haystack, frames, questions, seed, out, truth, kinds=asked, fps=fps, size=shape)

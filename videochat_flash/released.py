@@ -15,7 +15,7 @@ ARCHITECTURES = (
     "LlavaQwenForCausalLM_Flash",  # checkpoints of the training stages
     "LlavaQwenForCausalLM",
 )
-PROJECTOR = re.compile(r"tome(\d+)_mlp_hd64")  # the number: tokens per frame, 16 in the releases
+PROJECTOR = re.compile(r"tome([1-9]\d*)_mlp_hd64")  # the number: tokens per frame, 16 in the releases
 
 # Keys that say something we hold fixed: any other value is refused.
 _FIXED: dict[str, tuple[Any, ...]] = {
@@ -57,6 +57,8 @@ _LLM = {
     "max_position_embeddings": "max_positions",
     "tie_word_embeddings": "tied",
 }
+_YARN = {name: name for name in ("factor", "beta_fast", "beta_slow")}
+_YARN["original_max_position_embeddings"] = "original_max_positions"
 _NEEDED = frozenset([*_LLM, "architectures", "mm_vision_tower", "mm_hidden_size", "mm_projector_type"])
 _OPTIONAL = frozenset(
     [
@@ -128,13 +130,7 @@ def config_to_json(config: Config) -> dict[str, Any]:
         "llm_image_token_ratio_list": [1.0, *ratios],
     }
     if llm.yarn is not None:
-        values["rope_scaling"] = {
-            "rope_type": "yarn",
-            "factor": llm.yarn.factor,
-            "original_max_position_embeddings": llm.yarn.original_max_positions,
-            "beta_fast": llm.yarn.beta_fast,
-            "beta_slow": llm.yarn.beta_slow,
-        }
+        values["rope_scaling"] = {"rope_type": "yarn"} | {theirs: sizes["yarn"][ours] for theirs, ours in _YARN.items()}
     if tower is None:
         values["vision_config"] = asdict(vision)
     if config.image_tokens != 64:
@@ -165,11 +161,23 @@ def _check_keys(values: Mapping[str, Any]) -> None:
             raise ValueError(f"unknown key {key!r} in config.json" + (f": did you mean {near[0]!r}?" if near else ""))
         if key in _FIXED and value not in _FIXED[key]:
             raise ValueError(f"{key} is {value!r}, but only {' or '.join(map(repr, _FIXED[key]))} is supported")
+    for key, like in _like().items():
+        value = like if key == "rope_scaling" and values.get(key) is None else values.get(key, like)
+        kinds = (int, float) if isinstance(like, float) else type(like)
+        if not isinstance(value, kinds) or isinstance(value, bool) != isinstance(like, bool):
+            raise ValueError(f"{key} in config.json is {value!r}, which is no {type(like).__name__}")
     missing = sorted(_NEEDED - values.keys())
     if missing:
         raise ValueError(f"config.json lacks {', '.join(missing)}: it is not the config of a VideoChat-Flash model")
     if not set(values["architectures"]) & set(ARCHITECTURES):
         raise ValueError(f"architectures is {values['architectures']}, not one of {', '.join(ARCHITECTURES)}")
+
+
+def _like() -> dict[str, Any]:
+    """A value of the right type for every key that is read."""
+    llm = LLMConfig(log_scaled_from=2, yarn=Yarn(4.0, 1))
+    whole = config_to_json(Config(VisionConfig(image_size=32), llm, image_tokens=1))
+    return {key: one for key, one in whole.items() if key in _NEEDED | _OPTIONAL}
 
 
 def _tokens_per_frame(projector: str) -> int:
@@ -180,26 +188,24 @@ def _tokens_per_frame(projector: str) -> int:
 
 
 def _tower(values: Mapping[str, Any]) -> VisionConfig:
-    known = VisionConfig.__dataclass_fields__.keys()
-    unknown = sorted(values.keys() - known)
+    known = vars(VisionConfig())
+    unknown = sorted(values.keys() - known.keys())
     if unknown:
         raise ValueError(f"unknown key {unknown[0]!r} in vision_config: its keys are {', '.join(known)}")
+    if any(type(one) is not type(known[key]) or (type(one) is int and one < 1) for key, one in values.items()):
+        raise ValueError(f"vision_config {dict(values)} holds what is no size above 0")
     return VisionConfig(**values)
 
 
 def _yarn(values: Mapping[str, Any] | None) -> Yarn | None:
     if values is None:
         return None
-    kind = values.get("rope_type", values.get("type"))
-    known = {"rope_type", "type", "factor", "original_max_position_embeddings", "beta_fast", "beta_slow"}
-    if kind != "yarn" or not known >= values.keys() or "factor" not in values:
-        raise ValueError(f"rope_scaling {dict(values)} is not supported: only yarn with {', '.join(sorted(known))}")
-    return Yarn(
-        float(values["factor"]),
-        int(values.get("original_max_position_embeddings", 32768)),
-        float(values.get("beta_fast", 32.0)),
-        float(values.get("beta_slow", 1.0)),
-    )
+    known = {"rope_type", "type", *_YARN}
+    given = {ours: values[theirs] for theirs, ours in _YARN.items() if theirs in values}
+    sound = values.get("rope_type", values.get("type")) == "yarn" and known >= values.keys() and "factor" in given
+    if not sound or not all(type(one) in (int, float) and one > 0 for one in given.values()):
+        raise ValueError(f"rope_scaling {dict(values)} is not supported: only yarn, by {', '.join(sorted(known))}")
+    return Yarn(**{"original_max_positions": 32768, **given})
 
 
 def _keep(values: Mapping[str, Any]) -> Plan:
@@ -207,6 +213,6 @@ def _keep(values: Mapping[str, Any]) -> Plan:
         return ()
     layers = values.get("llm_compress_layer_list", (8, 16, 24))
     ratios = values.get("llm_image_token_ratio_list", (1.0, 0.5, 0.25, 0.125))
-    if ratios[0] != 1.0:
-        raise ValueError(f"llm_image_token_ratio_list must begin with 1.0, not {ratios[0]}")
+    if ratios[:1] not in ([1.0], (1.0,)):
+        raise ValueError(f"llm_image_token_ratio_list must begin with 1.0: {list(ratios)}")
     return drop_plan(values.get("llm_compress_type", "attention"), tuple(layers), tuple(ratios[1:]))

@@ -92,9 +92,11 @@ def post(server: Server, body: bytes, turn: Callable[[], None] = lambda: None) -
         Refused: what the request asks for is not given.
         Unanswered: it still fails after the last retry.
     """
-    headers = {"Content-Type": "application/json"}
-    if os.environ.get(KEY):
-        headers["Authorization"] = f"Bearer {os.environ[KEY]}"
+    headers, key = {"Content-Type": "application/json"}, os.environ.get(KEY, "").strip()
+    if not (key.isascii() and (key.isprintable() or not key)):  # the library's error would show it
+        raise ValueError(f"{KEY} holds characters that no key has")
+    if key:
+        headers["Authorization"] = f"Bearer {key}"
     url = f"{server.url.rstrip('/')}/chat/completions"
     for tried in range(server.retries + 1):
         sent, asked = b"", 0.0
@@ -148,11 +150,12 @@ def read_reply(data: bytes) -> Reply:
         text, finish = choice["message"]["content"], choice.get("finish_reason") or ""
         usage = value.get("usage") or {}
         counts = [int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")]
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError):
         raise Unanswered(f"the endpoint sent no chat completion but {data[:80]!r}", data) from None
     if not isinstance(text, str | None):
         raise Unanswered(f"the endpoint's answer is no text but {str(text)[:80]!r}", data)
-    return Reply(text or "", str(finish), *counts)
+    whole = (text or "").encode("utf-8", "replace").decode()  # half a character could not be written down
+    return Reply(whole, str(finish), *counts)
 
 
 def picture(frame: UInt8[np.ndarray, "h w 3"]) -> dict[str, Any]:

@@ -96,7 +96,8 @@ def peak_megabytes() -> float:
     """
     status = Path("/proc/self/status")
     if status.exists():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return round(int(line.split()[1]) / 2**10, 1)
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM"):  # some systems that look like Linux have none
+                return round(int(line.split()[1]) / 2**10, 1)
     held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(held / (2**20 if sys.platform == "darwin" else 2**10), 1)

@@ -150,8 +150,11 @@ def paired(
         signs = np.array(list(itertools.product((-1, 1), repeat=len(gains))))
         p = float((np.abs(signs @ gains) >= seen - 1e-9).mean())
     else:
-        totals = np.abs((rng.integers(0, 2, (resamples, len(gains))) * 2 - 1) @ gains)
-        p = float((1 + (totals >= seen - 1e-9).sum()) / (1 + resamples))
+        reached = 0
+        for at in range(0, resamples, AT_ONCE):
+            signs = rng.integers(0, 2, (min(AT_ONCE, resamples - at), len(gains))) * 2 - 1
+            reached += int((np.abs(signs @ gains) >= seen - 1e-9).sum())
+        p = (1 + reached) / (1 + resamples)
     return Difference(float(gains.sum() / len(clusters)), p, len(clusters), len(places))
 
 

@@ -80,6 +80,7 @@ class Sampling:
             ((count is None) == (self.policy == "count"), "num_frames and policy 'count' need each other"),
             (fps is not None and not fps > 0, f"fps must be above 0, not {fps}"),
             (count is not None and count < 1, f"num_frames must be at least 1, not {count}"),
+            ((count or 0) > self.max_frames, f"num_frames {count} is above max_frames {self.max_frames}: raise both"),
             (not begin >= 0, f"start must be 0 s or later, not {begin:g} s"),
             (self.end is not None and not self.end > begin, f"end {self.end} s must come after start {begin:g} s"),
         ):

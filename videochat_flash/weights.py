@@ -50,9 +50,6 @@ QWEN_SPLIT = (
 )
 
 
-# -- places ------------------------------------------------------------------------------------------------------------
-
-
 def find(name_or_path: str | Path, revision: str | None = None, wanted: Sequence[str] = WANTED) -> Path:
     """The folder of a model: the embedded one, a folder, or a released name fetched through huggingface_hub.
 
@@ -149,9 +146,6 @@ def byte_level(tokenizer: Tokenizer) -> Tokenizer:
     return tokenizer
 
 
-# -- names -------------------------------------------------------------------------------------------------------------
-
-
 def released_name(ours: str, config: Config) -> str:
     """The released key of one of our parameters."""
     for prefix, released in PREFIXES.items():
@@ -166,9 +160,6 @@ def skeleton(config: Config) -> VideoChatFlashModel:
     """The full-size model without memory: shapes only."""
     with torch.device("meta"):
         return VideoChatFlashModel(config)
-
-
-# -- reading -----------------------------------------------------------------------------------------------------------
 
 
 def load_model(
@@ -188,6 +179,10 @@ def load_model(
     loaded: dict[str, Tensor] = {}
     for key, tensor in stream_tensors(files):
         if key in ours:  # lm_head of a tied model may be stored and is not needed
+            if not tensor.is_floating_point() or tensor.itemsize < 2:
+                raise ValueError(
+                    f"{key} in {folder} is stored as {tensor.dtype}, not in 16 or more bits of floating point"
+                )
             if not all(bool(torch.isfinite(part).all()) for part in tensor.flatten().split(CHECKED)):
                 raise ValueError(f"{key} in {folder} holds values that are not finite: the checkpoint is damaged")
             loaded[ours[key]] = tensor.to(device=device, dtype=dtype or tensor.dtype, copy=True)
@@ -277,9 +272,6 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ValueError(f"{path} holds no JSON object")
     return values
-
-
-# -- writing -----------------------------------------------------------------------------------------------------------
 
 
 def save_model(

@@ -55,6 +55,7 @@ def test_a_mark_is_of_what_is_asked_not_of_what_is_right(tmp_path: Path) -> None
         ("{", "not JSON", "it is not JSON"),
         ("[1]", "not JSON", "not a JSON object"),
         ({**GOOD, "anwser": "A"}, "wrong field", "field 'anwser' is not known: is 'answer' meant?"),
+        ({**GOOD, "question": "What \ud83d?"}, "wrong field", "half a character"),
         ({**GOOD, "colour": "A"}, "wrong field", "further facts go into 'meta'"),
         ({**GOOD, "id": 7}, "wrong field", "'id' must be a text, not 7"),
         ({**GOOD, "id": " "}, "wrong field", "'id'"),

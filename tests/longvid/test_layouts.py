@@ -191,6 +191,8 @@ def test_one_pass_of_narrations_is_read_and_nothing_is_dropped_without_a_word(tm
     [
         ({"walk": {"timestamps": [[0, "x"]], "sentences": ["A."]}}, "its times are no numbers of seconds"),
         ({"walk": {"timestamps": [[0, 1]], "sentences": [""]}}, "it has no text"),
+        ({"walk": {"timestamps": [[0, 1]], "sentences": ["cut \ud83d"]}}, "its text holds half a character"),
+        ({"walk": {"timestamps": [[0, 10**400]], "sentences": ["A."]}}, "its times are no numbers of seconds"),
         ({"walk": {"timestamps": [[0, 1], [1, 2]], "sentences": ["A."]}}, "it has no text"),
         ({"walk": {"timestamps": [3], "sentences": ["A."]}}, "its times are no numbers of seconds"),
         ({"walk": {"timestamps": [[0, float("nan")]], "sentences": ["A."]}}, "its times are no numbers of seconds"),

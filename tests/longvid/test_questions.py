@@ -284,6 +284,9 @@ def test_faults(changes: dict[str, object], reason: str) -> None:
         ("At 10 seconds.", "At 13 seconds.", False),
         ("A dog runs", "The dog runs.", True),
         ("A dog runs", "A dog", False),
+        ("A", "a", True),
+        ("A", "", False),
+        ("A", "the", False),
     ],
 )
 def test_a_blind_answer_is_graded(truth: str, said: str, good: bool) -> None:

@@ -68,6 +68,8 @@ def bench(
             for n in counts or tasks.FEW
         ]
         asked.check(share, compared)
+        if video and compared and "reading" not in compared:
+            raise ValueError(f"--compare {compare} draws its frames: leave out --video, or compare reading")
     _check_targets(out, write, drawn=not compared)
     if plan:
         found = tasks.compute(asked, share)

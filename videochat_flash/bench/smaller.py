@@ -68,7 +68,7 @@ def shrink(vc: VideoChatFlash, setting: Setting) -> Cost:
     return Cost(
         packing=setting.packing,
         frames=sight.frames,
-        rows=len(prompt.ids) + sight.tokens.shape[0] * sight.tokens.shape[1],
+        rows=len(prompt.ids) + sight.tokens.shape[0] * sight.tokens.shape[1] + (vc.model.newline is not None),
         weights=(weights, _weights(vc)),
         cache=(cache, smaller),
         worst=float(off.abs().max()),

@@ -197,10 +197,12 @@ def run(vc: VideoChatFlash, setting: Setting, told: Told) -> Run:
     done, seen = (
         works(config, sample, keep, kind.itemsize, footage.size, batch, setting.packing) for kind in (dtype, tower)
     )
-    done |= {name: seen[name] for name in (NORMALISE, TOWER)}
+    done[TOWER] = seen[TOWER]
     done[DECODE] = done[RESIZE]  # of a file that is one stage
     done[WHOLE] = Work(setting.frames, sum(done[name].flops or 0 for name in (TOWER, CONNECTOR, PREFILL)), None)
-    types = {NORMALISE: tower, TOWER: tower, WHOLE: dtype if dtype == tower else None}
+    types = {TOWER: tower, WHOLE: dtype if dtype == tower else None}
+    if vc.model.device.type != "cpu":  # whose peaks are no measure of what the host does
+        types |= {DECODE: None, RESIZE: None}
     stages = {name: Stage(work, types.get(name, dtype)) for name, work in done.items() if name in found}
     for name, stage in stages.items():
         for reading in found[name]:

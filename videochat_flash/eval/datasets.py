@@ -21,8 +21,13 @@ from .subtitles import read_lines, shown, white_lines
 
 Record = Mapping[str, Any]
 Row = dict[str, Any]
-PREFIX = re.compile(r"\s*(?:\(([A-Z])\)|([A-Z])[.)])\s*")  # "(A) ", "A. ", "A) " before an option's text
 EMPTY = "N/A"  # LongVideoBench's filler
+
+
+def _unlettered(options: Iterable[str]) -> list[str]:
+    """Options without their own letters before them: "(A) ", "A. ", "A) "."""
+    lettered = zip(LETTERS, options, strict=False)
+    return [re.sub(rf"\A\s*(?:\({letter}\)|{letter}[.)])\s*", "", one) for letter, one in lettered]
 
 
 @dataclass
@@ -91,7 +96,7 @@ def read_records(path: Path) -> list[Record]:
         return _parquet(path)
     try:
         text = path.read_text(encoding="utf-8-sig")
-        records = [json.loads(line) for line in text.splitlines() if line.strip()] if path.suffix == ".jsonl" else None
+        records = [json.loads(line) for line in text.split("\n") if line.strip()] if path.suffix == ".jsonl" else None
         records = json.loads(text) if records is None else records
     except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}") from None
@@ -152,7 +157,7 @@ def _mlvu(record: Record, file: str, media: Media) -> Row:
 
 def _video_mme(record: Record, file: str, media: Media) -> Row:
     name = record["videoID"]
-    options = [PREFIX.sub("", one, count=1) for one in record["options"]]
+    options = _unlettered(record["options"])
     row = _choice(media.video(f"{name}.mp4"), record["question"], options, record["answer"])
     row["group"] = {axis: record[axis] for axis in ("duration", "domain", "sub_category", "task_type")}
     path = None if media.subtitles is None else media.subtitles / f"{name}.srt"
@@ -163,7 +168,7 @@ def _video_mme(record: Record, file: str, media: Media) -> Row:
 
 def _lvbench(record: Record, file: str, media: Media) -> Row:
     options, answer = _named(record["candidates"], record["answer"])
-    options = [PREFIX.sub("", one, count=1) for one in options]
+    options = _unlettered(options)
     row = _choice(media.video(record["video"]), record["question"], options, answer)
     return row | {"group": {"type": record["type"], "ability": list(record["question_type"])}}
 
@@ -175,7 +180,7 @@ def _charades(record: Record, file: str, media: Media) -> Row:
 
 
 def _videoeval_pro(record: Record, file: str, media: Media) -> Row:
-    options = [PREFIX.sub("", one, count=1) for one in record["options"]]
+    options = _unlettered(record["options"])
     row = _choice(media.video(record["video"]), record["question"], options, record["answer"])
     return row | {"group": {"qa_type": record["qa_type"]}}
 

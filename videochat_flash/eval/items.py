@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -161,6 +160,8 @@ def _row(line: str) -> Mapping[str, Any]:
         raise Wrong("not JSON", f"it is not JSON: {error}") from None
     if not isinstance(row, dict):
         raise Wrong("not JSON", "it is not a JSON object")
+    if any("\ud800" <= one <= "\udfff" for one in json.dumps(row, ensure_ascii=False)):  # it could not be written down
+        raise Wrong("wrong field", "a text of it holds half a character")
     return row
 
 
@@ -279,7 +280,7 @@ def _window(row: Mapping[str, Any]) -> tuple[float | None, float | None]:
 
 
 def _is_second(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e9
 
 
 def _groups(value: object) -> Iterator[tuple[str, tuple[str, ...]]]:

@@ -173,7 +173,7 @@ def _entries(file: PurePath, text: str, layout: Format) -> Iterator[Raw]:
 
 def _lines(text: str) -> Iterator[Raw]:
     """Our own layout: one JSON object a line with video, start, end, kind and text."""
-    values = [(number, _parsed(line)) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    values = [(number, _parsed(line)) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     if all(_get(value, "video") is None for _, value in values):
         raise ValueError("no line of it names a video")
     for number, value in values:
@@ -331,8 +331,10 @@ def _note(origin: str, raw: Raw) -> Note:
         raise ValueError("it has no text")
     end = raw.start if raw.end is None else raw.end
     for one in (raw.start, end):
-        if isinstance(one, bool) or not isinstance(one, int | float) or not math.isfinite(one):
+        if isinstance(one, bool) or not isinstance(one, int | float) or not abs(one) < 1e9:
             raise ValueError("its times are no numbers of seconds")
     text = " ".join(raw.text.split())
+    if any("\ud800" <= one <= "\udfff" for one in text):  # JSON may hold it, but it could not be written down
+        raise ValueError("its text holds half a character")
     start, end = round(float(raw.start), 3), round(float(end), 3)
     return Note(start, end, raw.kind, text, f"{origin}: {raw.place}", open=raw.end is None)

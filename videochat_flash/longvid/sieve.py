@@ -159,7 +159,12 @@ def right(said: str, question: Question) -> bool:
     if moment and question.family in ("grounding", "change"):
         there = MOMENT.findall(said)
         return len(there) == 1 and abs(float(there[0]) - float(moment[0])) <= SLACK
-    return normal(said) == normal(question.answer)
+    return _plain(said) == _plain(question.answer)
+
+
+def _plain(text: str) -> object:
+    """Its words, or of an article alone, which may be a card's character, itself."""
+    return normal(text) or text.strip().casefold()
 
 
 def guessed(film: Film, question: Question, blind: Ask) -> Question:
