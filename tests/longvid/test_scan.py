@@ -82,6 +82,16 @@ def test_leaders_are_the_first_of_each_group() -> None:
     assert leaders(keys, owners[:0], looks[:0], 0.5).tolist() == [0, 1, 2, 3, 1]
 
 
+def test_a_film_does_not_go_for_a_compilation_that_goes_itself() -> None:
+    """The second has half of the first and half of the third, which have nothing in common."""
+    some = np.random.default_rng(0).integers(0, 2**64, 8, np.uint64)
+    looks = np.concatenate([some[:4], some[2:6], some[4:]])
+    owners, keys = np.repeat(np.arange(3), 4).astype(np.int64), np.arange(3, dtype=np.uint64)
+    assert leaders(keys, owners, looks, 0.5).tolist() == [0, 0, 2]
+    assert leaders(keys, owners, looks, 0.5, np.array([2], np.int64)).tolist() == [0, 2, 2]
+    assert leaders(np.array([7, 1, 7], np.uint64), owners, looks, 0.5, np.array([2], np.int64)).tolist() == [2, 2, 2]
+
+
 def test_what_is_a_test_sets_is_found_in_a_crowd() -> None:
     """Many hashes that share a band, and are not alike, lie between a benchmark's and its copy's."""
     rng = np.random.default_rng(0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from array import array
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial, reduce
@@ -218,7 +218,10 @@ def leaders(
     alike: float,
     tests: Int64[np.ndarray, " t"] | None = None,
 ) -> Int64[np.ndarray, " n"]:
-    """For each video the first one of those that it is the same as or looks like, which may be itself.
+    """For each video the first one that stays and that it is the same as or looks like, which may be itself.
+
+    A video that looks like one that goes is no copy for that: a film is not gone because of a compilation of it and
+    others, which is itself a copy.
 
     Two look alike if at least the share ``alike`` of the frames of either have a frame in the other that differs in
     NEAR bits at most.
@@ -230,20 +233,20 @@ def leaders(
         alike: 0 to 1.
         tests: the videos of benchmarks, which are compared with all others, however many are a little like them.
     """
-    _, index, inverse = np.unique(keys, return_index=True, return_inverse=True)
-    group = index[inverse].astype(np.int64)
-    exams = np.isin(owners, () if tests is None else tests)
-    for one, other in _alike(owners, looks, exams, np.bincount(owners, minlength=len(keys)), alike):
-        a, b = _root(group, one), _root(group, other)
-        group[max(a, b)] = min(a, b)
-    return np.array([_root(group, number) for number in range(len(keys))], np.int64)
-
-
-def _root(group: Int64[np.ndarray, " n"], number: int) -> int:
-    while group[number] != number:
-        group[number] = group[group[number]]
-        number = int(group[number])
-    return number
+    test = np.zeros(len(keys), bool)
+    test[[] if tests is None else tests] = True
+    order = np.concatenate([np.flatnonzero(test), np.flatnonzero(~test)])  # tests stay
+    _, index, inverse = np.unique(keys[order], return_index=True, return_inverse=True)
+    near: dict[int, list[int]] = defaultdict(list)
+    for one, other in _alike(owners, looks, test[owners], np.bincount(owners, minlength=len(keys)), alike):
+        near[one].append(other)
+        near[other].append(one)
+    first = np.full(len(keys), -1, np.int64)
+    for number, same in zip(order.tolist(), order[index[inverse]].tolist(), strict=True):
+        stays = [] if test[number] else [one for one in near.get(number, ()) if first[one] == one]
+        found = min(stays, key=lambda one: (not test[one], one), default=number)
+        first[number] = found if same == number else first[same]
+    return first
 
 
 def _alike(
