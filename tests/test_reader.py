@@ -10,7 +10,9 @@ from contextlib import closing
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from queue import SimpleQueue
 from threading import Event
+from typing import Any
 
 import av
 import golden
@@ -209,6 +211,31 @@ def test_a_lost_group_is_filled_from_its_neighbours(tmp_path: Path) -> None:
     assert same(found, simply(info, wanted))
     assert not {number for number, _, _ in found} & set(range(40, 60))
     assert {number for number, _, _ in found} > {5, 15, 25, 35, 65, 75, 85, 95, 105, 115}
+
+
+def test_files_are_open_until_no_thread_uses_them(
+    made: Callable[[str], VideoInfo], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not only no thread of the pool: Ctrl-C in the moment in which one starts leaves it out of it."""
+    info, queues = made("b-frames.mp4"), list[SimpleQueue[Any]]()
+
+    class Known(SimpleQueue[Any]):
+        def __init__(self) -> None:
+            queues.append(self)
+
+    monkeypatch.setattr(reader, "SimpleQueue", Known)
+    assert info.index is not None
+    found = reader._grouped(Path(info.source), info.index, [*range(0, 200, 3)], ready, 1 << 14, 48 * 64)
+    next(found)
+    held = queues[0].get()
+    ends = threading.Thread(target=found.close)
+    ends.start()
+    ends.join(0.5)
+    assert ends.is_alive() and held[0].duration
+    queues[0].put(held)
+    ends.join(60)
+    assert not ends.is_alive()
+    assert reader._group(queues[0], info.index, [0], ready, Event()) == []  # nothing is left for who comes late
 
 
 def test_a_file_that_is_another_since(tmp_path: Path) -> None:

@@ -123,6 +123,7 @@ def _grouped(path: Path, index: Index, wanted: list[int], ready: Ready, room: in
                 return
             stream.thread_type, stream.codec_context.thread_count = _threading(area), cores // workers
             free.put((container, stream))
+        files.callback(_gathered, free, workers)
         jobs = (partial(_group, free, index, group, ready, stop) for group in groups)
         found = files.enter_context(closing(ahead(jobs, workers, workers, stop)))
         for group, made in zip(groups, found, strict=True):
@@ -131,11 +132,19 @@ def _grouped(path: Path, index: Index, wanted: list[int], ready: Ready, room: in
             yield from made
 
 
+def _gathered(free: SimpleQueue[Any], count: int) -> None:
+    """Wait for what threads still use, and leave them nothing: one that Ctrl-C met as it started is in no pool."""
+    for number in range(2 * count):
+        free.get() if number < count else free.put(None)
+
+
 def _group(free: SimpleQueue[Any], index: Index, group: list[int], ready: Ready, stop: Event) -> list[Shown]:
     """The wanted frames of a group of pictures; others, or none, where it is not as it should be."""
     (_, _, first, start, early), last, made = index[group[0]].tolist(), int(index[group, 1].max()), list[Shown]()
     numbers = dict(zip(index[group, 0].tolist(), group, strict=True))
-    container, stream = free.get()
+    if (held := free.get()) is None:
+        return []
+    container, stream = held
     try:
         decoder, lean = stream.codec_context, stream.codec_context.name in LEAN
         container.seek(early, stream=stream)
@@ -153,7 +162,7 @@ def _group(free: SimpleQueue[Any], index: Index, group: list[int], ready: Ready,
                     made.append((numbers[frame.pts], *ready(frame)))
         decoder.flush_buffers()
     finally:
-        free.put((container, stream))
+        free.put(held)
     return made
 
 

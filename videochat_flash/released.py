@@ -161,8 +161,10 @@ def _check_keys(values: Mapping[str, Any]) -> None:
             raise ValueError(f"unknown key {key!r} in config.json" + (f": did you mean {near[0]!r}?" if near else ""))
         if key in _FIXED and value not in _FIXED[key]:
             raise ValueError(f"{key} is {value!r}, but only {' or '.join(map(repr, _FIXED[key]))} is supported")
-    for key, like in _like().items():
-        value = like if key == "rope_scaling" and values.get(key) is None else values.get(key, like)
+    llm = LLMConfig(log_scaled_from=2, yarn=Yarn(4.0, 1))
+    sound = config_to_json(Config(VisionConfig(image_size=32), llm, image_tokens=1))  # for every key, of the right type
+    for key in sorted((_NEEDED | _OPTIONAL) & values.keys()):
+        value, like = values[key], None if values[key] is None and key == "rope_scaling" else sound[key]
         kinds = (int, float) if isinstance(like, float) else type(like)
         if not isinstance(value, kinds) or isinstance(value, bool) != isinstance(like, bool):
             raise ValueError(f"{key} in config.json is {value!r}, which is no {type(like).__name__}")
@@ -171,13 +173,6 @@ def _check_keys(values: Mapping[str, Any]) -> None:
         raise ValueError(f"config.json lacks {', '.join(missing)}: it is not the config of a VideoChat-Flash model")
     if not set(values["architectures"]) & set(ARCHITECTURES):
         raise ValueError(f"architectures is {values['architectures']}, not one of {', '.join(ARCHITECTURES)}")
-
-
-def _like() -> dict[str, Any]:
-    """A value of the right type for every key that is read."""
-    llm = LLMConfig(log_scaled_from=2, yarn=Yarn(4.0, 1))
-    whole = config_to_json(Config(VisionConfig(image_size=32), llm, image_tokens=1))
-    return {key: one for key, one in whole.items() if key in _NEEDED | _OPTIONAL}
 
 
 def _tokens_per_frame(projector: str) -> int:

@@ -289,9 +289,8 @@ def save_model(
         made = Path(scratch) / "model"
         made.mkdir()
         _write_weights(made, model, shard_bytes)
-        _write_json(
-            made / "config.json", config_to_json(model.config) | {"torch_dtype": str(model.dtype)[len("torch.") :]}
-        )
+        dtype = {"torch_dtype": str(model.dtype)[len("torch.") :]}
+        _write_json(made / "config.json", config_to_json(model.config) | dtype)
         _write_json(made / "generation_config.json", _decoding_to_json(decoding))
         tokenizer.save(str(made / "tokenizer.json"))
         if folder.exists():
