@@ -252,6 +252,27 @@ def test_a_step_does_not_take_half_a_file_for_the_whole(
     assert run(capsys, "longvid", "write", "--videos", films, "--out", out).code == 0
 
 
+def test_a_step_is_not_done_any_more_when_an_earlier_one_left_something_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = corpus(tmp_path / "films", 2)
+    setting = default(str(folder), str(tmp_path / "out"))
+    setting = replace(setting, shots=replace(setting.shots, fps=0))
+    for name in STEPS[:-1]:
+        do(name, setting)
+    asked = ("--videos", folder, "--out", setting.out)
+    do("scan", setting)  # the same again
+    assert run(capsys, "longvid", "write", *asked).code == 0
+    captions(film(folder / "film2.mp4", 2).with_suffix(".json"), "film2")
+    do("scan", setting)
+    for name, stale in (("describe", "shots"), ("write", "shots")):
+        done = run(capsys, "longvid", name, *asked)
+        assert done.code == 1 and len(done.lines) == 1 and f"{stale} is not done with what" in done.err
+    for name in STEPS[1:-1]:
+        do(name, setting)
+    assert run(capsys, "longvid", "write", *asked).code == 0
+
+
 def test_a_step_where_too_much_failed_is_not_gone_on_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = corpus(tmp_path / "films", 2)
     for number in (2, 3):

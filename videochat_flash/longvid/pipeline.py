@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -49,18 +50,36 @@ def do(name: str, setting: Setting, told: Told = lambda *_: None, where: Where |
     ran = run(step, lines, out, setting.max_failed, told, where, setting.between)
     ran.workers, ran.cpu = setting.workers, round(cpu() - began, 3) if counted(where) else 0.0
     check(ran, setting.max_failed, out)
-    _remember(out, {**remembered(out), **counts([ran])})
+    state = remembered(out)
+    given = None if name == STEPS[0] else state.get(STEPS[STEPS.index(name) - 1], {}).get("made")
+    _remember(out, {**state, name: {**counts([ran])[name], "given": given, "made": _digest(stored(out, name))}})
     return ran
 
 
 def ready(name: str, out: Path) -> None:
-    """Raises ValueError where the step before has left a file, but was stopped since, so that the file is not whole."""
-    before = STEPS[max(0, STEPS.index(name) - 1)]
-    if before != name and stored(out, before).is_file() and before not in remembered(out):
-        raise ValueError(
-            f"{before} is not done: it was stopped, or too much failed (see {out / f'{before}.aside.jsonl'}); run "
-            f"'vcflash longvid {before}' with the same arguments first, it goes on where it was"
-        )
+    """Raises ValueError where a step before has left a file that is not whole, since it was stopped, or that is made of
+    what an earlier step has changed since."""
+    state, made = remembered(out), None
+    for before in STEPS[: STEPS.index(name)]:
+        if not stored(out, before).is_file():
+            made = None
+            continue  # whoever reads it says so
+        if before not in state:
+            raise ValueError(
+                f"{before} is not done: it was stopped, or too much failed (see {out / f'{before}.aside.jsonl'}); run "
+                f"'vcflash longvid {before}' with the same arguments first, it goes on where it was"
+            )
+        if made is not None and state[before].get("given") != made:
+            raise ValueError(
+                f"{before} is not done with what the step before it left since; run 'vcflash longvid {before}' with "
+                "the same arguments first, it does what is new"
+            )
+        made = state[before].get("made")
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _prepared(name: str, setting: Setting, out: Path) -> tuple[Step, Callable[[], Iterator[str]]]:
