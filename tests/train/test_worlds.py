@@ -11,7 +11,7 @@ import pytest
 import stage
 import tiny
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from videochat_flash.config import PIXEL_MEAN, PIXEL_STD, Config, LLMConfig, VisionConfig
 from videochat_flash.merge import merge_tokens
@@ -134,6 +134,20 @@ def test_pieces_are_made_once_and_anew_for_another_tower(tmp_path: Path) -> None
     assert path.stat().st_ino == before
     fill(tmp_path, tiny.model(CONFIG, seed=1), few, 0)
     assert path.stat().st_ino != before
+
+
+def test_processes_make_pieces_together_and_they_are_those_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("videochat_flash.train.splice.PART", 4)
+    few, net = World("videos", pieces=10), tiny.model(CONFIG)
+    fill(tmp_path / "one", net, few, 0)
+    for rank in (1, 0):
+        fill(tmp_path / "two", net, few, 0, rank, 2)
+    one, two = (sorted((tmp_path / name).iterdir()) for name in ("one", "two"))
+    assert len(one) == 3 and [path.name for path in one] == [path.name for path in two]
+    for mine, theirs in zip(one, two, strict=True):
+        assert torch.equal(load_file(mine)["tokens"], load_file(theirs)["tokens"])
 
 
 def test_lengths_of_videos_double_as_often_as_they_halve() -> None:

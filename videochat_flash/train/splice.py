@@ -87,14 +87,19 @@ class _Pieces(Dataset[np.ndarray]):
 
 
 @torch.inference_mode()
-def fill(folder: Path, model: VideoChatFlashModel, world: World, workers: int) -> None:
+def fill(folder: Path, model: VideoChatFlashModel, world: World, workers: int, rank: int = 0, of: int = 1) -> None:
     """Draw the pieces and keep their clips' compressed tokens, bfloat16 "clips M D", in files of PART pieces.
 
     Files that the same tower made of the same pieces stay; others are made anew.
+
+    Args:
+        workers: processes that draw.
+        rank: which of the processes that make the files, each its share, this is.
+        of: how many there are.
     """
     folder.mkdir(parents=True, exist_ok=True)
     made_by = {"tower": _fingerprint(model), "world": world.bank}
-    for first in range(0, world.pieces, PART):
+    for first in range(rank * PART, world.pieces, of * PART):
         numbers = range(first, min(first + PART, world.pieces))
         path = folder / f"{first:07d}.safetensors"
         if path.is_file():

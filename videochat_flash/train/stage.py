@@ -147,7 +147,7 @@ def drawn(source: Source, number: int, seed: int) -> tuple[Drawn, ...]:
 def fill_banks(recipe: Recipe, data: Data, model: VideoChatFlashModel, place: Place) -> dict[str, Bank]:
     """For each world of videos, the pieces it is spliced from, as the frozen tower sees them.
 
-    Worlds that want the same pieces share them; the first process makes them, once.
+    Worlds that want the same pieces share them; the processes make them together, once.
     """
     banks: dict[str, Bank] = {}
     shared: dict[tuple[str, str], Bank] = {}
@@ -158,8 +158,7 @@ def fill_banks(recipe: Recipe, data: Data, model: VideoChatFlashModel, place: Pl
         folder = pieces / one.world.bank
         wanted = one.world.bank, one.world.characters
         if wanted not in shared:
-            if place.first:
-                fill(folder, model.to(place.device), one.world, recipe.workers)
+            fill(folder, model.to(place.device), one.world, recipe.workers, place.rank, place.world)
             place.wait()
             shared[wanted] = Bank(folder, one.world)
         banks[one.source] = shared[wanted]
