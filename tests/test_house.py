@@ -102,7 +102,9 @@ ALLOWED: dict[str, set[str]] = {
 }
 # Commands: they end as a command ends, show bars, and one measures what a user would get.
 ALSO = {
-    "train/report.py": {"chat", "grade", "times", "stats", "needle", "prefix", "show", "errors"},
+    "train/report.py": {
+        *("chat", "grade", "times", "stats", "needle", "prefix", "show", "errors", "journal", "session"),
+    },
     "train/tiny.py": {"errors"},
     "train/command.py": {"show"},
     "train/ablate.py": {"show", "errors"},

@@ -179,6 +179,33 @@ def test_the_command_measures_and_writes(
     assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
 
 
+def test_a_stopped_command_goes_on_and_ends_as_if_it_had_not_been_stopped(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = ["--questions", 20, "--motion", 0, "--others", 2, "--frames", "16,24", "--model", model, "--keep", "off"]
+    whole, parts = tmp_path / "whole.json", tmp_path / "parts.json"
+    assert run(monkeypatch, *few, "--out", whole) == 0
+    see, seen = VideoChatFlash.see, list[object]()
+
+    def failing(self: VideoChatFlash, *asked: object) -> object:
+        seen.append(asked)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return see(self, *asked)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(VideoChatFlash, "see", failing)
+    assert run(monkeypatch, *few, "--out", parts) == 130 and not parts.exists()
+    capsys.readouterr()
+    assert run(monkeypatch, *few, "--seed", 7, "--out", parts) == 1
+    told = capsys.readouterr().err
+    assert len(told.splitlines()) == 1 and "results of another run (seed 1000 there, 7 now)" in told
+    assert run(monkeypatch, *few, "--out", parts) == 0
+    one, other = (json.loads(path.read_text()) for path in (whole, parts))
+    assert one["records"] == other["records"] and one["rows"] == other["rows"] and other["seconds"] > 0
+    assert len(seen) == 1 + len({video["seed"] for video in one["records"]})  # the stopped one twice
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["parts.json", "whole.json"]
+
+
 def test_the_command_measures_more_on_request(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

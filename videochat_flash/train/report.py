@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import platform
+import shutil
 import sys
 import tempfile
 import time
@@ -27,8 +28,10 @@ from .. import errors, grade, show
 from ..chat import VideoChatFlash
 from ..config import Plan, check_plan, parse_plan
 from ..files import beside
+from ..journal import Log, appending, begin_run, read_lines
 from ..needle import CHAINS, MOST_HOPS, PROCEDURAL, make_needle
 from ..prefix import prepare
+from ..session import decoder_mark
 from ..stats import wilson
 from ..synth import ALL_KINDS, ATTRIBUTES, COLOURS, DIGITS, DIRECTIONS, HOPS, KINDS, SHAPES, SPEEDS, Question
 from ..times import interval
@@ -133,10 +136,32 @@ class Quota:
                 taken.append(one)
         return taken
 
+    def note(self, records: Sequence[Record]) -> None:
+        """What was asked already."""
+        self.left.subtract(one.kind for one in records)
+
     @property
     def met(self) -> bool:
         """Whether nothing is left to ask."""
         return not +self.left
+
+
+class Asked:
+    """What was asked of each video that is done, a line each: what was stopped goes on behind them."""
+
+    def __init__(self, log: Log) -> None:
+        self.log, self.since, self.seconds = log, time.perf_counter(), 0.0
+        self.known: dict[int, list[Record]] = {}
+        for _, values in read_lines(log.path):
+            self.known[values["video"]] = [Record(**one) for one in values["records"]]
+            self.seconds += values["seconds"]
+
+    def add(self, video: int, records: Sequence[Record]) -> None:
+        """Keep what was asked of a video, and the seconds that it took."""
+        now = time.perf_counter()
+        took, self.since = round(now - self.since, 3), now
+        self.seconds += took
+        self.log.add({"video": video, "seconds": took, "records": [asdict(one) for one in records]})
 
 
 def wanted_of(attributes: int, motion: int, others: int, hops: int = 0, grounding: int = 0) -> dict[str, int]:
@@ -147,26 +172,34 @@ def wanted_of(attributes: int, motion: int, others: int, hops: int = 0, groundin
     return {kind: count for kind, count in {**shared, "motion": motion, **rest, **extra}.items() if count}
 
 
-def measure(vc: VideoChatFlash, setting: Setting, told: Callable[[int, int], None]) -> Iterator[Record]:
-    """Make videos until every kind of question was asked often enough."""
+def measure(
+    vc: VideoChatFlash, setting: Setting, told: Callable[[int, int], None], asked: Asked | None = None
+) -> Iterator[Record]:
+    """Make videos until every kind of question was asked often enough; those that were asked already are not made."""
     total, done = sum(setting.wanted.values()) * len(setting.frames), 0
     for kinds, first in GROUPS:
-        for records in _group(vc, setting, kinds, first):
+        for records in _group(vc, setting, kinds, first, asked):
             done += len(records)
             told(done, total)
             yield from records
 
 
-def _group(vc: VideoChatFlash, setting: Setting, kinds: Sequence[str], number: int) -> Iterator[list[Record]]:
+def _group(
+    vc: VideoChatFlash, setting: Setting, kinds: Sequence[str], number: int, asked: Asked | None
+) -> Iterator[list[Record]]:
     """The records of one video after the other, until these kinds were asked often enough."""
     for frames in setting.frames:
         quota = Quota.of({kind: count for kind, count in setting.wanted.items() if kind in kinds})
         empty = 0  # videos in a row that had nothing to ask
         while not quota.met:
-            haystack = setting.haystacks[number % len(setting.haystacks)]
-            seed = setting.seed * SEEDS + number
+            if asked and number in asked.known:
+                records = asked.known[number]
+                quota.note(records)
+            else:
+                records = list(_video(vc, setting, kinds, frames, number, quota))
+                if asked:
+                    asked.add(number, records)
             number += 1
-            records = list(_video(vc, setting, kinds, frames, haystack, seed, quota))
             empty = 0 if records else empty + 1
             if empty == 20 or number == SEEDS:
                 raise ValueError(f"{frames} frames show no {', '.join(+quota.left)}: use more frames or fewer kinds")
@@ -174,9 +207,10 @@ def _group(vc: VideoChatFlash, setting: Setting, kinds: Sequence[str], number: i
 
 
 def _video(
-    vc: VideoChatFlash, setting: Setting, kinds: Sequence[str], frames: int, haystack: str, seed: int, quota: Quota
+    vc: VideoChatFlash, setting: Setting, kinds: Sequence[str], frames: int, number: int, quota: Quota
 ) -> Iterator[Record]:
     """Make one video, see it once, ask all there is to ask of it."""
+    haystack, seed = setting.haystacks[number % len(setting.haystacks)], setting.seed * SEEDS + number
     with tempfile.TemporaryDirectory() as scratch:
         film, truth = Path(scratch) / "needle.mp4", Path(scratch) / "truth.json"
         movers = 2 if frames >= 32 else None
@@ -303,8 +337,7 @@ def report(
     device: Annotated[str, typer.Option(help="cpu, cuda, mps.")] = "cpu",
     out: Annotated[Path, typer.Option(help="Everything, as JSON.")] = Path("report-tiny.json"),
 ) -> None:
-    """Measure how often a model answers right, and print and save a table of it."""
-    began = time.perf_counter()
+    """Measure how often a model answers right, and print and save a table of it; what was stopped goes on."""
     errors.check_target(out)
     with errors.usage():
         lengths = _lengths(frames)
@@ -315,8 +348,12 @@ def report(
         check_plan(plan, vc.model.config.llm)
     wanted = wanted_of(questions, motion, others, hops, grounding)
     setting = Setting(lengths, tuple(haystack or [PROCEDURAL]), keeps, wanted, seed)
-    with show.progress("asking", wanted=True) as told:
-        records = list(measure(vc, setting, told))
+    run = out.with_name(f"{out.name}.run")
+    known = {"made_by": vc.made_by, "decoder": decoder_mark(vc), "device": device, **asdict(setting)}
+    begin_run(run, known, {}, "remove it, or name another --out")
+    with appending(run / "videos.jsonl") as log, show.progress("asking", wanted=True) as told:
+        asked = Asked(log)
+        records = list(measure(vc, setting, told, asked))
     rows = rows_of(records, named)
     facts = {
         "model": model,
@@ -329,13 +366,14 @@ def report(
             "python": platform.python_version(),
             "torch": torch.__version__,
         },
-        "seconds": round(time.perf_counter() - began, 1),
+        "seconds": round(asked.seconds, 1),
         "warnings": context.obj,
         "rows": [asdict(row) for row in rows],
         "records": [record.plain() for record in records],
     }
     with beside(out) as part:
         part.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    shutil.rmtree(run)
     Console(width=None if sys.stdout.isatty() else show.WIDE).print(table_of(rows))
     print(f"{out}: {len(records)} questions, each with every answer to it")
 
