@@ -178,6 +178,15 @@ def test_chains_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     assert not any(tmp_path.iterdir())
 
 
+def test_grounding_asks_for_whole_seconds(tmp_path: Path) -> None:
+    paths = tmp_path / "a.mp4", tmp_path / "a.json"
+    for frames, fps in ((20, 0.7), (21, 2.0)):
+        with pytest.raises(ValueError, match="whole seconds"):
+            make_needle(PROCEDURAL, frames, None, 1, *paths, kinds=("grounding",), fps=fps, size=(96, 64))
+    made = make_needle(PROCEDURAL, 40, None, 1, *paths, kinds=("grounding",), fps=2.0, size=(97, 64))
+    assert made.questions and made.size == (98, 64)
+
+
 def test_fewer_questions_than_asked_for_are_told(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="only 6 of 50 questions"):
         make_needle(PROCEDURAL, 8, 50, 1, tmp_path / "a.mp4", tmp_path / "a.json", cards=2, movers=0, size=(64, 64))
@@ -226,3 +235,6 @@ def test_the_commands(tmp_path: Path, haystack: Path, capsys: pytest.CaptureFixt
     with Image.open(tmp_path / "c.png") as image:
         assert image.size == (96, 96)
     assert {path.name for path in tmp_path.iterdir()} == {"film.mp4", "truth.json", "b.mp4", "b.json", "c.png"}
+    os.mkfifo(tmp_path / "pipe")  # as /dev/null: no file may take its place
+    done = run(capsys, "synth", "card", "--out", tmp_path / "pipe")
+    assert done.code == 1 and "is no file" in done.err and (tmp_path / "pipe").is_fifo()

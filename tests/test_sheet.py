@@ -36,7 +36,12 @@ def test_a_timeline_is_as_high_as_the_attention_and_fades_with_what_is_left() ->
     assert np.argmax(heights) == 1 and heights[2] == pytest.approx(heights[1] / 2, abs=2) and heights[3] <= 1
     strip = drawn[-2 * LINE - STRIP // 2, columns]
     assert np.all(np.diff(strip[:, 0]) < 0) and tuple(strip[0]) == BAR and tuple(strip[3]) == GONE
-    assert timeline([0.0], 0.0, ("one picture", [1.0]), []).width == drawn.shape[1]
+
+
+def test_a_picture_has_a_bar_and_no_time() -> None:
+    drawn = np.asarray(timeline([0.0], 0.0, ("one picture", [1.0]), []))
+    bar = (drawn == BAR).all(axis=2).any(axis=0)
+    assert bar.sum() > 0.9 * WIDTH and (drawn[2 - 2 * LINE :] == drawn[-1, 0]).all()
 
 
 def test_a_small_picture_above_a_timeline_is_not_blown_up() -> None:

@@ -35,6 +35,8 @@ def check_target(path: Path) -> None:
     """Raises OSError now, for a file that could not be written after minutes of work."""
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder: name a file in it")
+    if path.exists() and not path.is_file():
+        raise OSError(f"{path} is no file but a device or a pipe, whose place a file would take: name a file")
     if not path.parent.is_dir():
         raise NotADirectoryError(f"{path.parent} is not a folder: {path.name} cannot be written there")
     if not os.access(path.parent, os.W_OK):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from dataclasses import asdict
 from math import prod
@@ -25,7 +26,7 @@ def facts_of(thing: str, revision: str | None = None) -> Facts:
         FileNotFoundError: it is none of these.
         ValueError: it is damaged.
     """
-    path = Path(thing).expanduser()
+    path = Path(os.path.expanduser(thing))
     if path.suffix == ".safetensors" and not path.is_dir():
         return sight_facts(path)
     if path.exists() and not ((path / "config.json").is_file() or any(path.glob("*.safetensors"))):

@@ -127,7 +127,8 @@ def make_needle(
     with beside(out) as film, beside(truth) as text:
         write(film, (scene.frame(i, frame)[0] for i, frame in enumerate(stack)), fps)
         text.write_text(truth_json(asked), encoding="utf-8")
-    return Made(out, truth, scene, tuple(asked), size, repeated)
+    whole = size[0] + size[0] % 2, size[1] + size[1] % 2  # as a film has it
+    return Made(out, truth, scene, tuple(asked), whole, repeated)
 
 
 def truth_json(questions: Sequence[Question]) -> str:
@@ -214,6 +215,8 @@ def _scene(
     if movers is None:
         most = 2 if seconds >= 8 * MOVER_SECONDS else 1 if seconds >= MOVER_SECONDS + 2 * shortest else 0
         movers = int(rng.integers(1, most + 1)) if most else 0
+    if "grounding" in kinds and (fps % 1 or frames % fps):
+        raise ValueError(f"grounding asks for whole seconds, which {frames} frames at {fps:g} a second are not")
     if set(kinds) & set(HOPS):
         scene = _chains(rng, frames, fps, cards, movers, hops)
         return whole_seconds(scene) if "grounding" in kinds else scene

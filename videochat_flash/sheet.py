@@ -55,8 +55,11 @@ def timeline(
     sheet = Image.new("RGB", (WIDTH, top + HIGH + 3 * LINE + len(strips) * (LINE + STRIP)), GROUND)
     if shown is not None:
         sheet.paste(shown.resize((wide, top), Image.Resampling.LANCZOS), ((WIDTH - wide) // 2, 0))
-    draw, font, span = ImageDraw.Draw(sheet), ImageFont.load_default(14), max(end - begins[0], 1e-9)
-    places = [MARGIN + (second - begins[0]) / span * (WIDTH - 2 * MARGIN) for second in (*begins, end)]
+    draw, font, span = ImageDraw.Draw(sheet), ImageFont.load_default(14), end - begins[0]
+    if span > 0:
+        places = [MARGIN + (second - begins[0]) / span * (WIDTH - 2 * MARGIN) for second in (*begins, end)]
+    else:  # a picture
+        places = [MARGIN + i / len(begins) * (WIDTH - 2 * MARGIN) for i in range(len(begins) + 1)]
 
     def bars(name: str, values: Sequence[float], height: int, faded: bool) -> None:
         nonlocal top
@@ -70,7 +73,7 @@ def timeline(
     bars(shares[0], [share / highest for share in shares[1]], HIGH, False)
     for name, left in strips:
         bars(name, left, STRIP, True)
-    for tick in range(TICKS + 1):
+    for tick in range(TICKS + 1 if span > 0 else 0):
         place = MARGIN + tick / TICKS * (WIDTH - 2 * MARGIN)
         anchor = "lm" if not tick else "rm" if tick == TICKS else "mm"
         draw.text((place, top + LINE), clock(begins[0] + tick / TICKS * span), WORDS, font, anchor=anchor)

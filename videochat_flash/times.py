@@ -17,7 +17,9 @@ _HOURS, _MINUTES, _SECONDS = (
     rf"\s*(?:{words})(?![a-z])" for words in ("hours?|hrs?|h", "minutes?|mins?|m", "seconds?|seonds|secs?|s")
 )  # "seonds" stands in the published prompt, and models repeat it
 _CLOCK = r"(?:\d+:)?\d+:[0-5]\d(?:\.\d+)?"
-_UNITS = rf"(?:{_NUMBER}{_HOURS}\s*)?(?:{_NUMBER}{_MINUTES}\s*)?{_NUMBER}{_SECONDS}|{_NUMBER}{_MINUTES}"
+_NEXT = r"\s*(?:,\s*)?(?:and\s+)?"
+_H, _HM = rf"(?:{_NUMBER}{_HOURS}{_NEXT})?", rf"(?:{_NUMBER}{_HOURS}{_NEXT})?(?:{_NUMBER}{_MINUTES}{_NEXT})?"
+_UNITS = rf"{_HM}{_NUMBER}{_SECONDS}|{_H}{_NUMBER}{_MINUTES}|{_NUMBER}{_HOURS}"
 _TIME = rf"(?:{_CLOCK}|{_UNITS}|{_NUMBER})"
 _BEFORE, _AFTER = r"(?<![\w.:])(?<!\d,)", r"(?![\w:]|[.,]\d)"
 _DASH = r"\s*[-\u2010-\u2015\u2212~]\s*|\s+(?:to|until|till)\s+"
@@ -31,6 +33,7 @@ _STARTS, _ENDS = (
     for words in ("start|begin", "end|stop|finish")
 )
 _CLOSED = re.compile(r"\s*(?:$|[.,;!?)\]}\"'*`]|and\b|or\b)")  # what may follow numbers that name no unit
+_MARKED = re.compile(rf"({_NUMBER})(\s*[)\]}}\"'*`]+)({_HOURS}|{_MINUTES}|{_SECONDS})", re.IGNORECASE)
 _PART = re.compile(rf"({_NUMBER})\s*([hms]?)", re.IGNORECASE)
 _WORTH = {"h": 3600.0, "m": 60.0, "s": 1.0, "": 1.0}
 
@@ -41,7 +44,7 @@ def interval(text: str) -> Interval | None:
     Numbers without a unit count where nothing else follows that they could be a number of: ``2 - 3`` at the end of a
     sentence does, ``2-3 people`` does not. An interval that ends before it starts, or as it starts, is none.
     """
-    text = unicodedata.normalize("NFKC", text)
+    text = _MARKED.sub(r"\1\3\2", unicodedata.normalize("NFKC", text))  # ``[1, 2] minutes``
     pairs = [(found[1], found[2]) for form in _SPANS for found in form.finditer(text) if _is_time(found)]
     if not pairs:
         starts, ends = ({found[1] for found in form.finditer(text) if _is_time(found)} for form in (_STARTS, _ENDS))
@@ -64,7 +67,7 @@ def _has_unit(words: str) -> bool:
 
 def _read(start: str, end: str) -> Interval:
     """``1`` and ``2 minutes`` are both minutes."""
-    unit = re.fullmatch(rf"{_NUMBER}({_MINUTES})", end, re.IGNORECASE)
+    unit = re.fullmatch(rf"{_NUMBER}({_MINUTES}|{_HOURS})", end, re.IGNORECASE)
     return _seconds(start + unit[1] if unit and not _has_unit(start) else start), _seconds(end)
 
 

@@ -62,7 +62,7 @@ def find(name_or_path: str | Path, revision: str | None = None, wanted: Sequence
     name = str(name_or_path)
     if name == EMBEDDED:
         return ASSETS / EMBEDDED
-    path = Path(name_or_path).expanduser()
+    path = Path(os.path.expanduser(name_or_path))  # which leaves an unknown ~user as it is
     if path.is_dir():
         return path
     if path.suffix in PICKLES:

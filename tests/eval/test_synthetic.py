@@ -87,13 +87,19 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path: Path, capsys: pytest.Captu
 
 @pytest.mark.parametrize(
     ("options", "code", "words"),
-    [(["--videos", "0"], 2, "--videos"), (["--videos", "1001"], 1, "1 to 1000"), (["--frames", "1"], 1, "more frames")],
+    [
+        (["--videos", "0"], 2, "--videos"),
+        (["--videos", "1001"], 1, "1 to 1000"),
+        (["--frames", "1"], 1, "more frames"),
+        (["--frames", "3"], 1, "more frames"),  # known of the second video only
+    ],
 )
 def test_suites_that_cannot_be(
     options: list[str], code: int, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     done = run(capsys, "synth", "suite", "--out", tmp_path / "s", *options)
     assert done.code == code and words in done.err and len(done.lines) == 1
+    assert not (tmp_path / "s").exists() or not any((tmp_path / "s").iterdir())
 
 
 def test_the_order_of_two_things_has_these_two_as_options() -> None:

@@ -20,6 +20,7 @@ from videochat_flash.synth import (
     KINDS,
     SHAPES,
     Card,
+    Event,
     Labels,
     Mover,
     Pointer,
@@ -309,3 +310,18 @@ def test_it_is_not_asked_when_something_is_shown_that_a_pointer_pictures() -> No
     assert len(asked) == 2 + 1 + 1
     pictured = [event.what.points for event in scene.cards if isinstance(event.what, Card) and event.what.points]
     assert not any(f"{one.colour} {one.shape}" in question.question for one in pictured for question in asked)
+
+
+def test_what_a_pointer_pictures_is_not_called_absent_and_not_asked_which_came_first() -> None:
+    for seed in range(40):
+        scene = make_chains(rng(seed), 60, hops=2, cards=2, movers=1)
+        pictured = {(one.what.points.colour, one.what.points.shape) for one in scene.cards if one.what.points}
+        asked = ask(rng(seed), scene, ("presence", "order"), 999)
+        assert {one.kind for one in asked} == {"presence", "order"}
+        for one in asked:
+            if one.kind == "order" or one.answer == "no":
+                assert not any(f"{colour} {shape}" in one.question for colour, shape in pictured)
+    alone = Card("red", "star", "7", Pointer("blue", "circle"))
+    scene = Scene(9, 1.0, (Event(1, 2, alone, random_style(rng(), alone)),))
+    said = {one.question for seed in range(300) for one in ask(rng(seed), scene, ("presence",), 9)}
+    assert len(said) > 20 and not any("blue circle" in one for one in said)

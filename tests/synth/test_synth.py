@@ -19,7 +19,6 @@ from videochat_flash.synth import (
     Mover,
     Scene,
     ask,
-    ask_attributes,
     card_clip,
     card_frame,
     draw_card,
@@ -288,12 +287,6 @@ def test_articles_are_as_spoken() -> None:
         assert f" {wrong}" not in said
     for right in (" an 8", " a 7", " an F", " a K", " an orange"):
         assert right in said
-
-
-def test_all_attributes_of_every_card_are_asked() -> None:
-    scene = scene_of(8, cards=5)
-    kinds = Counter(one.kind for one in ask_attributes(rng(), scene))
-    assert kinds == {"character": 5, "colour": 5, "shape": 5}
 
 
 def test_ask_keeps_to_the_count_and_refuses_kinds_it_does_not_know() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from ..files import beside
+from .report import digits
 from .work import STAGES, TOKEN
 
 COLOURS = ("#5B8FF9", "#61C9A8", "#B8D8D8", "#F6BD16", "#E8684A", "#7262FD", "#9A9A9A")  # of the stages, in order
@@ -38,9 +39,9 @@ def draw(bars: Sequence[tuple[int, Mapping[str, float]]], title: str, path: Path
                 wide = stages.get(name, 0.0) * scales[row]
                 axes.barh(row, wide, left=at, color=COLOURS[STAGES.index(name)], label=name if row == 0 else None)
                 if wide > THIN * longest:
-                    axes.text(at + wide / 2, row, f"{wide:.3g}", ha="center", va="center", fontsize=8)
+                    axes.text(at + wide / 2, row, digits(wide), ha="center", va="center", fontsize=8)
                 at += wide
-            axes.text(at, row, f" {at:.3g}", va="center", fontsize=8, fontweight="bold")
+            axes.text(at, row, f" {digits(at)}", va="center", fontsize=8, fontweight="bold")
         axes.margins(x=0.1)
         axes.set_xlabel(unit)
         axes.spines[["top", "right"]].set_visible(False)

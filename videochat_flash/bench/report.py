@@ -52,17 +52,18 @@ def scaled(value: float | None, unit: str) -> str:
         return "–"
     for size, prefix in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
-            return f"{_digits(value / size)} {prefix}{unit}"
-    return f"{_digits(value)} {unit}"
+            return f"{digits(value / size)} {prefix}{unit}"
+    return f"{digits(value)} {unit}"
 
 
 def seconds(*values: float) -> str:
     """In whatever unit reads best for the first; several from one to the other."""
     size, unit = next((one for one in ((1.0, "s"), (1e-3, "ms")) if values[0] >= one[0]), (1e-6, "µs"))
-    return f"{' to '.join(_digits(value / size) for value in values)} {unit}"
+    return f"{' to '.join(digits(value / size) for value in values)} {unit}"
 
 
-def _digits(value: float) -> str:
+def digits(value: float) -> str:
+    """A number to three digits, or all before the point."""
     return f"{value:,.0f}" if abs(value) >= 99.95 else f"{value:.1f}" if abs(value) >= 9.995 else f"{value:.2f}"
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +65,7 @@ def write_suite(
         told: videos written, of how many.
 
     Raises:
-        ValueError: no videos, too many, or too short ones for what is to be shown.
+        ValueError: no videos, too many, or too short ones for what is to be shown; then none is left there.
         VideoError: a haystack that cannot be read.
         OSError: it cannot be written there.
     """
@@ -72,15 +73,18 @@ def write_suite(
         raise ValueError(f"a suite has 1 to {SEEDS} videos, not {videos}")
     folder.mkdir(parents=True, exist_ok=True)
     lines: list[str] = []
-    for number in range(videos):
-        kinds = HOPS if number % 2 else PLAIN
-        name = f"{number}-{'chains' if number % 2 else 'plain'}.mp4"
-        truth = folder / f"{Path(name).stem}.json"
-        made = make_needle(haystack, frames, None, seed * SEEDS + number, folder / name, truth, kinds=kinds)
-        rng = np.random.default_rng((seed, number))
-        rows = [row(question, f"{number}-{i}", name, rng) for i, question in enumerate(few(made.questions))]
-        lines += [json.dumps(one, ensure_ascii=False) + "\n" for one in rows]
-        told(number + 1, videos)
+    with tempfile.TemporaryDirectory(prefix=".suite-", dir=folder) as scratch:
+        for number in range(videos):
+            kinds = HOPS if number % 2 else PLAIN
+            film = Path(scratch) / f"{number}-{'chains' if number % 2 else 'plain'}.mp4"
+            truth = film.with_suffix(".json")
+            made = make_needle(haystack, frames, None, seed * SEEDS + number, film, truth, kinds=kinds)
+            rng = np.random.default_rng((seed, number))
+            rows = [row(question, f"{number}-{i}", film.name, rng) for i, question in enumerate(few(made.questions))]
+            lines += [json.dumps(one, ensure_ascii=False) + "\n" for one in rows]
+            told(number + 1, videos)
+        for made_file in sorted(Path(scratch).iterdir()):
+            made_file.replace(folder / made_file.name)
     with beside(folder / FILE) as part:
         part.write_text("".join(lines), encoding="utf-8")
     return Suite(folder / FILE, len(lines), videos)

@@ -11,7 +11,6 @@ from videochat_flash.synth.questions import (
     KINDS,
     Question,
     ask,
-    ask_attributes,
 )
 from videochat_flash.synth.scene import Event, Scene, make_chains, make_scene, whole_seconds
 from videochat_flash.synth.training import Labels, card_clip, card_frame, scene_frames
@@ -59,7 +58,6 @@ __all__ = [
     "Scene",
     "Style",
     "ask",
-    "ask_attributes",
     "card_clip",
     "card_frame",
     "draw_card",

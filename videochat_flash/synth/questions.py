@@ -111,11 +111,6 @@ def ask(rng: Rng, scene: Scene, kinds: Sequence[str], count: int) -> list[Questi
     return asked[:count]
 
 
-def ask_attributes(rng: Rng, scene: Scene) -> list[Question]:
-    """Character, colour and shape of every card of the scene, in random order."""
-    return _shuffled(rng, [one for kind in ATTRIBUTES for one in MAKERS[kind](rng, scene)])
-
-
 def thing(colour: str, shape: str) -> str:
     """What a card or mover is called."""
     return f"{colour} {shape}"
@@ -181,8 +176,11 @@ def _describe(card: Card) -> str:
 
 
 def _presence(rng: Rng, scene: Scene) -> list[Question]:
-    """As many yes as no: each no shares its colour or its shape with something shown, the rest is not there."""
-    shown = {(event.what.colour, event.what.shape) for event in scene.events}
+    """As many yes as no: each no shares its colour or its shape with something shown, the rest is not there.
+
+    What is pictured as a pointer is not called absent.
+    """
+    shown = {(event.what.colour, event.what.shape) for event in scene.events} | pointed_at(scene)
     absent: set[tuple[str, str]] = set()
     questions: list[Question] = []
     for event in scene.events:
@@ -200,10 +198,15 @@ def _presence(rng: Rng, scene: Scene) -> list[Question]:
 
 
 def _order(rng: Rng, scene: Scene) -> list[Question]:
-    """One question about every two events; which of them is named first says nothing."""
+    """One question about every two events; which of them is named first says nothing.
+
+    Of what is pictured as a pointer as well it is not asked: that could be called shown twice.
+    """
     questions = []
-    for i, early in enumerate(scene.events):
-        for late in scene.events[i + 1 :]:
+    goals = pointed_at(scene)
+    events = [event for event in scene.events if (event.what.colour, event.what.shape) not in goals]
+    for i, early in enumerate(events):
+        for late in events[i + 1 :]:
             named = (early, late) if rng.random() < 0.5 else (late, early)
             answer = f"the {thing(early.what.colour, early.what.shape)}"
             questions.append(Question(_say(rng, "order", *named), answer, "order", (early.start, late.end)))

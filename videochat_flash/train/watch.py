@@ -51,7 +51,7 @@ def draw_losses(losses: list[tuple[int, float]], path: Path, title: str) -> None
     window = max(1, min(SMOOTHED, len(values) // 10))
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot()
-    axes.plot(steps, values, linewidth=0.6, alpha=0.45, label="each step")
+    axes.plot(steps, values, linewidth=0.6, alpha=0.45, marker="o" if len(values) == 1 else "", label="each step")
     if window > 1:
         means = np.convolve(values, np.ones(window) / window, "valid")
         axes.plot(steps[window - 1 :], means, linewidth=2, label=f"mean of {window} steps")

@@ -176,7 +176,8 @@ def questions(rng: np.random.Generator, scene: Scene, kinds: Sequence[str] = ())
 def _mixed(rng: np.random.Generator, scene: Scene) -> list[Question]:
     """One of each thing, some about when, what is there and what came first, and chains to the end.
 
-    Things are asked about one by one, so that none of the questions gives another's answer away.
+    Things are asked about one by one, so that none of these questions gives another's answer away; that something is
+    there, other questions may tell.
     """
     asked: list[Question] = []
     for event in scene.events:
