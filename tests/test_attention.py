@@ -40,6 +40,18 @@ def test_half_precision_stays_half_under_autocast() -> None:
     torch.testing.assert_close(got.float(), attend_short(q, k, v, causal=True), rtol=0.05, atol=0.05)
 
 
+@given(st.integers(0, 2**20), st.sampled_from([(1, 1), (4, 2)]), st.integers(2, 30), st.integers(1, 9))
+def test_a_mask_of_some_rows_at_a_time_is_the_whole_mask(
+    seed: int, heads: tuple[int, int], rows: int, before: int
+) -> None:
+    q, k, v = (one.detach() for one in drawn(seed, *heads, rows + before))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attention, "MASKED", 4)
+        got = attention.attend_masked(q[:, :, before:], k, v)
+    whole = attend(q, k, v, causal=True)[:, :, before:]
+    torch.testing.assert_close(got, whole, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize(("rows", "learns", "plain"), [(4, True, True), (4, False, False), (9, True, False)])
 def test_products_serve_short_rows_that_learn(
     monkeypatch: pytest.MonkeyPatch, rows: int, learns: bool, plain: bool

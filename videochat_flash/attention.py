@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+MASKED = 512  # rows of a mask: as bytes and as scores it takes their number times that of all rows held
 SHORT = 400  # rows up to which plain products learn faster on a CPU than the fused kernel (docs/decisions.md)
 
 
@@ -30,8 +31,7 @@ def attend(
     if causal and 1 < rows < held:  # PyTorch's flag would take the rows for the first ones
         if half or q.device.type == "cpu":
             return attend_after(q, k, v)
-        seen = torch.arange(held, device=q.device) <= torch.arange(held - rows, held, device=q.device)[:, None]
-        return F.scaled_dot_product_attention(q, k, v, seen, enable_gqa=grouped)
+        return attend_masked(q, k, v)
     if q.requires_grad and q.device.type == "cpu" and rows <= SHORT:
         return attend_short(q, k, v, causal and rows > 1)
     return F.scaled_dot_product_attention(q, k, v, is_causal=causal and rows > 1, enable_gqa=grouped)
@@ -45,6 +45,16 @@ def attend_after(
     before, log_before = attend_flash(q, k[:, :, :held], v[:, :, :held])
     own, log_own = attend_flash(q, k[:, :, held:], v[:, :, held:], causal=True)
     return torch.lerp(own.float(), before.float(), (log_before - log_own).sigmoid()[..., None]).to(own.dtype)
+
+
+def attend_masked(
+    q: Float[Tensor, "B N n H"], k: Float[Tensor, "B K m H"], v: Float[Tensor, "B K m H"]
+) -> Float[Tensor, "B N n H"]:
+    """The same for the last rows by a mask, of some rows at a time: one of all would be larger than anything else."""
+    places, grouped = torch.arange(k.shape[2], device=q.device), q.shape[1] != k.shape[1]
+    parts = zip(q.split(MASKED, 2), places[-q.shape[2] :].split(MASKED), strict=True)
+    seen = ((some, places <= rows[:, None]) for some, rows in parts)
+    return torch.cat([F.scaled_dot_product_attention(some, k, v, m, enable_gqa=grouped) for some, m in seen], 2)
 
 
 def attend_flash(

@@ -6,7 +6,7 @@ import hashlib
 import time
 import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -183,8 +183,9 @@ def load(
 
 
 def decoder_mark(vc: VideoChatFlash) -> str:
-    """Digest of a sample of the decoder's weights: results of two trainings of one name must not be mixed."""
-    return hashlib.sha256(sampled(vc.model.decoder)).hexdigest()[:16]
+    """Digest of the decoder's sizes and a sample of its weights: results of two models of one name stay apart."""
+    sizes = repr((asdict(vc.model.config.llm), vc.model.config.newline)).encode()
+    return hashlib.sha256(sizes + sampled(vc.model.decoder)).hexdigest()[:16]
 
 
 def see(vc: VideoChatFlash, source: Source, sampling: Sampling, watch: Stopwatch, bars: bool = True) -> Sight:

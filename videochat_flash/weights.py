@@ -180,16 +180,12 @@ def load_model(
     for key, tensor in stream_tensors(files):
         if key in ours:  # lm_head of a tied model may be stored and is not needed
             if not tensor.is_floating_point() or tensor.itemsize < 2:
-                raise ValueError(
-                    f"{key} in {folder} is stored as {tensor.dtype}, not in 16 or more bits of floating point"
-                )
+                raise ValueError(f"{key} in {folder} is {tensor.dtype}, not floating point of 16 or more bits")
             if not all(bool(torch.isfinite(part).all()) for part in tensor.flatten().split(CHECKED)):
                 raise ValueError(f"{key} in {folder} holds values that are not finite: the checkpoint is damaged")
             loaded[ours[key]] = tensor.to(device=device, dtype=dtype or tensor.dtype, copy=True)
     model.load_state_dict(loaded, assign=True)
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
-    return model.eval()
+    return model.requires_grad_(False).eval()
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -234,14 +230,11 @@ def _check_keys(folder: Path, files: Sequence[Path], shapes: Mapping[str, tuple[
             found.update({rename_layerscale(key): tuple(file.get_slice(key).get_shape()) for key in file.keys()})  # noqa: SIM118
     if config.llm.tied:
         found.pop("lm_head.weight", None)
+    both = sorted(shapes.keys() & found.keys())
     problems = {
         "missing": sorted(shapes.keys() - found.keys()),
         "unexpected": sorted(found.keys() - shapes.keys()),
-        "misshapen": [
-            f"{key} {found[key]} instead of {shapes[key]}"
-            for key in sorted(shapes.keys() & found.keys())
-            if found[key] != shapes[key]
-        ],
+        "misshapen": [f"{key} {found[key]} instead of {shapes[key]}" for key in both if found[key] != shapes[key]],
     }
     told = [
         f"{len(keys)} {what}: {', '.join(keys[:10])}{', ...' if len(keys) > 10 else ''}"
@@ -302,13 +295,10 @@ def _write_weights(folder: Path, model: VideoChatFlashModel, shard_bytes: int) -
     stored = model.state_dict().items()
     tensors = {released_name(name, model.config): t.detach().contiguous().cpu() for name, t in stored}
     shards: list[dict[str, Tensor]] = [{}]
-    size = 0
     for key, tensor in tensors.items():
-        if shards[-1] and size + tensor.nbytes > shard_bytes:
+        if shards[-1] and sum(held.nbytes for held in shards[-1].values()) + tensor.nbytes > shard_bytes:
             shards.append({})
-            size = 0
         shards[-1][key] = tensor
-        size += tensor.nbytes
     places: dict[str, str] = {}
     for number, shard in enumerate(shards, 1):
         name = f"model-{number:05d}-of-{len(shards):05d}.safetensors" if shards[1:] else "model.safetensors"

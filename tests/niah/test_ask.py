@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,6 +30,7 @@ from videochat_flash.niah.run import run
 from videochat_flash.niah.suite import Setting, Suite
 from videochat_flash.prompt import plain_text
 from videochat_flash.remote import Refused
+from videochat_flash.sight import Sight
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -65,7 +69,7 @@ def test_a_prefix_that_questions_share_changes_no_answer(
         assert run(suite, tmp_path / name, asker, Shard(), lambda *_: None).failed == 0
         said.append({key: one.text for key, one in read_results(suite, tmp_path / name).items()})
         if name == "films alone":
-            assert asker.beginning == (1, None)
+            assert asker.beginning == ((1, 24), None)
             monkeypatch.setattr(ask, "prepare", lambda *_, **__: None)
     assert said[0] == said[1] == said[2] and len(said[0]) == len(suite.trials)
 
@@ -86,6 +90,33 @@ def test_films_begin_where_the_one_before_did(
     assert max(used) > 3 * clip > min(used)  # needles stand at depths of 0 and 0.6 of 24 frames
 
 
+def test_what_films_share_is_as_long_as_they_are_and_is_left_out_where_memory_ends(
+    vc: VideoChatFlash, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mixed = small(tmp_path / "suite", lengths=(24, 48), depths=(0.0, 0.6), items=1, hops=(), controls=0)
+    told, frames, begin = {}, list[int](), ask.begin
+
+    def short(vc: VideoChatFlash, stack: Sight, **more: Any) -> ask.Beginning | None:
+        frames.append(stack.frames)
+        if stack.frames > 24:
+            raise torch.OutOfMemoryError("all gone")
+        return begin(vc, stack, **more)
+
+    for name in ("alone", "shared"):
+        asker = Ours(vc, Loading("small"), mixed, None, False, lambda *_: None, share=name == "shared")
+        with pytest.warns(UserWarning, match="each is asked about alone") if asker.share else nullcontext():
+            assert run(mixed, tmp_path / name, asker, Shard(), lambda *_: None).failed == 0
+        told[name] = {key: one.text for key, one in read_results(mixed, tmp_path / name).items()}
+        monkeypatch.setattr(ask, "begin", short)
+    assert frames == [20, 44] and told["alone"] == told["shared"]
+
+
+def test_compat_takes_no_pixels(vc: VideoChatFlash, suite: Suite) -> None:
+    other = replace(suite, setting=replace(suite.setting, mode="compat", needles="list.json", hops=()))
+    with pytest.raises(ValueError, match="leave out --pixels"):
+        ours(vc, other, pixels=True)
+
+
 def test_all_haystacks_are_told_as_one(vc: VideoChatFlash, suite: Suite) -> None:
     told: list[tuple[int, int]] = []
     asker = Ours(vc, Loading("small"), suite, None, False, lambda done, total: told.append((done, total)))
@@ -102,6 +133,10 @@ def test_settings_tell_runs_apart(vc: VideoChatFlash, suite: Suite, model: Path)
     other = VideoChatFlash.from_pretrained(small_model(model.parent, 1))
     marks = [ours(one, suite).settings for one in (vc, other)]
     assert marks[0]["decoder"] != marks[1]["decoder"]
+    llm = replace(vc.model.config.llm, log_scaled_from=640)
+    scaled = copy.copy(vc.model)  # the same weights at other positions
+    scaled.config = replace(vc.model.config, llm=llm)
+    assert ours(VideoChatFlash(scaled, vc.tokenizer, vc.decoding), suite).settings["decoder"] != plain["decoder"]
     assert ours(vc, suite).facts["window"] == vc.model.config.llm.max_positions // 16
 
 
@@ -131,7 +166,7 @@ def test_too_little_memory_is_no_answer(
 def test_yarn_by_option(model: Path) -> None:
     plain, longer = ask.load(Loading(str(model))), ask.load(Loading(str(model), yarn=4.0))
     assert plain.model.config.llm.yarn is None and longer.model.config.llm.yarn == Yarn(4.0, 4096)
-    assert session.decoder_mark(plain) == session.decoder_mark(longer)
+    assert session.decoder_mark(plain) != session.decoder_mark(longer)
 
 
 # Compat.

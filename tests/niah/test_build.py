@@ -148,6 +148,8 @@ def test_a_haystack_that_is_too_short(tmp_path: Path) -> None:
         ({"hops": (5,)}, "--hops"),
         ({"decoys": 3}, "--decoys"),
         ({"items": 0}, "--items"),
+        ({"controls": -1}, "--controls"),
+        ({"hops": (0,), "decoys": 0, "way": "letters"}, "one option alone"),
         ({"hold": 0}, "--hold"),
         ({"rotations": 5}, "--rotations"),
         ({"rotations": 2, "way": "words"}, "--ask letters"),
@@ -190,6 +192,34 @@ def listed(folder: Path, **more: object) -> Setting:
         entries.append({"image": f"{i}.png", "question": f"What {i}?", "options": ["kite", "boat"], "answer": "boat"})
     (folder / "list.json").write_text(json.dumps(entries))
     return replace(LITTLE, lengths=(16,), needles=str(folder / "list.json"), **more)
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"question": None}, "question None is no text"),
+        ({"question": " "}, "question ' ' is no text"),
+        ({"options": ["kite", "Kite", "boat"]}, "different texts"),
+        ({"options": ["boat", ""]}, "different texts"),
+        ({"options": ["boat", 3]}, "different texts"),
+    ],
+)
+def test_needles_that_nobody_could_be_asked_about(changed: dict[str, object], words: str, tmp_path: Path) -> None:
+    setting = listed(tmp_path)
+    path = Path(setting.needles)
+    entries = json.loads(path.read_text())
+    path.write_text(json.dumps([{**entries[0], **changed}, *entries[1:]]))
+    with pytest.raises(ValueError, match=words):
+        build.build(tmp_path / "suite", setting, lambda *_: None)
+
+
+def test_a_question_may_hold_any_kind_of_line_end(tmp_path: Path) -> None:
+    setting = listed(tmp_path)
+    path = Path(setting.needles)
+    entries = json.loads(path.read_text())
+    path.write_text(json.dumps([{**entries[0], "question": "What\u2028is\u0085it?"}, *entries[1:]]))
+    made = build.build(tmp_path / "suite", setting, lambda *_: None)
+    assert load_suite(tmp_path / "suite").trials == made.trials and "\u2028" in made.trials[0].prompt
 
 
 def test_needles_of_ones_own(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -79,6 +80,27 @@ def test_an_endpoint_is_checked_and_asked(tmp_path: Path, capsys: pytest.Capture
     ]
     nothing = run(capsys, "niah", "score", where, "--name", "lost")
     assert nothing.code == 1 and "the last error: HTTP 500" in nothing.err
+
+
+def test_what_is_of_a_model_here_is_refused_of_an_endpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    where = tmp_path / "suite"
+    run(capsys, "niah", "build", "--out", where, *FEW)
+    for option in (["--keep", "off"], ["--pixels"], ["--device", "cuda"], ["--yarn", 2.0, "--dtype", "float32"]):
+        done = run(capsys, "niah", "run", where, "--endpoint", "http://localhost:1/v1", "--model", "m", *option)
+        assert done.code == 2 and option[0] in done.err and "--endpoint is not" in done.err and len(done.lines) == 1
+
+
+def test_another_run_is_told_of_before_anything_is_seen(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = tmp_path / "suite"
+    run(capsys, "niah", "build", "--out", where, *FEW)
+    assert run(capsys, "niah", "run", where, "--model", model).code == 0
+    shutil.rmtree(where / "cache")
+    assert run(capsys, "niah", "run", where, "--model", model, "--keep", "off").code == 1
+    again = run(capsys, "niah", "run", where, "--model", model)
+    assert again.code == 0 and "4 were there" in again.out
+    assert not (where / "cache").exists()
 
 
 def test_lists_are_asked_for_letters(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

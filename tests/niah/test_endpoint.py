@@ -170,8 +170,8 @@ def test_the_limit_of_tokens_is_sent_and_kept(suite: Suite) -> None:
 def test_who_sees_everything_passes_the_delivery_check(form: Any, suite: Suite) -> None:
     with serving(Eyes(suite)) as server:
         asker = Endpoint(line(server, form=form), suite)
-        assert asker.facts["delivery"] == "not checked"
-        asker.deliver()
+        assert asker.facts["delivery"] is None
+        asker.ready()
     assert asker.facts["delivery"] == "passed" and len(server.requests) == len(endpoint.CODE_PLACES)
 
 
@@ -180,7 +180,7 @@ def test_who_sees_everything_passes_the_delivery_check(form: Any, suite: Suite) 
 def test_who_drops_frames_is_refused(every: int, first: int, suite: Suite) -> None:
     drops = Eyes(suite, lambda i: i % every != (every - 1) * first)
     with serving(drops) as server, pytest.raises(ValueError, match="the delivery check failed: frame .* showed code"):
-        Endpoint(line(server, form="frames"), suite).deliver()
+        Endpoint(line(server, form="frames"), suite).ready()
 
 
 @pytest.mark.parametrize("first", [True, False])
@@ -193,20 +193,20 @@ def test_who_takes_so_many_frames_and_no_more_is_refused(first: bool, tmp_path: 
         return Eyes(long, set(kept).__contains__)(request)
 
     with serving(Eyes(long)) as server:
-        Endpoint(line(server, form="frames"), long).deliver()
+        Endpoint(line(server, form="frames"), long).ready()
         assert [len(one.frames()) for one in server.requests] == [16] * 4 + [48] * 2
     with serving(capped) as server, pytest.raises(ValueError, match="frame .* of 48 showed code"):
-        Endpoint(line(server, form="frames"), long).deliver()
+        Endpoint(line(server, form="frames"), long).ready()
 
 
 def test_who_sees_the_beginning_alone_is_refused(suite: Suite) -> None:
     with serving(Eyes(suite, lambda i: i < 8)) as server, pytest.raises(ValueError, match="drops or blurs frames"):
-        Endpoint(line(server, form="frames"), suite).deliver()
+        Endpoint(line(server, form="frames"), suite).ready()
 
 
 def test_who_does_not_answer_is_refused(suite: Suite) -> None:
     with serving(lambda _: (500, b"")) as server, pytest.raises(ValueError, match="was not answered: HTTP 500"):
-        Endpoint(line(server, retries=0), suite).deliver()
+        Endpoint(line(server, retries=0), suite).ready()
 
 
 # What is refused before anything is sent.

@@ -91,9 +91,12 @@ def test_only_who_follows_the_chain_knows(hops: int, decoys: int, way: items.Way
         for true, flipped in zip(item.questions, item.flipped, strict=True):
             kind = {"colour": 0, "shape": 1, "character": 2}.get(true.kind)
             assert (true.role, true.kind) == (flipped.role, flipped.kind)
-            if kind is not None:
-                value = answer(flipped).split()[-1]
-                assert value in {card[kind] for card in cards if len(card) == 3} and true.guess <= 0.5 or decoys == 1
+            starts = [i for i, card in enumerate(cards) if f"{card[0]} {card[1]}" in flipped.text]
+            assert len(starts) == 1 and starts[0] not in item.chain
+            end = followed(item, starts[0])
+            value = answer(flipped).split()[-1]
+            assert true.guess <= 1 / (decoys + 1) and end != cards[item.chain[-1]]
+            assert value == end[kind] if kind is not None else f"{end[0]} {end[1]}" in answer(flipped)
     else:
         assert item.flipped == ()
 
@@ -105,6 +108,10 @@ def test_no_hops_ask_of_the_card_that_is_named() -> None:
         assert question.role == "qa" and answer(question) == item.needles[item.chain[0]].card[2]
         [flipped] = item.flipped
         assert flipped.text != question.text and answer(flipped) != answer(question)
+        item = items.multi(0, number, 0, 1, "letters")  # or the words would tell a digit from a letter
+        for one, start in ((item.questions[0], item.chain[0]), (item.flipped[0], 1 - item.chain[0])):
+            colour, shape, character = item.needles[start].card
+            assert one.text == f"Which character is on the {colour} {shape}?" and answer(one).endswith(character)
 
 
 def test_letters_are_drawn_and_turned() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
@@ -23,9 +24,9 @@ from ..video import CLIP
 from . import compat
 from .film import Splicer, seen
 from .place import Film, length_of
+from .results import LIMITS
 from .suite import Suite, Trial
 
-WORDS, LETTER = 16, 8  # new tokens at most
 PROMPTS = "strict 1"  # version of the wording and of what is around it
 CACHE = "cache"  # folder of Sights in a suite's
 Told = Callable[[int, int], None]
@@ -48,7 +49,7 @@ def limits(tokens: int | None) -> tuple[int, int]:
     """
     if tokens is not None and tokens < 1:
         raise ValueError(f"--max-new-tokens must be at least 1, not {tokens}")
-    return (WORDS, LETTER) if tokens is None else (tokens, tokens)
+    return LIMITS if tokens is None else (tokens, tokens)
 
 
 @runtime_checkable
@@ -101,13 +102,16 @@ class Ours:
 
     Args:
         vc: the model.
-        how: how it was loaded.
+        how: it was loaded.
         suite: whose trials it is to answer.
         keep: dropout; None is the model's own, and in compat none at all, as in the reference.
         pixels: send every film through an mp4 and the tower anew, instead of splicing.
         told: frames of haystacks that were seen, of how many.
         share: run what films of a haystack begin with through the decoder once; it takes memory.
-        tokens: new ones at most; None is WORDS or LETTER.
+        tokens: new ones at most; None is LIMITS.
+
+    Raises:
+        ValueError: pixels in compat.
     """
 
     def __init__(
@@ -122,6 +126,8 @@ class Ours:
         tokens: int | None = None,
     ) -> None:
         compatible = suite.setting.mode == "compat"
+        if compatible and pixels:
+            raise ValueError("compat splices as the reference does: leave out --pixels")
         self.vc, self.suite, self.pixels, self.told = vc, suite, pixels, told
         self.limits = limits(tokens)
         self.share = share and not pixels
@@ -144,7 +150,8 @@ class Ours:
         self.held: tuple[int, Splicer] | None = None
         self.last: tuple[tuple[int, Film], Sight] | None = None
         self.begun: Prefix | None = None  # of the last film, where anything of it is used more than once
-        self.beginning: tuple[int, Beginning | None] | None = None  # of the haystack whose films are asked about
+        self.beginning: tuple[tuple[int, int], Beginning | None] | None = None  # of the haystack and length in turn
+        self.uses = Counter((trial.haystack, trial.film) for trial in suite.trials)
 
     def __call__(self, trial: Trial) -> Said:
         """Raises Refused where memory does not suffice."""
@@ -154,6 +161,11 @@ class Ours:
             if not out_of_memory(error):
                 raise
             raise Refused(f"out of memory: {error}") from None
+
+    def ready(self) -> None:
+        """See all haystacks now, as far as films show them."""
+        for number in range(0 if self.pixels else len(self.suite.stacks)):
+            self.splicer(number)
 
     def splicer(self, number: int) -> Splicer:
         """Of a haystack that was seen as far as any film of the suite needs it."""
@@ -183,19 +195,32 @@ class Ours:
     def _begun(self, trial: Trial, sight: Sight) -> Prefix | None:
         """A film up to its questions, where there are several or where the film begins as others of its haystack."""
         if self.begun is None:
-            beginning = self._beginning(trial.haystack)
-            if beginning is not None or trial.asked > 1:
+            beginning = self._beginning(trial.haystack, trial.length)
+            if beginning is not None or self.uses[trial.haystack, trial.film] > 1:
                 self.begun = prepare(self.vc, sight, keep=self.plan, beginning=beginning)
         return self.begun
 
-    def _beginning(self, number: int) -> Beginning | None:
-        """What films of a haystack may begin with; None where there is a single one."""
-        if self.beginning is None or self.beginning[0] != number:
+    def _beginning(self, number: int, length: int) -> Beginning | None:
+        """What films of a haystack and a length may begin with; None where there is a single one, or no memory."""
+        place = number, length
+        if self.beginning is None or self.beginning[0] != place:
             self.beginning = None  # before the next one takes its memory
-            films = {trial.film for trial in self.suite.trials if trial.haystack == number and trial.film}
-            stack = self.splicer(number).stack if self.share and len(films) > 1 else None
-            self.beginning = number, None if stack is None else begin(self.vc, stack, keep=self.plan)
+            films = {one.film for one in self.suite.trials if (one.haystack, one.length) == place and one.film}
+            clips = (
+                max((part.first + part.count for one in films for part in one if not part.needle), default=0) // CLIP
+            )
+            self.beginning = place, self._shared(number, clips) if self.share and len(films) > 1 and clips else None
         return self.beginning[1]
+
+    def _shared(self, number: int, clips: int) -> Beginning | None:
+        stack = self.splicer(number).haystack(clips * CLIP)[:clips]
+        try:
+            return begin(self.vc, stack, keep=self.plan)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            warnings.warn("memory does not suffice for what films share: each is asked about alone", stacklevel=2)
+            return None
 
     def _film(self, number: int, film: Film) -> Sight:
         """What the model sees of a film; the last one is remembered, since several questions follow each other."""

@@ -14,7 +14,8 @@ from ..options import TINY, Device, Dtype, Json, Keep, KeepBy, MaxNewTokens, Mod
 from . import options
 
 if TYPE_CHECKING:
-    from .ask import Asker
+    from .ask import Ours
+    from .endpoint import Endpoint
     from .suite import Suite
 
 app = typer.Typer(help="Needle in a video haystack: how far into a long video a model finds what is hidden there.")
@@ -107,24 +108,30 @@ def run(
     """Answer every trial that has no answer yet. Stopped at any moment, the same command goes on."""
     from .ask import limits
     from .results import Shard
+    from .run import claim
     from .run import run as answer_all
     from .suite import load_suite
 
     with errors.usage():
         part, where = Shard.parse(shard), _run_folder(folder, name)
         limits(max_new_tokens)
-    suite = load_suite(folder)
-    bars = not (quiet or as_json)
+        if endpoint is not None:
+            _not_of_an_endpoint(
+                **{"revision": revision, "keep": keep, "keep-by": keep_by, "yarn": yarn, "pixels": pixels},
+                **{"no-share": no_share, "device": device != "cpu", "dtype": dtype != "auto"},
+            )
+    suite, bars = load_suite(folder), not (quiet or as_json)
+    asker: Ours | Endpoint
     with show.progress("seeing", bars) as seeing:
         if endpoint is not None:
-            asker = _endpoint(
-                suite, endpoint, model, send, timeout, retries, stamps, not no_delivery_check, max_new_tokens
-            )
+            asker = _endpoint(suite, endpoint, model, send, timeout, retries, stamps, no_delivery_check, max_new_tokens)
         else:
             asker = _ours(
                 suite, model, revision, device, dtype, keep, keep_by, yarn, pixels, not no_share, max_new_tokens, seeing
             )
         asker.facts = {**asker.facts, "trained": trained}
+        if claim(suite, where, asker, part) and not (endpoint is not None and no_delivery_check):
+            asker.ready()
     with show.progress("asking", bars) as told:
         ran = answer_all(suite, where, asker, part, told)
     if as_json:
@@ -223,6 +230,13 @@ def _size(text: str | None) -> tuple[int, int] | None:
     return size
 
 
+def _not_of_an_endpoint(**given: object) -> None:
+    """Raises ValueError for options of a model in this process."""
+    if any(given.values()):
+        named = ", ".join(f"--{name}" for name, value in given.items() if value)
+        raise ValueError(f"{named}: of a model in this process, which --endpoint is not")
+
+
 def _run_folder(folder: Path, name: str) -> Path:
     if Path(name).name != name or name in ("..", "cache"):
         raise ValueError(f"--name {name!r} is not a plain name")
@@ -266,7 +280,7 @@ def _ours(
     share: bool,
     limit: int | None,
     told: show.Told,
-) -> Asker:
+) -> Ours:
     from ..config import check_plan
     from ..session import DTYPES, plan_of
     from .ask import Loading, Ours, load
@@ -278,9 +292,7 @@ def _ours(
     vc = load(how)
     with errors.usage():
         check_plan(plan or (), vc.model.config.llm)
-    asker = Ours(vc, how, suite, plan, pixels, told, share, limit)
-    for number in range(0 if pixels else len(suite.stacks)):
-        asker.splicer(number)  # haystacks are seen now, with a bar of their own
+        asker = Ours(vc, how, suite, plan, pixels, told, share, limit)
     longest, window = max((length_of(one.film) for one in suite.trials), default=0), asker.facts["window"]
     if isinstance(window, int) and longest > window:
         text = f"films of {longest} frames are beyond the {window} that the model's positions were made for"
@@ -296,14 +308,11 @@ def _endpoint(
     timeout: float,
     retries: int,
     stamps: bool,
-    check: bool,
+    unchecked: bool,
     limit: int | None,
-) -> Asker:
+) -> Endpoint:
     from .endpoint import Endpoint, Line
 
     with errors.usage():
         line = Line(url, model, send, timeout, retries, stamps=stamps)
-    asker = Endpoint(line, suite, limit)
-    if check:
-        asker.deliver()
-    return asker
+    return Endpoint(line, suite, limit, unchecked)

@@ -66,12 +66,13 @@ class Endpoint:
         line: how it is reached.
         suite: whose films it is shown.
         tokens: new ones at most; None is what ``ask`` says.
+        unchecked: ask without looking first whether all frames arrive.
 
     Raises:
         ValueError: films that are too long to be sent as pictures, or a compat suite.
     """
 
-    def __init__(self, line: Line, suite: Suite, tokens: int | None = None) -> None:
+    def __init__(self, line: Line, suite: Suite, tokens: int | None = None, unchecked: bool = False) -> None:
         longest = max((length_of(trial.film) for trial in suite.trials), default=0)
         if line.form == "frames" and longest > MOST_PICTURES:
             raise ValueError(
@@ -89,7 +90,7 @@ class Endpoint:
             "max_new_tokens": list(self.limits),
             "stamps": line.stamps,
         }
-        self.facts: dict[str, object] = {"delivery": "not checked"}
+        self.facts: dict[str, object] = {"delivery": "not checked" if unchecked else None}
         self.held: tuple[int, Scenery] | None = None
         self.last: tuple[tuple[int, Film], list[dict[str, Any]]] | None = None
 
@@ -98,7 +99,7 @@ class Endpoint:
         shown = self._shown(trial) if trial.film else []
         return self._asked(shown, trial.prompt, self.limits[trial.lettered], length_of(trial.film))
 
-    def deliver(self) -> None:
+    def ready(self) -> None:
         """The delivery check (C4): codes must be read back that are shown for one frame each, at several places of a
         short film and, far behind, of one that is as long as the suite's longest.
 

@@ -165,7 +165,7 @@ def _questions(
     guess = 1 / len(chains)
     kinds: tuple[str, ...]
     if len(chains[0]) == 1:  # nothing to follow: the card that is named is the one that is asked about
-        kinds, words = ("character",), _direct(rng, needles, names)
+        kinds, words = ("character",), _direct(rng, needles, names, way)
     elif way == "words":
         kinds, words = ATTRIBUTES, _followed(rng, needles, names)
     else:
@@ -185,7 +185,9 @@ def _questions(
     return told
 
 
-def _direct(rng: Rng, needles: Sequence[Needle], names: Sequence[str]) -> dict[str, list[str]]:
+def _direct(rng: Rng, needles: Sequence[Needle], names: Sequence[str], way: Way) -> dict[str, list[str]]:
+    if way == "letters":  # words that ask for a digit would tell it from a letter among the options
+        return {"character": [f"Which character is on the {name}?" for name in names]}
     asked = [one.question for one in ask(rng, _scene(needles), ("character",), ALL)]
     return {"character": [next(text for text in asked if name in text) for name in names]}
 

@@ -90,14 +90,15 @@ def true_chain(names: Sequence[str]) -> tuple[int, ...]:
 
 
 def _own(entry: Mapping[str, Any], number: int, root: Path) -> Item:
-    options, answer = entry["options"], entry["answer"]
-    if not isinstance(options, list) or not 2 <= len(options) <= len(LETTERS) or len(set(options)) != len(options):
+    options, answer, text = entry["options"], entry["answer"], entry["question"]
+    texts = [one.strip().casefold() for one in options if isinstance(one, str)] if isinstance(options, list) else []
+    if not 2 <= len(texts) <= len(LETTERS) or len({*texts} - {""}) != len(options):
         raise ValueError(f"options must be 2 to {len(LETTERS)} different texts")
     if answer not in options:
         raise ValueError(f"answer {answer!r} is none of its options")
-    question = Question(
-        "single", "own", str(entry["question"]), tuple(map(str, options)), options.index(answer), 1 / len(options)
-    )
+    if not isinstance(text, str) or not text.strip():
+        raise ValueError(f"question {text!r} is no text")
+    question = Question("single", "own", text, tuple(options), options.index(answer), 1 / len(options))
     return Item(f"own-{number:04d}", "single", 0, (_picture(root, entry["image"]),), (0,), (question,))
 
 

@@ -36,6 +36,11 @@ def draw(facts: Mapping[str, Any], folder: Path) -> list[Path]:
     return made
 
 
+def _told(share: float) -> str:
+    """Two digits, or three where two would claim all or nothing."""
+    return f"{share:.2f}" if share in (0, 1) or 0.005 <= share < 0.995 else f"{share:.3f}"
+
+
 def heatmap(
     cells: Sequence[Mapping[str, Any]], rows: str, label: str, title: str, lines: Mapping[str, float | None]
 ) -> Figure:
@@ -58,7 +63,7 @@ def heatmap(
     image = axes.imshow(table, cmap=colours, vmin=0, vmax=1, aspect="auto")
     for y, row in enumerate(table):
         for x, share in enumerate(row):
-            axes.text(x, y, "–" if share != share else f"{share:.2f}", ha="center", va="center", fontsize=8)
+            axes.text(x, y, "–" if share != share else _told(share), ha="center", va="center", fontsize=8)
     axes.set_xticks(
         range(len(lengths)), [f"{length:,.0f}" for length in lengths], rotation=45 if len(lengths) > 8 else 0
     )

@@ -83,7 +83,7 @@ def _single(one: Facts) -> str:
 def _design(mean: Facts) -> str:
     if mean["mean"] is None:
         return ""
-    return f"; design effect {mean['design']:.1f}, as much as {mean['effective']:.0f} independent needles in films"
+    return f"; design effect {mean['design']:.1f}, as much as {mean['effective']:.0f} independent ones in films"
 
 
 def _cell(cell: Facts) -> str:
@@ -117,8 +117,9 @@ def _multi(one: Facts) -> str:
     lines = [
         "## Multi-hop",
         "",
-        f"Chains with pointers, everything right: {_interval(one['joint'])}; who cannot tell which chain is meant gets "
-        f"{percent(one['chance'])} by chance.",
+        f"{'Chains with pointers' if one['pointers'] else 'Cards that are named'}, everything right: "
+        f"{_interval(one['joint'])}; who cannot tell which {'chain' if one['pointers'] else 'card'} is meant gets "
+        f"{percent(one['chance'])} by chance{_design(one['joint'])}.",
         "",
         *(_table(["chains with pointers, by frames", *lengths, "all"], rows) if one["cap"]["asked"] else ()),
         "",

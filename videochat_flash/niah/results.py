@@ -10,6 +10,7 @@ from ..journal import damaged, read_lines
 from .suite import Suite
 
 RESULTS = "results"
+LIMITS = (16, 8)  # new tokens at most, where words are asked for and where a letter is
 
 
 @dataclass(frozen=True)

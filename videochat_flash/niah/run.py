@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from ..journal import appending, begin_run, read_run, write_run
+from ..journal import RUN, appending, begin_run, read_run, write_run
 from ..remote import Refused, Unanswered
 from .ask import Asker
 from .results import Record, Shard, read_results
@@ -55,14 +55,7 @@ def run(suite: Suite, folder: Path, asker: Asker, shard: Shard, told: Progress) 
         ValueError: the folder holds another run, another process writes this shard, or many trials in a row failed.
         OSError: results cannot be written.
     """
-    facts = {
-        "machine": platform.machine(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        **asker.facts,
-    }
-    mark = begin_run(folder, asker.settings, facts, "name this one with --name", manifest=suite.manifest)
+    mark, facts = _begun(suite, folder, asker)
     mine = [trial for trial in suite.trials if shard.holds(trial.id)]
     _renew(folder, facts)
     with appending(folder / shard.file, "wait for it, or take another --shard") as log:
@@ -87,6 +80,30 @@ def run(suite: Suite, folder: Path, asker: Asker, shard: Shard, told: Progress) 
     return Ran(len(mine), before, len(left) - failed, failed)
 
 
+def claim(suite: Suite, folder: Path, asker: Asker, shard: Shard) -> int:
+    """How many trials of a shard are to be asked: known before haystacks are seen, or an endpoint is tried.
+
+    Raises:
+        ValueError: the folder holds another run.
+    """
+    mine = [trial.id for trial in suite.trials if shard.holds(trial.id)]
+    if not (folder / RUN).is_file():
+        return len(mine)
+    there = read_results(suite, folder, _begun(suite, folder, asker)[0])
+    return sum(one not in there or there[one].status == "error" for one in mine)
+
+
+def _begun(suite: Suite, folder: Path, asker: Asker) -> tuple[str, dict[str, object]]:
+    facts = {
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        **{name: value for name, value in asker.facts.items() if value is not None},
+    }
+    return begin_run(folder, asker.settings, facts, "name this one with --name", manifest=suite.manifest), facts
+
+
 def _renew(folder: Path, facts: Mapping[str, object]) -> None:
     """What is worth knowing, as of the last start; but an endpoint that was once not checked stays so."""
     there = read_run(folder)
@@ -99,7 +116,9 @@ def _renew(folder: Path, facts: Mapping[str, object]) -> None:
 
 def in_order(trials: list[Trial]) -> list[Trial]:
     """By haystack, length and film, so that what was seen is used as long as it is at hand."""
-    return sorted(trials, key=lambda one: (one.haystack, one.length, one.item, one.control, one.depth or 0.0))
+    return sorted(
+        trials, key=lambda one: (one.haystack, one.length, one.item, one.depth or 0.0, repr(one.film), one.control)
+    )
 
 
 def _asked(asker: Asker, trial: Trial, manifest: str, mark: str) -> tuple[Record, bool]:

@@ -11,7 +11,7 @@ from typing import Any
 from ..grade import LETTERS, option
 from ..stats import Outcome, wilson
 from . import compat, stats
-from .results import Record
+from .results import LIMITS, Record
 from .suite import Suite, Trial, deviations
 
 Facts = dict[str, Any]
@@ -136,8 +136,8 @@ def summary(suite: Suite, records: Mapping[str, Record], run: Mapping[str, Any])
 def _flags(run: Mapping[str, Any]) -> list[str]:
     """Choices of a run that make its figures incomparable with others."""
     settings = run["settings"]
-    told = [f"transport={settings['transport']}"] if settings["transport"] != "splice" else []
-    told += [f"yarn={settings['yarn']}"] if settings.get("yarn", 1.0) != 1.0 else []
+    usual = {"transport": "splice", "yarn": 1.0, "stamps": False, "max_new_tokens": [*LIMITS]}
+    told = [f"{name}={settings[name]}" for name, value in usual.items() if settings.get(name, value) != value]
     if "keep" in settings:
         drops = ",".join(f"{layer}:{ratio:g} by {by}" for layer, ratio, by in settings["keep"])
         told.append(f"keep={drops or 'off'}")
@@ -250,6 +250,7 @@ def _multi(grid: Sequence[Trial], chains: Sequence[Chain], seed: int, listed: bo
     by_length = [[one for one in captioned if one.trial.length == length] for (length,) in lengths]
     return {
         "joint": _mean(_outcomes(followed, "length"), lengths, seed),
+        "pointers": any(one.hops for one in grid),
         "chance": _guessed(pointed or grid, listed),
         **{name: _pooled(scores, seed) for name, scores in _asked(captioned).items()},
         **_together(captioned),

@@ -79,6 +79,11 @@ class Setting:
             (not self.depths and not self.hops and not self.needles, "neither --depths nor --hops ask for any trial"),
             (any(not 0 <= h <= 4 for h in self.hops), "--hops must lie between 0 and 4"),
             (not 0 <= self.decoys <= 2, f"--decoys must be 0, 1 or 2, not {self.decoys}"),
+            (self.controls < 0, f"--controls must be 0 or more, not {self.controls}"),
+            (
+                0 in self.hops and not self.decoys and self.way == "letters",
+                "--hops 0 with --decoys 0 leaves one option alone: ask with --ask words, or with decoys",
+            ),
             (self.items < 1, f"--items must be at least 1, not {self.items}"),
             (not 1 <= self.hold <= 40, f"--hold must be 1 to 40 frames, not {self.hold}"),
             (not 1 <= self.rotations <= 4, f"--rotations must be 1 to 4, not {self.rotations}"),
@@ -291,7 +296,7 @@ def load_suite(folder: Path) -> Suite:
         setting = _setting(facts["setting"])
         needles = {name: Needle(**{**one, "card": tuple(one["card"])}) for name, one in facts["needles"].items()}
         data = (folder / MANIFEST).read_bytes()
-        trials = tuple(Trial.read(json.loads(line)) for line in data.decode().splitlines())
+        trials = tuple(Trial.read(json.loads(line)) for line in data.decode().split("\n") if line)
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{folder} holds a damaged suite ({type(error).__name__}: {error}): build it anew") from None
     manifest = hashlib.sha256(data).hexdigest()
