@@ -255,6 +255,17 @@ def test_the_report_says_all_of_it(suite: Suite, tmp_path: Path) -> None:
 # Pictures.
 
 
+def test_what_each_haystack_gave_is_told_where_there_are_several(tmp_path: Path, suite: Suite) -> None:
+    two = small(tmp_path / "two", lengths=(48,), haystacks=(("procedural",), ("procedural",)), hops=(1,), items=4)
+    facts = facts_of(two, tmp_path / "told", lambda trial: truth(trial) if trial.haystack else wrong(trial))
+    assert [(one["single"]["mean"], one["multi"]["mean"]) for one in facts["by_haystack"]] == [(0, 0), (1, 1)]
+    assert facts["single"]["mean"]["mean"] == 0.5
+    told = report(facts)
+    assert "## By haystack" in told and told.count("100.0 % (") >= 2
+    alone = facts_of(suite, tmp_path / "one", truth)
+    assert alone["by_haystack"] == [] and "## By haystack" not in report(alone)
+
+
 def test_heat_maps_of_both_suites(suite: Suite, tmp_path: Path) -> None:
     facts = facts_of(suite, tmp_path / "run", truth)
     facts["lines"] = {"trained": 50, "window": 63.0, "unique": None}

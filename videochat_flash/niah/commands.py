@@ -246,8 +246,9 @@ def _run_folder(folder: Path, name: str) -> Path:
 def _summary(folder: Path, name: str, against: str | None) -> dict[str, Any]:
     from ..journal import read_run
     from .results import read_results
-    from .score import compared, scored, summary
+    from .score import compared, summary
     from .suite import load_suite
+    from .verdicts import scored
 
     suite = load_suite(folder)
     where = _run_folder(folder, name)

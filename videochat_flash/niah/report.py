@@ -16,6 +16,7 @@ def report(facts: Facts) -> str:
     parts = [_head(facts)]
     parts += [_single(facts["single"])] if facts["single"] else []
     parts += [_multi(facts["multi"])] if facts["multi"] else []
+    parts += [_by_haystack(facts)] if facts["by_haystack"] else []
     parts += [_controls(facts["controls"])] if facts["controls"] else []
     parts += [_against(facts["against"])] if facts.get("against") else []
     parts += [_limits(facts)]
@@ -126,6 +127,17 @@ def _multi(one: Facts) -> str:
         *_table(["frames", "hops", "everything right"], cells),
     ]
     return "\n".join(lines)
+
+
+def _by_haystack(facts: Facts) -> str:
+    names = [stack["name"] for stack in facts["suite"]["haystacks"]]
+    kinds = [kind for kind in ("single", "multi") if facts[kind]]
+    rows = [
+        [name, *(_interval(one[kind]) if one[kind] else "-" for kind in kinds)]
+        for name, one in zip(names, facts["by_haystack"], strict=True)
+    ]
+    told = {"single": "single-hop", "multi": "multi-hop, everything right"}
+    return "\n".join(["## By haystack", "", *_table(["haystack", *(told[kind] for kind in kinds)], rows)])
 
 
 def _controls(told: Facts) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ..journal import damaged, read_lines
 from .suite import Suite
@@ -113,3 +114,15 @@ def read_results(suite: Suite, folder: Path, run: str = "") -> dict[str, Record]
     if run and runs - {run}:
         raise ValueError(f"{folder} holds results of another run than its run.json tells of: keep the two together")
     return found
+
+
+def flags_of(run: Mapping[str, Any]) -> list[str]:
+    """Choices of a run that make its figures incomparable with others."""
+    settings = run["settings"]
+    usual = {"transport": "splice", "yarn": 1.0, "stamps": False, "max_new_tokens": [*LIMITS]}
+    told = [f"{name}={settings[name]}" for name, value in usual.items() if settings.get(name, value) != value]
+    if "keep" in settings:
+        drops = ",".join(f"{layer}:{ratio:g} by {by}" for layer, ratio, by in settings["keep"])
+        told.append(f"keep={drops or 'off'}")
+    delivery = run["facts"].get("delivery")
+    return [*told, f"delivery={delivery}"] if delivery and delivery != "passed" else told

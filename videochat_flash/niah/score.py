@@ -5,17 +5,16 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
-from ..grade import LETTERS, option
 from ..stats import Outcome, wilson
-from . import compat, stats
-from .results import LIMITS, Record
+from . import stats
+from .results import Record, flags_of
 from .suite import Suite, Trial, deviations
+from .verdicts import EMPTY, RIGHT, UNPARSED, WRONG, Chain, Scored, chains_of, scored
 
 Facts = dict[str, Any]
-RIGHT, WRONG, UNPARSED, EMPTY = "right", "wrong", "unparsed", "empty"
 KINDS = ("single", "multi")
 CONTROLS = {
     "C0": "blind: the text alone",
@@ -26,71 +25,6 @@ CONTROLS = {
     "C6": "last card only",
     "C7": "asked from a decoy's start; right is the decoy's end",
 }
-
-
-@dataclass(frozen=True)
-class Scored:
-    """A trial with what its answer was worth."""
-
-    trial: Trial
-    verdict: str
-
-    @property
-    def right(self) -> bool:
-        """Whether it is the right answer."""
-        return self.verdict == RIGHT
-
-
-@dataclass(frozen=True)
-class Chain:
-    """All that was asked about one chain in one film.
-
-    Attributes:
-        trial: any of its trials.
-        cap: whether what the last frame shows was told right; None where it is not asked.
-        qa: whether the detail was.
-    """
-
-    trial: Trial
-    cap: bool | None
-    qa: bool
-
-    @property
-    def joint(self) -> bool:
-        """Whether all of it is right: the paper's QA."""
-        return self.cap is not False and self.qa
-
-
-def verdict(trial: Trial, text: str) -> str:
-    """``right``, ``wrong``, ``unparsed`` or ``empty``; all but the first count as not right."""
-    if trial.mode == "compat":
-        return RIGHT if compat.right(text, LETTERS[trial.answer]) else WRONG
-    if not text.strip():
-        return EMPTY
-    found = option(text, trial.options, trial.lettered)
-    return UNPARSED if found is None else RIGHT if found == trial.answer else WRONG
-
-
-def scored(suite: Suite, records: Mapping[str, Record]) -> list[Scored]:
-    """Every trial that was answered; errors are none."""
-    done = ((one, records[one.id]) for one in suite.trials if one.id in records)
-    return [Scored(trial, verdict(trial, record.text)) for trial, record in done if record.status == "ok"]
-
-
-def chains_of(some: Iterable[Scored]) -> list[Chain]:
-    """Chains of which every question was answered."""
-    groups: dict[tuple[object, ...], list[Scored]] = {}
-    for one in some:
-        trial = one.trial
-        groups.setdefault((trial.item, trial.length, trial.rotation, trial.control), []).append(one)
-    whole = []
-    for group in groups.values():
-        kinds = {one.trial.kind: one for one in group}
-        caps = [one.right for one in kinds.values() if one.trial.role == "cap"]
-        qas = [one.right for one in kinds.values() if one.trial.role == "qa"]
-        if len(kinds) == group[0].trial.asked and qas:
-            whole.append(Chain(group[0].trial, all(caps) if caps else None, all(qas)))
-    return whole
 
 
 def summary(suite: Suite, records: Mapping[str, Record], run: Mapping[str, Any]) -> Facts:
@@ -113,11 +47,12 @@ def summary(suite: Suite, records: Mapping[str, Record], run: Mapping[str, Any])
         "accuracy": None,
         "incomplete": 0,
         "mode": suite.setting.mode,
-        "flags": [*suite.setting.flags, *_flags(run)],
+        "flags": [*suite.setting.flags, *flags_of(run)],
         "deviations": list(deviations(suite.setting)),
         "counts": _counts(suite, records, every),
         "single": _single(grids["single"], single, seed) if grids["single"] else None,
         "multi": _multi(grids["multi"], chains, seed, bool(suite.setting.needles)) if grids["multi"] else None,
+        "by_haystack": _by_haystack(suite, grids, single, chains),
         "controls": _controls(every),
         "run": dict(run),
         "suite": {"manifest": suite.manifest, "setting": asdict(suite.setting), "haystacks": list(suite.stacks)},
@@ -133,16 +68,22 @@ def summary(suite: Suite, records: Mapping[str, Record], run: Mapping[str, Any])
     return facts
 
 
-def _flags(run: Mapping[str, Any]) -> list[str]:
-    """Choices of a run that make its figures incomparable with others."""
-    settings = run["settings"]
-    usual = {"transport": "splice", "yarn": 1.0, "stamps": False, "max_new_tokens": [*LIMITS]}
-    told = [f"{name}={settings[name]}" for name, value in usual.items() if settings.get(name, value) != value]
-    if "keep" in settings:
-        drops = ",".join(f"{layer}:{ratio:g} by {by}" for layer, ratio, by in settings["keep"])
-        told.append(f"keep={drops or 'off'}")
-    delivery = run["facts"].get("delivery")
-    return [*told, f"delivery={delivery}"] if delivery and delivery != "passed" else told
+def _by_haystack(
+    suite: Suite, grids: Mapping[str, Sequence[Trial]], single: Sequence[Scored], chains: Sequence[Chain]
+) -> list[Facts]:
+    """The means over what was asked in each of several haystacks."""
+    seed, listed, told = suite.setting.seed, bool(suite.setting.needles), []
+    for number in range(len(suite.stacks) if len(suite.stacks) > 1 else 0):
+        own = {name: [one for one in grid if one.haystack == number] for name, grid in grids.items()}
+        found = [one for one in single if one.trial.haystack == number]
+        followed = [one for one in chains if one.trial.haystack == number]
+        told.append(
+            {
+                "single": _single(own["single"], found, seed)["mean"] if own["single"] else None,
+                "multi": _multi(own["multi"], followed, seed, listed)["joint"] if own["multi"] else None,
+            }
+        )
+    return told
 
 
 def _counts(suite: Suite, records: Mapping[str, Record], every: Sequence[Scored]) -> Facts:
