@@ -11,6 +11,7 @@ from torch import Tensor
 
 MASKED = 512  # rows of a mask: as bytes and as scores it takes their number times that of all rows held
 SHORT = 400  # rows up to which plain products learn faster on a CPU than the fused kernel (docs/decisions.md)
+BLOCK, MOST = 128, 2048  # causal rows at a time, and in all, up to which that is faster; their scores are all kept
 
 
 def attend(
@@ -32,8 +33,11 @@ def attend(
         if half or q.device.type == "cpu":
             return attend_after(q, k, v)
         return attend_masked(q, k, v)
+    if causal and q.requires_grad and q.device.type == "cpu" and BLOCK < rows <= MOST:
+        ends = range(BLOCK, rows + BLOCK, BLOCK)
+        return torch.cat([attend_short(q[:, :, e - BLOCK : e], k[:, :, :e], v[:, :, :e], True) for e in ends], 2)
     if q.requires_grad and q.device.type == "cpu" and rows <= SHORT:
-        return attend_short(q, k, v, causal and rows > 1)
+        return attend_short(q, k, v, causal)
     return F.scaled_dot_product_attention(q, k, v, is_causal=causal and rows > 1, enable_gqa=grouped)
 
 
@@ -69,10 +73,10 @@ def attend_flash(
 def attend_short(
     q: Float[Tensor, "B N n H"], k: Float[Tensor, "B K m H"], v: Float[Tensor, "B K m H"], causal: bool
 ) -> Float[Tensor, "B N n H"]:
-    """The same by matrix products over n x m scores."""
+    """The same by matrix products over n x m scores; causal, the n rows are the last of the m."""
     groups, rows, columns = q.shape[1] // k.shape[1], q.shape[2], k.shape[2]
     query = q.to(k.dtype).reshape(-1, groups * rows, q.shape[3])  # query heads of one key head, below each other
-    hidden = query.new_full((rows, columns), -math.inf).triu(1) if causal else query.new_zeros(rows, columns)
+    hidden = query.new_full((rows, columns), -math.inf if causal else 0.0).triu(1 + columns - rows)
     keys, values = k.flatten(0, 1), v.to(k.dtype).flatten(0, 1)
     with torch.autocast(q.device.type, enabled=False):  # it would take the softmax to float32, at twice the time
         scores = torch.baddbmm(hidden.repeat(groups, 1), query, keys.transpose(1, 2), alpha=1 / math.sqrt(q.shape[3]))

@@ -311,15 +311,10 @@ def _write_weights(folder: Path, model: VideoChatFlashModel, shard_bytes: int) -
 
 
 def _decoding_to_json(decoding: Decoding) -> dict[str, Any]:
-    values: dict[str, Any] = {
-        "do_sample": decoding.temperature > 0,
-        "eos_token_id": list(decoding.eos),
-        "max_new_tokens": decoding.max_new_tokens,
-        "repetition_penalty": decoding.repetition_penalty,
-    }
-    if decoding.temperature > 0:
-        values |= {"temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": decoding.top_k}
-    return values
+    named = ["max_new_tokens", "repetition_penalty"]
+    named += ["temperature", "top_p", "top_k"] if decoding.temperature > 0 else []
+    values = {name: getattr(decoding, name) for name in named}
+    return {"do_sample": decoding.temperature > 0, "eos_token_id": list(decoding.eos), **values}
 
 
 def _write_json(path: Path, values: Mapping[str, Any]) -> None:
