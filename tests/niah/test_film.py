@@ -140,6 +140,20 @@ def test_what_is_seen_once_is_kept(vc: VideoChatFlash, tmp_path: Path, monkeypat
         Splicer(vc, scenery(made(1)), tmp_path).haystack(24)
 
 
+def test_a_haystack_behind_a_shift_is_seen_once(
+    vc: VideoChatFlash, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Needles of one frame shift all that is behind them by as much; films with them elsewhere show the same clips."""
+    splicer, see, frames = Splicer(vc, scenery(made()), tmp_path), film.seen, list[int]()
+    monkeypatch.setattr(
+        film, "seen", lambda vc, shown, count, *more: frames.append(count) or see(vc, shown, count, *more)
+    )
+    splicer.haystack(36)
+    for cut in (3, 9, 17, 21):
+        splicer.film(place.with_needles(39, [cut], ["a"], 1))
+    assert frames == [36, 36, 4, 4, 4, 4]  # as it is, shifted, and the clip of each needle
+
+
 def test_films_are_whole_clips(vc: VideoChatFlash, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not whole clips"):
         Splicer(vc, scenery(made()), tmp_path).film((Part("", 0, 6),))

@@ -155,7 +155,7 @@ class Splicer:
     ) -> None:
         self.vc, self.scenery, self.folder, self.told = vc, scenery, folder, told
         self.clips: OrderedDict[tuple[Ref, ...], Sight] = OrderedDict()
-        self.stack: Sight | None = None
+        self.stacks: dict[int, Sight] = {}  # by the frame that clips are counted from, 0 to 3
 
     def film(self, film: Film) -> Sight:
         """What the model sees of a film of whole clips.
@@ -166,18 +166,25 @@ class Splicer:
         if length_of(film) % CLIP:
             raise ValueError(f"{length_of(film)} frames are not whole clips of {CLIP}")
         clips = clips_of(film)
-        stack = self.haystack(CLIP * max((place + 1 for place, _ in clips if place is not None), default=0))
+        for phase in range(CLIP):
+            if ends := [place + CLIP for place, _ in clips if place is not None and place % CLIP == phase]:
+                self.haystack(max(ends) - phase, phase)
         pieces: list[Sight] = []
-        first = last = -1  # clips of the haystack that follow each other
+        first = last = -1  # frames of the haystack that follow each other
         for place, clip in clips:
             if place is not None and place == last:
-                last += 1
+                last += CLIP
                 continue
-            pieces += [stack[first:last]] if first >= 0 else []
-            first, last = (-1, -1) if place is None else (place, place + 1)
+            pieces += self._whole(first, last)
+            first, last = (-1, -1) if place is None else (place, place + CLIP)
             pieces += [self._clip(clip)] if place is None else []
-        pieces += [stack[first:last]] if first >= 0 else []
+        pieces += self._whole(first, last)
         return timed(Sight.join(pieces), digest([self.scenery.stack.digest, [vars(part) for part in film]]))
+
+    def _whole(self, first: int, last: int) -> list[Sight]:
+        """Clips of nothing but haystack, frames ``first`` to ``last``; below 0 there are none."""
+        phase = first % CLIP
+        return [self.stacks[phase][(first - phase) // CLIP : (last - phase) // CLIP]] if first >= 0 else []
 
     def rows(self, film: Film) -> torch.Tensor:
         """Token rows of a film as the reference splices it, "R 16 E": sixteen tokens count as a frame, and cuts go
@@ -194,17 +201,18 @@ class Splicer:
                 pieces.append(tokens.reshape(-1, ROW_TOKENS, stack.shape[-1]))
         return torch.cat(pieces)
 
-    def haystack(self, frames: int) -> Sight:
-        """The first frames of the haystack or more, in whole clips: from memory, from disk, or seen now and kept."""
+    def haystack(self, frames: int, phase: int = 0) -> Sight:
+        """Frames of the haystack from ``phase`` on, in whole clips, as many or more: from memory, from disk, or seen
+        now and kept."""
         frames = max(CLIP, -(-frames // CLIP) * CLIP)
-        if self.stack is not None and self.stack.frames >= frames:
-            return self.stack
+        if phase in self.stacks and self.stacks[phase].frames >= frames:
+            return self.stacks[phase]
         parts = []
         for first in range(0, frames, CHUNK):
-            parts.append(self._chunk(first, min(CHUNK, frames - first)))
+            parts.append(self._chunk(phase + first, min(CHUNK, frames - first)))
             self.told(min(frames, first + CHUNK), frames)
-        self.stack = Sight.join(parts)
-        return self.stack
+        self.stacks[phase] = Sight.join(parts)
+        return self.stacks[phase]
 
     def _chunk(self, first: int, count: int) -> Sight:
         key = digest(
@@ -241,10 +249,10 @@ class Splicer:
 
 
 def clips_of(film: Film) -> list[tuple[int | None, tuple[Ref, ...]]]:
-    """A film's clips; before each which clip of the haystack it is, or None where it is none."""
+    """A film's clips; before each the frame of the haystack that it begins at, or None where it shows anything else."""
     frames, clips = refs(film), []
     while clip := tuple(islice(frames, CLIP)):
         first = clip[0][1]
         whole = all(not name and index == first + i for i, (name, index, _) in enumerate(clip))
-        clips.append((first // CLIP if whole and first % CLIP == 0 else None, clip))
+        clips.append((first if whole else None, clip))
     return clips
