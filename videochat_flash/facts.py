@@ -12,10 +12,9 @@ from pathlib import Path
 from . import weights
 from .config import RELEASE_OWNER, RELEASES, Config, Plan
 from .sight import Sight
-from .video import probe
+from .video import MOST_FRAMES, probe
 
 Facts = dict[str, object]
-MOST_FRAMES = 50_000  # that Sampling takes
 PARTS = {"vision": "tower", "connector": "connector", "decoder": "decoder", "head": "head", "newline": "newline"}
 
 

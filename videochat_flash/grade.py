@@ -15,6 +15,7 @@ from .times import Interval, interval
 
 Key = TypeVar("Key", bound=Hashable)
 
+RIGHT, WRONG, UNPARSED, EMPTY = "right", "wrong", "unparsed", "empty"  # what an answer may be
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"  # of options
 SAID = r"(?<!not )(?<!n't )\b(?i:answer|option)\b(?i:\s+is)?[\s:*\"'(\[]*"  # before a letter
 # Behind it: no word that it begins, nor, of A, one that it may be the article of; nor that it is wrong.

@@ -123,12 +123,24 @@ def make_needle(
     repeated = 0 if info is None else max(0, frames - info.frames)
     if repeated:
         warnings.warn(f"{haystack} has {info.frames if info else 0} frames, {repeated} are shown again", stacklevel=2)
-    stack = _procedural((seed, 2), frames, size) if info is None else _real(info, frames, size)
+    stack = _procedural((seed, 2), frames, size) if info is None else evenly(info, frames, size)
     with beside(out) as film, beside(truth) as text:
         write(film, (scene.frame(i, frame)[0] for i, frame in enumerate(stack)), fps)
         text.write_text(truth_json(asked), encoding="utf-8")
     whole = size[0] + size[0] % 2, size[1] + size[1] % 2  # as a film has it
     return Made(out, truth, scene, tuple(asked), whole, repeated)
+
+
+def evenly(info: VideoInfo, frames: int, size: tuple[int, int]) -> Iterator[Image8]:
+    """Evenly spaced frames of a real video, each as often as need be, a few in memory at a time."""
+    numbers = ((np.arange(frames) + 0.5) / frames * info.frames).astype(np.int64)
+    plan = SamplePlan(numbers, info.seconds[numbers], (0.0, info.duration), info.duration)
+    for chunk in decode(info, plan, None, chunk=8):
+        for pixels in chunk.pixels:
+            if (pixels.shape[1], pixels.shape[0]) == size:
+                yield pixels
+            else:
+                yield np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
 
 
 def truth_json(questions: Sequence[Question]) -> str:
@@ -244,15 +256,3 @@ def _chains(rng: Rng, frames: int, fps: float, cards: int | None, movers: int, h
 def _procedural(seed: tuple[int, ...], frames: int, size: tuple[int, int]) -> Iterator[Image8]:
     stack = procedural(np.random.default_rng(seed), size[1], size[0])
     return (stack.frame(i) for i in range(frames))
-
-
-def _real(info: VideoInfo, frames: int, size: tuple[int, int]) -> Iterator[Image8]:
-    """Evenly spaced frames of a real video, each as often as need be, a few in memory at a time."""
-    numbers = ((np.arange(frames) + 0.5) / frames * info.frames).astype(np.int64)
-    plan = SamplePlan(numbers, info.seconds[numbers], (0.0, info.duration), info.duration)
-    for chunk in decode(info, plan, None, chunk=8):
-        for pixels in chunk.pixels:
-            if (pixels.shape[1], pixels.shape[0]) == size:
-                yield pixels
-            else:
-                yield np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))

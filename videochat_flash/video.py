@@ -27,6 +27,7 @@ from .reader import decoded, fetch, in_turn, opened
 
 CLIP = VisionConfig.clip_frames  # plans are whole clips of this many frames
 GROUP = 8  # one frame a second is counted in groups of this many (4 in training)
+MOST_FRAMES = 50_000  # that can be sampled
 STILLS = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 TICK = 1e-3  # seconds; containers that count in milliseconds round by up to this
 
@@ -70,7 +71,7 @@ class Sampling:
     end: float | None = None
 
     def __post_init__(self) -> None:
-        fps, count, begin, most = self.fps, self.num_frames, self.start or 0.0, 50_000
+        fps, count, begin, most = self.fps, self.num_frames, self.start or 0.0, MOST_FRAMES
         for wrong, text in (
             (self.policy not in ("paper", "reference", "fps", "count"), f"policy {self.policy!r} is not known"),
             (self.max_frames < CLIP, f"max_frames must be at least {CLIP} (one clip), not {self.max_frames}"),

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from videochat_flash.eval import reference, scorers
-from videochat_flash.eval.scorers import EMPTY, RIGHT, UNPARSED, WRONG, Score
-from videochat_flash.grade import LETTERS
+from videochat_flash.eval.scorers import Score
+from videochat_flash.grade import EMPTY, LETTERS, RIGHT, UNPARSED, WRONG
 from videochat_flash.stats import wilson
 from videochat_flash.times import Interval
 

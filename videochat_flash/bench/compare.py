@@ -21,7 +21,7 @@ from ..prefix import prepare
 from ..prompt import Turn, render
 from ..show import Told, one_line
 from ..sight import Sight
-from ..video import Sampling, decode, plan, probe
+from ..video import MOST_FRAMES, Sampling, decode, plan, probe
 from ..vision import normalise
 from .gauge import Gauge, Reading, Spread
 from .models import CARD_PLAN
@@ -198,7 +198,7 @@ def _reading(path: Path, count: int, setting: Setting, told: Told) -> Iterator[C
     info = probe(path)
     for name, sampling in (
         (f"{count} frames", Sampling("count", max_frames=count, num_frames=count)),
-        ("a frame a second", Sampling("fps", max_frames=50_000, fps=1.0)),
+        ("a frame a second", Sampling("fps", max_frames=MOST_FRAMES, fps=1.0)),
     ):
         wanted = plan(info, sampling).frames.tolist()
         arms = {one: _reads(reader, path, wanted) for one, reader in readers().items()}

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from ..chat import CLIP_BATCH
 from ..config import Config, Plan
 from ..quantise import AS_LOADED, Packing
+from ..video import MOST_FRAMES
 from .gauge import Machine
 from .work import FIRST, NORMALISE, STAGES, TOKEN, Work, memory, sample_of, works
 
-MOST_FRAMES = 50_000  # that can be sampled
 RESERVED = 1e9  # bytes: the driver's context, workspaces of kernels, what the allocator cannot use
 ON_DEVICE = tuple(name for name in STAGES[STAGES.index(NORMALISE) :] if name != FIRST)
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from ..grade import LETTERS, iou
+from ..grade import EMPTY, LETTERS, UNPARSED, iou
 from ..stats import Outcome, bootstrap, paired, wilson
 from . import reference, scorers
 from .benchmarks import BENCHMARKS, Benchmark, Graded, macro, reference_mean
 from .items import Flaw, Item, counted
 from .run import Record, Records
-from .scorers import EMPTY, UNPARSED, VERDICTS, Score
+from .scorers import VERDICTS, Score
 
 Facts = dict[str, Any]
 ANSWERS, INTERVALS = "answers", "intervals"

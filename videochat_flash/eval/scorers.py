@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..grade import iou, option
+from ..grade import EMPTY, RIGHT, UNPARSED, WRONG, iou, option
 from ..times import Interval, interval
 
-RIGHT, WRONG, UNPARSED, EMPTY = "right", "wrong", "unparsed", "empty"
 VERDICTS = (RIGHT, WRONG, UNPARSED, EMPTY)
 THRESHOLDS = (0.3, 0.5, 0.7)  # of overlap, in recall
 HALF = 0.5  # overlap from which on an interval is called right

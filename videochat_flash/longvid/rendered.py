@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from ..files import beside
 from ..mp4 import write
+from ..needle import evenly
 from ..synth import Card, Event, Mover, Scene, procedural, random_style, random_what
 from ..synth.questions import sort_of, thing, with_article
 from ..synth.world import Image8, Rng, pick
-from ..video import SamplePlan, decode, probe
+from ..video import probe
 
 SIZE = (320, 180)
 LAYOUTS = ("captions", "steps", "narrations", "notes", "mixed")  # dealt out to the videos in turn
@@ -58,7 +58,7 @@ def render(folder: Path, number: int, seconds: int, seed: int, haystack: str = "
     truth = [Shown(event.start, event.end, words(event.what, coarse)) for event in scene.events]
     layout = LAYOUTS[number % len(LAYOUTS)]
     truth += _more(truth, seconds, layout)
-    stack = _real(haystack, seconds) if haystack else _made(rng, seconds)
+    stack = evenly(probe(haystack), seconds, SIZE) if haystack else _made(rng, seconds)
 
     def frames() -> Iterator[Image8]:
         for i, frame in enumerate(stack):
@@ -115,16 +115,6 @@ def _same(one: Card | Mover, other: Card | Mover) -> bool:
 def _made(rng: Rng, seconds: int) -> Iterator[Image8]:
     stack = procedural(rng, SIZE[1], SIZE[0])
     return (stack.frame(i) for i in range(seconds))
-
-
-def _real(haystack: str, seconds: int) -> Iterator[Image8]:
-    """A real video's frames, evenly; a short one is slower, not repeated."""
-    info = probe(haystack)
-    numbers = ((np.arange(seconds) + 0.5) / seconds * info.frames).astype(np.int64)
-    plan = SamplePlan(numbers, info.seconds[numbers], (0.0, info.duration), info.duration)
-    for chunk in decode(info, plan, None, chunk=8):
-        for frame in chunk.pixels:
-            yield np.asarray(Image.fromarray(frame).resize(SIZE, Image.Resampling.BICUBIC))
 
 
 # -- annotations -------------------------------------------------------------------------------------------------------

@@ -8,11 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from ..grade import EMPTY, RIGHT, UNPARSED, WRONG
 from ..stats import Outcome, wilson
 from . import stats
 from .results import Record, flags_of
 from .suite import Suite, Trial, deviations
-from .verdicts import EMPTY, RIGHT, UNPARSED, WRONG, Chain, Scored, chains_of, scored
+from .verdicts import Chain, Scored, chains_of, scored
 
 Facts = dict[str, Any]
 KINDS = ("single", "multi")

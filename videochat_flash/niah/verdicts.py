@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from ..grade import LETTERS, option
+from ..grade import EMPTY, LETTERS, RIGHT, UNPARSED, WRONG, option
 from . import compat
 from .results import Record
 from .suite import Suite, Trial
-
-RIGHT, WRONG, UNPARSED, EMPTY = "right", "wrong", "unparsed", "empty"
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ...grade import LETTERS
+from ...grade import EMPTY, LETTERS, UNPARSED
 from .. import judges, judging, scorers
 from ..benchmarks import BENCHMARKS, Graded, reference_mean
 from ..benchmarks import macro as macro_mean
@@ -70,12 +70,12 @@ def scores(doc: Doc, answers: Sequence[str]) -> dict[str, Any]:
     strict = worth(item, answers[0], lettered=True)
     told = as_reference(item, answers[0], True, BENCHMARKS[_benchmark(doc)])
     shared: Scored = {"video": item.name, "groups": dict(item.groups), "benchmark": _benchmark(doc)}
-    shared |= {"empty": strict.verdict == scorers.EMPTY}
+    shared |= {"empty": strict.verdict == EMPTY}
     read = {
         "paper": {**shared, "score": told if possible else 0.0},
         "strict": {**shared, "score": strict.value if possible else 0.0},
     }
-    unparsed = float(strict.verdict in (scorers.UNPARSED, scorers.EMPTY))
+    unparsed = float(strict.verdict in (UNPARSED, EMPTY))
     if item.interval is not None:
         met = {f"{kind}_{name}": one for kind, one in read.items() for name in ("miou", *RECALLS)}
         return {**met, "unparsed": unparsed, "constant": list(item.interval)}
