@@ -85,7 +85,9 @@ def test_what_is_no_reply_is_told(usage: str) -> None:
     assert read_reply(whole.replace(usage, "3").encode()).text == "cut ?"
 
 
-def test_what_is_refused_is_not_tried_again() -> None:
-    with serving(lambda _: (404, b"", "1")) as server, pytest.raises(Refused, match="HTTP 404"):
+@pytest.mark.parametrize(("status", "refused"), [(400, True), (422, True), (401, False), (403, False), (404, False)])
+def test_what_is_refused_is_not_tried_again(status: int, refused: bool) -> None:
+    """A wrong key or address is not the request's fault: with the right one it is answered."""
+    with serving(lambda _: (status, b"", "1")) as server, pytest.raises(Unanswered, match=f"HTTP {status}") as told:
         post(Server(server.url, retries=2, wait=0.01), b"{}")
-    assert len(server.requests) == 1
+    assert len(server.requests) == 1 and isinstance(told.value, Refused) == refused

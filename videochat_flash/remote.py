@@ -25,6 +25,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 JPEG = 90  # quality of pictures that are sent
+ASKED = {400, 413, 415, 422, 451}  # what is wrong with a request, not with the key, the address or the endpoint
 AGAIN = {408, 409, 425, 429}  # and whatever is 500 or above: worth another try
 LONGEST = 120.0  # seconds that are waited between two tries, whatever an endpoint asks for
 KEY = "OPENAI_API_KEY"  # in the environment, where the endpoint wants one
@@ -108,8 +109,10 @@ def post(server: Server, body: bytes, turn: Callable[[], None] = lambda: None) -
         except urllib.error.HTTPError as error:
             sent, asked = _body(error), retry_after(error.headers)
             told = f"HTTP {error.code}: {_reason(error, sent)}"
-            if error.code < 500 and error.code not in AGAIN:
+            if error.code in ASKED:
                 raise Refused(told, sent) from None
+            if error.code < 500 and error.code not in AGAIN:
+                raise Unanswered(told, sent) from None
         except TimeoutError:
             told = f"no answer within {server.timeout:g} s"
         except (urllib.error.URLError, http.client.HTTPException, OSError) as error:

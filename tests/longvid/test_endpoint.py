@@ -224,6 +224,17 @@ def test_requests_keep_to_their_pace() -> None:
     Pace(0).wait()
 
 
+def test_what_films_have_in_common_is_asked_once(tmp_path: Path) -> None:
+    with serving(lambda request: f"answer {request.number}") as server:
+        answers = Answers(setting_of(tmp_path / "films", tmp_path / "out", server.url))
+        said = [answers.ask({"blind": True}, list, words, 9).text for words in ("What?", "Who?", "What?")]
+        shown = [{"type": "text", "text": "a picture"}]
+        seen = [answers.ask({"video": name}, lambda: shown, "What?", 9).text for name in "ab"]
+        answers.close()
+    assert said == ["answer 0", "answer 1", "answer 0"] and seen == ["answer 2", "answer 3"]
+    assert len(responses(tmp_path / "out")) == 4
+
+
 def test_two_processes_write_two_files(tmp_path: Path) -> None:
     setting = setting_of(tmp_path / "films", tmp_path / "out", "http://127.0.0.1:9/v1")
     first, second = Answers(setting), Answers(setting)

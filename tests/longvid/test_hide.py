@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 from longvid_corpus import ACTS, told, video
 from longvid_corpus import film as filmed
 from PIL import Image
@@ -17,6 +18,7 @@ from videochat_flash.longvid.records import Film, Note, read_films
 from videochat_flash.longvid.settings import Ask, Setting, Shots, Sieve, Source, default
 from videochat_flash.longvid.steps import Made, journal_line
 from videochat_flash.longvid.truth import right
+from videochat_flash.mp4 import write
 from videochat_flash.synth import ATTRIBUTES, HOPS
 from videochat_flash.video import SamplePlan, decode, probe
 
@@ -38,6 +40,22 @@ def test_cards_are_hidden_in_a_copy_and_what_has_no_room_keeps_its_other_questio
     made = work(film)
     assert made.films == (first,)
     assert [(one.kind, one.reason.split(":")[0]) for one in made.asides] == [("rejected", "no cards are hidden in it")]
+
+
+@pytest.mark.parametrize(("seconds", "fps"), [(31, 1.03), (40, 0.9995), (31, 2.5)])
+def test_videos_of_any_length_get_cards(seconds: int, fps: float, tmp_path: Path) -> None:
+    """Real ones last no whole number of seconds."""
+    frames = (np.full((96, 128, 3), 5 * (i % 40), np.uint8) for i in range(seconds))
+    write(tmp_path / "some.mp4", frames, fps)
+    setting = Setting(str(tmp_path / "out"), (Source(str(tmp_path)),), ask=Ask(needles=1))
+    [scanned] = scan.step(setting)(scan.discover(setting))
+    film = replace(told(*SIX[:1], duration=scanned.video.duration), video=scanned.video)
+    made = ask.worker(setting)(film)
+    assert made.asides == ()
+    _, hidden = made.films
+    kinds = {one.kind for one in hidden.questions}
+    assert {"character", "hop_character"} <= kinds and ("grounding" in kinds) == (scanned.video.duration >= 16)
+    assert all(sieve.fault(hidden, one, Sieve()) == "" and one.events for one in hidden.questions)
 
 
 def test_copies_of_other_seeds_stay_and_a_copy_that_is_gone_is_made_anew(tmp_path: Path) -> None:

@@ -47,6 +47,8 @@ def matched(found: layouts.Annotations, folder: Path, *videos: str, gone: tuple[
         (["talk.ted.srt"], {"talk.ted.mp4": ["talk.ted.srt"], "talk.mp4": []}, []),
         (["talk.ted.srt"], {"talk.mp4": ["talk.ted.srt"]}, []),
         (["film.de.srt", "film.en.srt"], {"film.mp4": ["film.en.srt"]}, ["duplicate"]),
+        (["film.deu.srt", "film.eng.srt"], {"film.mp4": ["film.eng.srt"]}, ["duplicate"]),
+        (["film.de_DE.srt", "film.EN_us.srt"], {"film.mp4": ["film.EN_us.srt"]}, ["duplicate"]),
         (["film.de.srt", "film.srt"], {"film.mp4": ["film.srt"]}, ["duplicate"]),
         (["walk.srt"], {"walk.mp4": ["walk.srt"], "v_walk.mp4": []}, []),
         (["v_walk.srt"], {"walk.mp4": ["v_walk.srt"]}, []),

@@ -130,6 +130,16 @@ def test_nothing_is_asked_that_has_two_answers() -> None:
     assert "understanding.at" not in found
 
 
+def test_what_begins_together_is_not_asked_for_its_order_nor_alone() -> None:
+    """Narrations at one second: the first lasts for half a second, by the start of the second."""
+    film = told((5.0, 5.5, ACTS[0]), (5.0, 15.0, ACTS[1]), (20.0, 25.0, ACTS[2]), (30.0, 35.0, ACTS[3]))
+    found = asked(film, each=20)
+    assert not {name for name in found if name.startswith("relationship")}
+    assert {one.answer.rstrip(".") for one in found["understanding.at"]} <= {text.rstrip(".") for text in ACTS[2:4]}
+    apart = asked(told((5.0, 7.0, ACTS[0]), (8.0, 15.0, ACTS[1]), (20.0, 25.0, ACTS[2])), each=20)
+    assert {name for name in apart if name.startswith("relationship")} and len(apart["understanding.at"]) == 3
+
+
 def test_a_guessed_end_is_never_told() -> None:
     film = told(*SIX)
     film = replace(film, events=tuple(replace(event, open=True) for event in film.events))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from importlib.resources import files
@@ -18,6 +19,7 @@ from .steps import FAILED, HEAD, KEY, Index
 
 FOLDER = "responses"
 MOST_WRITERS = 1000
+MOST_SAID = 10_000  # answers that are remembered while a step runs; the files are read when it begins
 
 
 class Pace:
@@ -52,6 +54,7 @@ class Answers:
         self.server = Server(endpoint.url, endpoint.timeout, endpoint.retries)
         self.model, self.pace = endpoint.model, Pace(endpoint.per_minute / setting.workers)
         self.stack, self.lock = ExitStack(), threading.Lock()
+        self.said: OrderedDict[str, Reply] = OrderedDict()  # to prompts that show nothing: films share them
         for number in range(MOST_WRITERS):
             try:
                 self.log = self.stack.enter_context(appending(where / f"{number:03d}.jsonl", "no file is free"))
@@ -76,16 +79,22 @@ class Answers:
         """
         asked = {"what": dict(what), "model": self.model, "prompt": words, "tokens": tokens}
         key = digest(asked)[:KEY]
-        held = self._held(key)
-        if held is not None:
-            return read_reply(held.encode())
-        content = [*shown(), {"type": "text", "text": words}]
+        with self.lock:
+            said = self.said.get(key)
+        held = self._held(key) if said is None else None
+        if said is not None or held is not None:
+            return said or read_reply(str(held).encode())
+        pictures = shown()
+        content = [*pictures, {"type": "text", "text": words}]
         body = {"model": self.model, "messages": [{"role": "user", "content": content}], "max_tokens": tokens}
         began = time.monotonic()
         failed, data = False, b""
         try:
             data = post(self.server, canonical({**body, "temperature": 0}).encode(), self.pace.wait)
-            return read_reply(data)
+            reply = read_reply(data)
+            if not pictures:
+                self._keep(key, reply)
+            return reply
         except Unanswered as error:  # refusals, and what is no chat completion, are kept as well, but not as answers
             failed, data = True, error.response
             raise
@@ -99,6 +108,12 @@ class Answers:
     def close(self) -> None:
         """Give the file free."""
         self.stack.close()
+
+    def _keep(self, key: str, reply: Reply) -> None:
+        with self.lock:
+            self.said[key] = reply
+            if len(self.said) > MOST_SAID:
+                self.said.popitem(last=False)
 
     def _held(self, key: str) -> str | None:
         for path, index in self.known:

@@ -42,10 +42,10 @@ def worker(setting: Setting) -> Work:
     def work(film: Film) -> Made:
         asked = list(by_templates(film, ask))
         asides: list[Aside] = []
+        entries = 0
         if answers and film.events and set(WRITTEN) & set(ask.families):
             more, bad = _by_endpoint(film, ask, answers)
-            asked, asides = [*asked, *more], bad
-        entries = ask.endpoint if answers else 0
+            asked, asides, entries = [*asked, *more], bad, len(more) + len(bad)
         films = [replace(film, questions=tuple({one.id: one for one in asked}.values()))]
         wanted = {"needle", "hops"} & set(ask.families)
         if ask.needles and wanted and film.video.kind == "video" and int(film.video.key, 16) % ask.needles == 0:

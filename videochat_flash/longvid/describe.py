@@ -87,7 +87,7 @@ def _captions(
         except Refused as error:
             return str(error)
 
-    with ThreadPoolExecutor(setting.endpoint.parallel) as pool:
+    with ThreadPoolExecutor(max(1, setting.endpoint.parallel // setting.workers)) as pool:
         replies = list(pool.map(one, spans))
     notes, asides = [], []
     for span, reply in zip(spans, replies, strict=True):

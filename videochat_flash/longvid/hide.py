@@ -27,7 +27,8 @@ COPY = re.compile(rb'"parent":"[0-9a-f]+","path":("(?:[^"\\]|\\.)*")')  # of a v
 
 
 def hidden(film: Film, ask: Ask, folder: Path) -> Film:
-    """A copy of a video with cards in it, as long as the video and a frame a second (or 1,024 in all).
+    """A copy of a video with cards in it, as long as the video, to the second, and a frame a second (or 1,024 in all,
+    and then it is not asked when something is shown: that would be between whole seconds).
 
     Its file is named by all that it depends on: what other settings hid stays as their journal lines tell it.
 
@@ -40,13 +41,15 @@ def hidden(film: Film, ask: Ask, folder: Path) -> Film:
     frames = min(FRAMES, max(LEAST, int(video.duration)))
     shrink = min(1.0, WIDE / video.width)
     size = (max(SMALLEST, round(video.width * shrink)), max(SMALLEST, round(video.height * shrink)))
-    kinds = (("grounding", *ATTRIBUTES) if "needle" in ask.families else ()) + (HOPS if "hops" in ask.families else ())
+    whole = frames == int(video.duration)
+    when = ("grounding",) if whole else ()
+    kinds = ((*when, *ATTRIBUTES) if "needle" in ask.families else ()) + (HOPS if "hops" in ask.families else ())
     path = folder / f"{digest(['hide', MAKER, video.key, frames, size, 4 * ask.each, seed, kinds])[:32]}.mp4"
     with fetched(video.path) as place, warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of frames that a slow video shows twice
         made = make_needle(
             str(place), frames, 4 * ask.each, seed, path, path.with_suffix(".json"),
-            kinds=kinds, fps=round(frames / video.duration, 6), size=size, movers=0,
+            kinds=kinds, fps=1.0 if whole else round(frames / video.duration, 6), size=size, movers=0,
         )  # fmt: skip
     info = probe(path)
     copy = replace(

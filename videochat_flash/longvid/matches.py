@@ -14,8 +14,10 @@ from .layouts import Annotations, Track
 from .records import Aside, Note
 from .scan import SUFFIXES
 
-LANGUAGE = re.compile(r"\.([a-z]{2,3})(-\w+)?$")  # film.en.srt belongs to film, if there is no film.en
-ASKED_IN = "en"  # the language of our questions
+LANGUAGE = re.compile(
+    r"\.([a-z]{2,3})([-_]\w+)?$", re.IGNORECASE
+)  # film.en.srt belongs to film, if there is no film.en
+ASKED_IN = ("en", "eng")  # the language of our questions
 Rank = tuple[int, int]  # folders in common, from the innermost on; how much of the name
 
 
@@ -108,7 +110,7 @@ class Matches:
 def _preferred(one: tuple[Rank, Track]) -> tuple[int, int, bool, str]:
     (shared, alike), track = one
     told = LANGUAGE.search(track.name)
-    return -shared, -alike, not told or told.group(1) != ASKED_IN, track.place
+    return -shared, -alike, not told or told.group(1).lower() not in ASKED_IN, track.place
 
 
 def _called(track: Track) -> dict[str, bool]:

@@ -84,15 +84,17 @@ class Plot:
         """Whether nothing else is seen while an event lasts."""
         event = self.events[place]
         return not any(
-            min(one.end, event.end) - max(one.start, event.start) > TOUCH
+            min(one.end, event.end) - max(one.start, event.start)
+            > min(TOUCH, (one.end - one.start) / 2, (event.end - event.start) / 2)
             for one in (self.events[i] for i in self.seen if i != place)
         )
 
     def row(self) -> list[int]:
-        """What is seen, in the order of time, if each thing follows the one before; else nothing."""
+        """What is seen, in the order of time, if each thing begins and ends behind the one before; else nothing."""
         if self.rows is None:
-            some = [self.events[place] for place in self.seen]
-            self.rows = self.seen if all(one.end - other.start <= TOUCH for one, other in pairwise(some)) else []
+            pairs = pairwise(self.events[place] for place in self.seen)
+            follow = all(one.end - other.start <= TOUCH < other.start - one.start for one, other in pairs)
+            self.rows = self.seen if follow else []
         return self.rows
 
     def others(self, *places: int) -> tuple[str, ...]:
