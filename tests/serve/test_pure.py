@@ -134,6 +134,12 @@ def talk(*words: str) -> list[dict[str, str]]:
 def test_whole_conversations_have_limits_too() -> None:
     assert refused(messages=talk(*"abcdefg"))[0] == "too_many_turns"
     assert refused(messages=[1] * 5000)[0] == "too_many_turns" and refused([1] * 5000)[0] == "too_many_parts"
+    assert refused(messages=[{"role": "user", "content": [1] * 90}] * 60) == ("too_many_parts", "messages")
+    assert refused(**{f"field{i}": 1 for i in range(70)}) == ("invalid", None)
+    large, long = Limits(turns=6, question_characters=40_000, text_characters=200_000), talk("x" * 30_000)
+    with pytest.raises(Refused) as told:  # joined they are one question, longer than a model takes
+        understand(json.dumps({"model": "m", "messages": long * 2}).encode(), large, ["m"])
+    assert told.value.code == "text_too_long"
     assert refused(messages=talk("x" * 90, "x" * 90, "x"))[0] == "text_too_long"
 
 
@@ -150,6 +156,9 @@ def test_fields_that_ask_for_nothing_are_taken() -> None:
     nothing = {"tools": None, "logit_bias": None, "whatever": None, "logprobs": False, "presence_penalty": 0, "n": 1}
     nothing |= {"response_format": {"type": "text"}, "tool_choice": "none", "functions": [], "user": "me"}
     assert read(**nothing) == read()
+    known = {"stream": None, "n": None, "stream_options": {"include_usage": None}, "evidence": None, "stop": None}
+    assert read(**known) == read() and read(max_tokens=None, max_completion_tokens=7).decoding == {"max_new_tokens": 7}
+    assert refused(model=None)[0] == "invalid"
 
 
 WORDS = st.sampled_from(["model", "messages", "role", "content", "type", "text"])

@@ -260,7 +260,8 @@ def test_an_answer_is_as_long_as_the_server_allows_at_most(vc: VideoChatFlash, t
     bench = Bench(vc, tmp_path, output_tokens=3)
     assert bench.worker._decoding({}).max_new_tokens == 3
     assert bench.worker._decoding({"max_new_tokens": 2, "seed": 4}) == replace(vc.decoding, max_new_tokens=2, seed=4)
-    assert isinstance(bench.worker._decoding({}), Decoding)
+    drawn = {bench.worker._decoding({}).seed for _ in range(3)}
+    assert len(drawn) == 3 and isinstance(bench.worker._decoding({}), Decoding)  # who names no seed draws anew
 
 
 def test_the_worker_ends_when_the_server_is_gone(bench: Bench, films: Path) -> None:

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..chat import Stopwatch
+from ..failures import out_of_memory
 from ..session import load
 from .limits import Limits
 from .shelf import Shelf
@@ -31,6 +32,11 @@ def main() -> None:
         vc = load(**settings["loading"], watch=Stopwatch())
     except (ValueError, OSError) as error:
         send({"failed": str(error)})
+        return
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        send({"failed": "the model does not fit into memory: take a smaller one, or --quantization int8"})
         return
     limits = Limits(**settings["limits"])
     worker = Worker(vc, limits, Shelf(Path(settings["store"]), limits.sight_store_bytes, ".safetensors"), send)

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
+from ..chat import MAX_QUESTION
 from ..config import parse_plan
 from ..video import CLIP, Sampling
 from .limits import Limits
@@ -31,7 +33,8 @@ NO_ANSWER: tuple[object, ...] = (
     "none",
     "auto",
 )  # values with which these ask for nothing
-MOST = 4096  # messages, or parts of one, that are read at all: each of them may have errors, and all are listed
+MOST = 4096  # messages, and parts of all of them, that are read at all: each may have errors, and all are listed
+MOST_NAMES = 64  # of an object, for the same reason
 COLDEST = 0.01  # temperatures above 0 and below this would overflow
 
 
@@ -45,8 +48,11 @@ class Strict(BaseModel):
     def _without_nothing(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
+        if len(value) > MOST_NAMES:
+            raise ValueError(f"an object has more than {MOST_NAMES} fields")
         known = {*cls.model_fields, *(name for one in cls.model_fields.values() for name in _aliases(one))}
-        return {name: one for name, one in value.items() if name in known or not _asks_nothing(name, one)}
+        told = {name: one for name, one in value.items() if one is not None}
+        return {name: one for name, one in told.items() if name in known or not _asks_nothing(name, one)}
 
 
 def _aliases(info: Any) -> list[str]:
@@ -56,7 +62,7 @@ def _aliases(info: Any) -> list[str]:
 
 
 def _asks_nothing(name: str, value: object) -> bool:
-    return value is None or (name in UNSUPPORTED and value in NO_ANSWER)
+    return name in UNSUPPORTED and value in NO_ANSWER
 
 
 class Look(Strict):
@@ -151,6 +157,17 @@ class ChatRequest(Strict):
     evidence: bool = False  # ours: when in the videos the model looked
     mm_processor_kwargs: Look | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_few_parts(cls, value: Any) -> Any:
+        messages = value.get("messages") if isinstance(value, dict) else None
+        contents = [
+            one.get("content") for one in (messages if isinstance(messages, list) else ()) if isinstance(one, dict)
+        ]
+        if sum(len(one) for one in contents if isinstance(one, list)) > MOST:
+            raise PydanticCustomError("too_many_parts", "the messages have too many parts")
+        return value
+
 
 @dataclass(frozen=True)
 class Media:
@@ -222,6 +239,8 @@ def _refusal(error: ValidationError) -> Refused:
     errors = error.errors(include_url=False, include_context=False, include_input=False)
     first = errors[0]
     long = next((one["loc"] for one in errors if one["type"] == "too_long"), ())
+    if first["type"] == "too_many_parts":
+        return Refused("too_many_parts", "messages")
     if "messages" in long:
         return Refused("too_many_parts" if "content" in long else "too_many_turns", "messages")
     if first["type"] == "json_invalid":
@@ -274,6 +293,8 @@ def _turns(messages: Sequence[Message]) -> list[tuple[str, str]]:
             turns.append((role, words))
     if turns[0][0] != "user" or turns[-1][0] != "user" or not turns[-1][1].strip():
         raise Refused("empty_question", "messages")
+    if max(len(words) for _, words in turns) > MAX_QUESTION:
+        raise Refused("text_too_long", "messages")
     return turns
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 import queue
+import secrets
 import threading
 import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -306,7 +307,8 @@ class Worker:
         return plan
 
     def _decoding(self, changes: Mapping[str, float | int]) -> Decoding:
-        how = Decoding(**{**vars(self.vc.decoding), **changes})
+        chance = {"seed": secrets.randbits(62)}  # or whoever names none would be told the same draw each time
+        how = Decoding(**{**vars(self.vc.decoding), **chance, **changes})
         return Decoding(**{**vars(how), "max_new_tokens": min(how.max_new_tokens, self.limits.output_tokens)})
 
     # -- seeing --------------------------------------------------------------------------------------------------------

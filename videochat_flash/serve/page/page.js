@@ -44,11 +44,12 @@ async function sentence(reply) {
 
 // Times in an answer, as 1:23, 1:23.5, 12.5 s or 12 seconds, become buttons that seek.
 function linked(item) {
-  const times = /\b(\d+):(\d\d(?:\.\d+)?)\b|\b(\d+(?:\.\d+)?)\s?(?:s|sec|seconds?)\b/g;
+  const times = /\b(?:(\d+):)?(\d+):(\d\d(?:\.\d+)?)\b|\b(\d+(?:\.\d+)?)\s?(?:s|sec|seconds?)\b/g;
   const text = item.textContent, parts = [];
   let at = 0;
   for (const found of text.matchAll(times)) {
-    const second = found[1] === undefined ? Number(found[3]) : Number(found[1]) * 60 + Number(found[2]);
+    const [hours, minutes, seconds] = found.slice(1, 4).map((part) => Number(part ?? 0));
+    const second = found[4] === undefined ? hours * 3600 + minutes * 60 + seconds : Number(found[4]);
     const button = document.createElement("button");
     button.type = "button";
     button.textContent = found[0];
@@ -94,7 +95,11 @@ function choose(file) {
       state(here());
     } else failed(upload.response?.error?.message ?? `The server answered with status ${upload.status}.`);
   });
-  upload.addEventListener("error", () => failed("The server cannot be reached."));
+  upload.addEventListener("error", () => {
+    running = null;
+    $("cancel").hidden = true;
+    failed("The server cannot be reached: choose the video again.");
+  });
   upload.addEventListener("abort", () => state("The upload was cancelled."));
   running = upload;
   $("cancel").hidden = false;
@@ -115,13 +120,14 @@ function stop() {
 
 // A video that the server makes up, with questions about it.
 async function takeSample() {
-  const place = `samples/${sample++ % SAMPLES}`;
+  const place = `samples/${sample++ % SAMPLES}`, before = video;
   $("sample").disabled = true;
   state("A video is being made …", -1);
   try {
     const told = await fetch(place);
     if (!told.ok) throw new Error(await sentence(told));
     const { questions } = await told.json(), film = await (await fetch(`${place}.mp4`)).blob();
+    if (video !== before) return; // another one was chosen meanwhile
     choose(new File([film], "made-up.mp4", { type: "video/mp4" }));
     $("hints").replaceChildren(...questions.map((words) => {
       const button = document.createElement("button");
@@ -148,8 +154,9 @@ function submit(words) {
   if (!words || running) return false;
   if (!video) failed("Choose a video first.");
   else if (!video.id) failed("The video has not been uploaded: choose it again.");
+  else if (!model) failed("The model is still being loaded: try again in a moment.");
   else ask(words);
-  return Boolean(video?.id);
+  return Boolean(video?.id && model);
 }
 
 async function ask(words) {
@@ -351,7 +358,7 @@ $("bars").addEventListener("keydown", (event) => {
 $("sample").addEventListener("click", takeSample);
 $("cancel").addEventListener("click", stop);
 $("question").addEventListener("keydown", (event) => {
-  if (event.key === "Enter" && !event.shiftKey) {
+  if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
     event.preventDefault();
     $("ask").requestSubmit();
   }
