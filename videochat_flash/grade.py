@@ -76,7 +76,7 @@ def option(text: str, options: Sequence[str], lettered: bool = True) -> int | No
         The index of the option, or None for anything else.
     """
     text = unicodedata.normalize("NFKC", text)
-    plain = _bare(text)
+    plain = bare(text)
     letters = LETTERS[: len(options)]
     if lettered and len(plain) == 1 and plain.upper() in letters:
         return letters.index(plain.upper())
@@ -84,16 +84,16 @@ def option(text: str, options: Sequence[str], lettered: bool = True) -> int | No
     lead = re.match(rf"([{letters}])[).:\]](.*)", plain, re.DOTALL) if named else None
     if lead:
         first = letters.index(lead[1])
-        whole = _bare(lead[2]).casefold() == _bare(options[first]).casefold()  # of whatever letters these words hold
+        whole = bare(lead[2]).casefold() == bare(options[first]).casefold()  # of whatever letters these words hold
         return first if whole else named.pop() if len(named) == 1 else None
     said = re.findall(rf"{SAID}([{letters}]){BEHIND}", plain) if lettered else []
     if said:
         several = re.search(rf"\b[{letters}][)\]*\"']*\s(?:or|and)\s[\s*\"'(\[]*[{letters}](?!\w)", plain)
         return None if several else letters.index(said[-1])
-    own = [i for i, one in enumerate(options) if _bare(one).casefold() == plain.casefold()]
+    own = [i for i, one in enumerate(options) if bare(one).casefold() == plain.casefold()]
     return own[0] if len(own) == 1 else None
 
 
-def _bare(text: str) -> str:
+def bare(text: str) -> str:
     """A text without the marks, quotes and brackets around it."""
     return unicodedata.normalize("NFKC", text).strip(" \t\r\n*_`#>\"'\u201c\u201d\u2018\u2019()[]{}.:")

@@ -64,6 +64,25 @@ def test_many_videos_in_a_row_end_a_run_one_video_does_not(tmp_path: Path) -> No
     assert len({key[0].partition("-")[0] for key in read_results(tmp_path / "many")}) == IN_A_ROW
 
 
+def test_videos_that_failed_before_do_not_end_a_run_again(tmp_path: Path) -> None:
+    rows = [{"id": str(i), "video": f"{i}.mp4", "question": "Which?", "reference": "x"} for i in range(IN_A_ROW + 2)]
+    (tmp_path / "data").mkdir()
+    some, out = items(tmp_path / "data", rows), tmp_path / "out"
+    seen = Told(lambda one: None if int(one.id) % 2 else "x")
+    assert run(some, out, seen, True, quiet).failed == 6
+    unseen = Told(lambda one: None)
+    more = [*some, *(replace(one, id=f"new {one.id}") for one in some[: IN_A_ROW - 1])]
+    assert run(more, out, unseen, False, quiet).failed == 6 + IN_A_ROW - 1  # the next run, and new ones beside
+
+
+def test_answers_of_another_run_are_not_taken_for_this_one_s(tmp_path: Path) -> None:
+    some, out = items(tmp_path / "data"), tmp_path / "out"
+    run(some, out, Told(truth), False, quiet)
+    (out / "run.json").unlink()
+    with pytest.raises(ValueError, match="answers of another run"):
+        run(some, out, Told(truth, name="other"), False, quiet)
+
+
 def test_a_half_written_line_is_a_question_that_was_not_asked(tmp_path: Path) -> None:
     some, out = items(tmp_path / "data"), tmp_path / "out"
     run(some, out, Told(truth), False, quiet)

@@ -140,12 +140,12 @@ def _summary(
     from .score import compared, scored, summary
 
     run = read_run(out, "ask the questions first, without --score-only")
-    records = read_results(out)
+    records = read_results(out, run["run"])
     facts = {"file": str(file), **summary(items, flaws, records, run, benchmark)}
     if against is not None:
         other = read_run(against, NO_OTHER)
         rule = BENCHMARKS[benchmark]
-        theirs = scored(items, read_results(against), other, rule)
+        theirs = scored(items, read_results(against, other["run"]), other, rule)
         facts["against"] = {"name": str(against), "sections": compared(scored(items, records, run, rule), theirs)}
     if facts["counts"]["others"]:
         text = f"{facts['counts']['others']} results in {out} are of rows that are not in {file}, or were changed since"

@@ -51,7 +51,7 @@ def judgement(text: str) -> Judgement | None:
 def _judged(text: str) -> Judgement | None:
     try:
         values = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):  # whatever a judge may write
         return None
     if not isinstance(values, dict):
         return None

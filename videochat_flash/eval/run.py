@@ -96,7 +96,7 @@ def run(items: Sequence[Item], folder: Path, asker: Asker, blind: bool, told: To
     }
     mark = begin_run(folder, asker.settings, facts, OTHERWISE)
     with appending(folder / RESULTS) as log:
-        there = read_results(folder)
+        there = read_results(folder, mark)
         every = list(in_order(items, blind))
         left = [one for one in every if not _answered(there, *one)]
         failed, failing = 0, set[Path]()
@@ -105,7 +105,8 @@ def run(items: Sequence[Item], folder: Path, asker: Asker, blind: bool, told: To
             log.add(asdict(record))
             if record.status == "error":
                 failed += 1
-                failing.add(item.video)
+                if (item.id, item.mark, without) not in there:  # what failed before says nothing new
+                    failing.add(item.video)
             elif not without:  # from the text alone there is an answer, whatever is wrong with videos
                 failing.clear()
             told(len(every) - len(left) + number, len(every), f"{failed} failed" if failed else "")
@@ -128,11 +129,15 @@ def in_order(items: Sequence[Item], blind: bool) -> Iterator[tuple[Item, bool]]:
             yield from ((item, True) for item in group)
 
 
-def read_results(folder: Path) -> Records:
+def read_results(folder: Path, mark: str | None = None) -> Records:
     """Every record of a run: of each question its answer if there is one, else its last error.
 
+    Args:
+        folder: of the run.
+        mark: of the run that run.json tells of; None where nobody asks.
+
     Raises:
-        ValueError: a damaged line, or results of several runs.
+        ValueError: a damaged line, or results of several runs, or of another one.
     """
     found: Records = {}
     path, runs = folder / RESULTS, set[str]()
@@ -144,6 +149,10 @@ def read_results(folder: Path) -> Records:
         runs.add(record.run)
         if record.key not in found or found[record.key].status == "error":
             found[record.key] = record
+    if mark is not None and runs - {mark}:
+        raise ValueError(
+            f"{path} holds answers of another run than run.json tells of: name another folder, or remove it"
+        )
     if len(runs) > 1:
         raise ValueError(f"{path} mixes results of {len(runs)} runs (other models or settings): keep them apart")
     return found

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from ..grade import EMPTY, LETTERS, UNPARSED, iou
+from ..grade import EMPTY, LETTERS, UNPARSED, bare, iou
 from ..stats import Outcome, bootstrap, paired, wilson
 from . import reference, scorers
 from .benchmarks import BENCHMARKS, Benchmark, Graded, macro, reference_mean
@@ -150,19 +150,29 @@ def _section(some: Sequence[Scored], left_out: int, rule: Benchmark, lettered: b
     graded = [Graded(one.score.value, one.groups) for one in some]
     total = _row(some, lettered)
     if total["reference"] is not None and some[0].section == ANSWERS:
-        empty = [Graded(one.reference or 0.0, one.groups, one.score.verdict == EMPTY) for one in some]
-        total["reference"] = reference_mean(empty, rule)
+        total["reference"] = reference_mean(_read(some), rule)
     return {
         "all": total,
         "at_least": total["score"] * len(some) / (len(some) + left_out),
         "means": {axis: macro(graded, axis) for axis in axes},
-        "axes": {axis: _labels(some, axis, lettered) for axis in axes},
+        "axes": {axis: _labels(some, axis, rule, lettered) for axis in axes},
     }
 
 
-def _labels(some: Sequence[Scored], axis: str, lettered: bool) -> dict[str, Facts]:
-    labels = sorted({label for one in some for label in one.groups.get(axis, ())})
-    return {label: _row([one for one in some if label in one.groups.get(axis, ())], lettered) for label in labels}
+def _read(some: Sequence[Scored]) -> list[Graded]:
+    """As the reference reads answers."""
+    return [Graded(one.reference or 0.0, one.groups, one.score.verdict == EMPTY) for one in some]
+
+
+def _labels(some: Sequence[Scored], axis: str, rule: Benchmark, lettered: bool) -> dict[str, Facts]:
+    told = {}
+    for label in sorted({label for one in some for label in one.groups.get(axis, ())}):
+        own = [one for one in some if label in one.groups.get(axis, ())]
+        told[label] = _row(own, lettered)
+        if told[label]["reference"] is not None and rule.counts == "answered" and own[0].section == ANSWERS:
+            alone = [replace(one, groups={}) for one in _read(own)]  # a task's own number leaves out empty answers, too
+            told[label]["reference"] = reference_mean(alone, rule)
+    return told
 
 
 def _row(some: Sequence[Scored], lettered: bool) -> Facts:
@@ -202,8 +212,8 @@ def _constant(some: Sequence[Scored], lettered: bool) -> float:
     said: Counter[object] = Counter()
     for one in some:
         item = one.item
-        right = item.references or ((item.answer,) if lettered else (item.options[item.answer].casefold(),))
-        said.update(set(right))
+        words = item.references or (() if lettered else (item.options[item.answer],))
+        said.update({bare(one).casefold() for one in words} or [item.answer])
     return max(said.values()) / len(some)
 
 
