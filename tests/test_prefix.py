@@ -47,7 +47,7 @@ def test_a_question_behind_a_prefix_is_the_whole_prompt(
         prompt = Prompt((*kept.ids, *prompt.ids[len(kept.ids) :]), prompt.labels, prompt.slots)
         kept.check(prompt, seen)
         whole, part = prefill(net, [prompt], [seen], plan, 4), kept.go_on(net, prompt, 4)
-        torch.testing.assert_close(part.logits, whole.logits, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(part.logits, whole.logits, rtol=1e-5, atol=3e-5)
         assert part.visual == whole.visual
         assert [len(layer[0]) for layer in part.caches] == [len(layer[0]) for layer in whole.caches]
         how = Decoding(max_new_tokens=6)

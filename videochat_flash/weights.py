@@ -19,7 +19,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from torch import Tensor
 
 from .config import RELEASE_OWNER, RELEASES, Config
-from .files import share
+from .files import beside
 from .generate import Decoding
 from .model import VideoChatFlashModel
 from .prompt import plain_text
@@ -302,8 +302,8 @@ def _write_weights(folder: Path, model: VideoChatFlashModel, shard_bytes: int) -
     places: dict[str, str] = {}
     for number, shard in enumerate(shards, 1):
         name = f"model-{number:05d}-of-{len(shards):05d}.safetensors" if shards[1:] else "model.safetensors"
-        save_file(shard, folder / name, metadata={"format": "pt"})
-        share(folder / name)
+        with beside(folder / name) as part:
+            save_file(shard, part, metadata={"format": "pt"})
         places |= dict.fromkeys(shard, name)
     if shards[1:]:
         size = sum(t.nbytes for t in tensors.values())

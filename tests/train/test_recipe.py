@@ -329,6 +329,11 @@ def test_a_start_of_another_width_is_told() -> None:
     with pytest.raises(ValueError, match="start there holds another model: its decoder has vocab 151936, not 152064"):
         architecture(recipe, other)
     assert architecture(replace(recipe, model=""), other) == other
+    million = RELEASES["VideoChat-Flash-Qwen2_5-7B-1M_res224"]  # the same shapes, other positions
+    with pytest.raises(ValueError, match=r"its decoder has rope_theta 10000000.0, not 1000000.0"):
+        architecture(recipe, million)
+    with pytest.raises(ValueError, match="sees 448 pixels, .* 224: say which with image_size"):
+        architecture(recipe, RELEASES["VideoChat-Flash-Qwen2-7B_res448"])
     same = RELEASES["VideoChat-Flash-Qwen2-7B_res224"]
     assert architecture(replace(recipe, image_size=448), same) == RELEASES["VideoChat-Flash-Qwen2-7B_res448"]
     scaled = architecture(replace(recipe, log_scaled_from=640), same).llm

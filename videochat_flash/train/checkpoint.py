@@ -109,12 +109,14 @@ class Keeper:
         """Load the newest checkpoint, if there is one, and return its step.
 
         Raises:
-            ValueError: a checkpoint that does not fit the model, or a damaged one.
+            ValueError: a checkpoint that does not fit the model, a damaged one, or one that not all processes see.
         """
-        steps = self.steps()
-        if not steps:
+        newest = place.most(max(self.steps(), default=-1))
+        if newest < 0:
             return 0
-        path = self.place(steps[-1])
+        path = self.place(newest)
+        if not path.is_dir():
+            raise ValueError(f"{path} is not there for every process: put out where all machines see it")
         weights, moments = get_state_dict(net, optimizers, options=OPTIONS)
         state: dict[str, Any] = {"weights": weights, "optimizer": moments}
         try:
@@ -138,7 +140,7 @@ class Keeper:
                 torch.cuda.set_rng_state(state_of, place.device)
             else:
                 torch.set_rng_state(state_of)
-        return steps[-1]
+        return newest
 
 
 @contextmanager

@@ -23,7 +23,7 @@ MODELS: dict[str, Config] = {"flash-tiny": FLASH_TINY, **RELEASES}
 PARTS = ("tower", "connector", "decoder")
 ADAPTED = ("decoder", "tower")  # parts that can have LoRA adapters
 STRATEGY = re.compile(r"all|(first[234]?|end|random):\d+(\.\d+%|%)?")  # decimal shares are ours
-WEIGHTLESS = ("image_size", "rope_theta", "rms_eps", "max_positions", "yarn", "log_scaled_from")  # change no shape
+WEIGHTLESS = ("image_size", "max_positions", "log_scaled_from")  # what a model may be given anew
 DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 
@@ -310,8 +310,8 @@ def architecture(recipe: Recipe, begun: Config | None = None) -> Config:
         begun: the Config of the model in ``start``; needed where the recipe names no ``model``.
 
     Raises:
-        ValueError: ``start`` holds another model than ``model`` names, the tower has no such image size, or the decoder
-            no layer at which rows should be dropped.
+        ValueError: ``start`` holds another model than ``model`` names, or one of another image size where none is said,
+            the tower has no such image size, or the decoder no layer at which rows should be dropped.
     """
     named = MODELS[recipe.model] if recipe.model else begun
     if named is None:
@@ -331,6 +331,9 @@ def architecture(recipe: Recipe, begun: Config | None = None) -> Config:
         raise ValueError(f"image_size: {error}") from None
     if begun is not None:
         _check_same(begun, sized, recipe.start)
+        if not recipe.image_size and begun.vision.image_size != size:
+            told = f"{begun.vision.image_size} pixels, {recipe.model} {size}"
+            raise ValueError(f"start {recipe.start} sees {told}: say which with image_size")
     check_plan(recipe.plan, sized.llm)
     return sized
 
