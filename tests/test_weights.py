@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tiny import CONFIG, INTERNVIDEO2, tokenizer
 
@@ -240,6 +241,18 @@ def test_shards_give_the_same_model(tmp_path: Path, model: VideoChatFlashModel) 
     assert len(list((tmp_path / "m").glob("model-*.safetensors"))) > 2
     again = loaded(tmp_path / "m").state_dict()
     assert all(torch.equal(tensor, again[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(
+    model: VideoChatFlashModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise SafetensorError("Error while serializing: No space left on device")
+
+    monkeypatch.setattr(weights, "save_file", full)
+    with pytest.raises(OSError, match="No space left"):
+        weights.save_model(tmp_path / "m", model, tokenizer(), Decoding())
+    assert not any(tmp_path.iterdir())
 
 
 def test_others_may_read_what_was_saved(folder: Path) -> None:

@@ -14,6 +14,7 @@ from stage import trained
 from torch.distributed.checkpoint.api import CheckpointException
 
 from videochat_flash.train import checkpoint
+from videochat_flash.train.parallel import Place
 from videochat_flash.train.recipe import load_recipe
 
 
@@ -39,6 +40,14 @@ def test_a_damaged_checkpoint_says_what_to_do(run: Path, tmp_path: Path, what: s
         trained(recipe)
     shutil.rmtree(last)
     assert [step for step, _ in trained(recipe)] == [1, 2, 3, 4]
+
+
+def test_a_checkpoint_that_another_machine_alone_sees_is_told_of(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Place, "most", lambda self, value: max(value, 3))  # what a process elsewhere has
+    with pytest.raises(ValueError, match="step-00000003 is not there for every process"):
+        trained(stage.recipe(run / "recipe.toml", f"out={tmp_path / 'run'}"))
 
 
 @pytest.mark.parametrize("what", [KeyboardInterrupt, MemoryError, torch.OutOfMemoryError])
