@@ -19,10 +19,8 @@ def drawn(seed: int, heads: int, kv_heads: int, rows: int, count: int = 2, width
     return tuple(torch.randn(shape, generator=chance).requires_grad_() for shape in shapes)
 
 
-@given(st.integers(0, 2**20), st.sampled_from([(1, 1), (4, 2), (6, 2), (3, 3)]), st.integers(1, 40), st.booleans())
-def test_products_equal_the_fused_kernel(seed: int, heads: tuple[int, int], rows: int, causal: bool) -> None:
-    mine, theirs = drawn(seed, *heads, rows), drawn(seed, *heads, rows)
-    got = attend_short(*mine, causal)
+def assert_fused(got: Tensor, mine: tuple[Tensor, ...], theirs: tuple[Tensor, ...], causal: bool, seed: int) -> None:
+    """What came of ``mine`` is what the fused kernel makes of ``theirs``, and so is what they learn."""
     wanted = F.scaled_dot_product_attention(*theirs, is_causal=causal, enable_gqa=True)
     torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-5)
     weights = torch.randn(got.shape, generator=torch.Generator().manual_seed(seed))
@@ -32,19 +30,20 @@ def test_products_equal_the_fused_kernel(seed: int, heads: tuple[int, int], rows
         torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-5)
 
 
+@given(st.integers(0, 2**20), st.sampled_from([(1, 1), (4, 2), (6, 2), (3, 3)]), st.integers(1, 40), st.booleans())
+def test_products_equal_the_fused_kernel(seed: int, heads: tuple[int, int], rows: int, causal: bool) -> None:
+    mine, theirs = drawn(seed, *heads, rows), drawn(seed, *heads, rows)
+    got = attend_short(*mine, causal)
+    assert_fused(got, mine, theirs, causal, seed)
+
+
 @given(st.integers(0, 2**20), st.sampled_from([(1, 1), (4, 2)]), st.integers(5, 40))
 def test_some_rows_at_a_time_learn_as_all_at_once(seed: int, heads: tuple[int, int], rows: int) -> None:
     mine, theirs = drawn(seed, *heads, rows), drawn(seed, *heads, rows)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(attention, "BLOCK", 4)
         got = attend(*mine, causal=True)
-    wanted = F.scaled_dot_product_attention(*theirs, is_causal=True, enable_gqa=True)
-    torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-5)
-    weights = torch.randn(got.shape, generator=torch.Generator().manual_seed(seed))
-    (got * weights).sum().backward()
-    (wanted * weights).sum().backward()
-    for one, other in zip(mine, theirs, strict=True):
-        torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-5)
+    assert_fused(got, mine, theirs, True, seed)
 
 
 def test_half_precision_stays_half_under_autocast() -> None:
