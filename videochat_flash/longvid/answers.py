@@ -81,9 +81,11 @@ class Answers:
         key = digest(asked)[:KEY]
         with self.lock:
             said = self.said.get(key)
-        held = self._held(key) if said is None else None
-        if said is not None or held is not None:
-            return said or read_reply(str(held).encode())
+        if said is not None:
+            return said
+        held = self._held(key)
+        if held is not None:
+            return read_reply(held.encode())
         pictures = shown()
         content = [*pictures, {"type": "text", "text": words}]
         body = {"model": self.model, "messages": [{"role": "user", "content": content}], "max_tokens": tokens}

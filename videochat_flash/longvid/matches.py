@@ -14,9 +14,8 @@ from .layouts import Annotations, Track
 from .records import Aside, Note
 from .scan import SUFFIXES
 
-LANGUAGE = re.compile(
-    r"\.([a-z]{2,3})([-_]\w+)?$", re.IGNORECASE
-)  # film.en.srt belongs to film, if there is no film.en
+# film.en.srt belongs to film, if there is no film.en
+LANGUAGE = re.compile(r"\.([a-z]{2,3})([-_]\w+)?$", re.IGNORECASE)
 ASKED_IN = ("en", "eng")  # the language of our questions
 Rank = tuple[int, int]  # folders in common, from the innermost on; how much of the name
 

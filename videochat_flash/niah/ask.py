@@ -23,7 +23,7 @@ from ..sight import Sight
 from ..video import CLIP
 from . import compat
 from .film import Splicer, seen
-from .place import Film, length_of
+from .place import Film, length_of, shown
 from .results import LIMITS
 from .suite import Suite, Trial
 
@@ -206,9 +206,7 @@ class Ours:
         if self.beginning is None or self.beginning[0] != place:
             self.beginning = None  # before the next one takes its memory
             films = {one.film for one in self.suite.trials if (one.haystack, one.length) == place and one.film}
-            clips = (
-                max((part.first + part.count for one in films for part in one if not part.needle), default=0) // CLIP
-            )
+            clips = max(map(shown, films), default=0) // CLIP
             self.beginning = place, self._shared(number, clips) if self.share and len(films) > 1 and clips else None
         return self.beginning[1]
 

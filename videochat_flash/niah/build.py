@@ -86,8 +86,7 @@ def _drawn(setting: Setting) -> list[Item]:
 
 def _shown(setting: Setting, stack: Haystack, trials: Sequence[Trial], number: int) -> int:
     """Frames of a haystack that films show; ValueError where it has fewer."""
-    parts = [part for one in trials if one.haystack == number for part in one.film if not part.needle]
-    count = max((part.first + part.count for part in parts), default=0)
+    count = max((place.shown(one.film) for one in trials if one.haystack == number), default=0)
     stack.need(-(-count // CLIP) * CLIP if setting.mode == "compat" else count)  # compat cuts through whole clips
     return count
 

@@ -31,7 +31,7 @@ from .compat import ROW_TOKENS
 from .draws import VERSION
 from .haystack import Haystack
 from .items import SECONDS, Needle
-from .place import Film, Part, Ref, length_of, refs
+from .place import Film, Part, Ref, length_of, refs, shown
 
 FPS = 1.0  # of every film: a frame is a second
 LOSSLESS = 0  # the codec's quality where a tower of ours looks
@@ -189,8 +189,7 @@ class Splicer:
     def rows(self, film: Film) -> torch.Tensor:
         """Token rows of a film as the reference splices it, "R 16 E": sixteen tokens count as a frame, and cuts go
         through clips."""
-        needed = max((part.first + part.count for part in film if not part.needle), default=0)
-        stack = self.haystack(needed).tokens
+        stack = self.haystack(shown(film)).tokens
         whole = stack.reshape(-1, ROW_TOKENS, stack.shape[-1])
         pieces = []
         for part in film:

@@ -36,6 +36,11 @@ def length_of(film: Film) -> int:
     return sum(part.count for part in film)
 
 
+def shown(film: Film) -> int:
+    """How many of a haystack's frames have to be there for a film."""
+    return max((part.first + part.count for part in film if not part.needle), default=0)
+
+
 def refs(film: Film) -> Iterator[Ref]:
     """Every frame of a film."""
     for part in film:

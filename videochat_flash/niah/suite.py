@@ -17,7 +17,7 @@ from .draws import VERSION
 from .film import Scenery
 from .haystack import Haystack, open_haystack
 from .items import Needle, Way
-from .place import Film, Part, length_of
+from .place import Film, Part, length_of, shown
 
 SUITE, MANIFEST = "suite.json", "manifest.jsonl"
 
@@ -225,8 +225,7 @@ class Suite:
 
     def needed(self, number: int) -> int:
         """Haystack frames that films show."""
-        parts = [part for trial in self.trials if trial.haystack == number for part in trial.film if not part.needle]
-        return max((part.first + part.count for part in parts), default=0)
+        return max((shown(trial.film) for trial in self.trials if trial.haystack == number), default=0)
 
     @property
     def unique(self) -> int | None:
