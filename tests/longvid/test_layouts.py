@@ -165,6 +165,33 @@ def test_what_is_in_another_encoding_is_kept_aside(encoding: str, words: str, tm
     assert "save it as UTF-8" in found.asides[0].reason
 
 
+def test_a_damaged_letter_leaves_the_others_as_they_are(tmp_path: Path) -> None:
+    words = "Как дела? Хорошо, спасибо."
+    text = f"1\n00:00:01,000 --> 00:00:02,000\n{words}\n".encode().replace("п".encode(), b"\xd0")
+    found = read(tmp_path, "walk.srt", text)
+    assert [note.text for note in of(found, "walk")] == [words.replace("п", "\ufffd")]
+    assert [(one.kind, one.reason) for one in found.asides] == [("mended", "1 letters of it are damaged: no UTF-8")]
+
+
+def test_a_file_that_may_not_be_read_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = Path.read_bytes
+
+    def kept(self: Path) -> bytes:
+        if self.name == "kept.srt":
+            raise PermissionError(13, "Permission denied", str(self))
+        return plain(self)
+
+    monkeypatch.setattr(Path, "read_bytes", kept)
+    for name in ("kept.srt", "walk.srt"):
+        (tmp_path / name).write_text("1\n00:00:01,000 --> 00:00:02,000\nA walk.\n")
+    found = layouts.read([str(tmp_path)], "auto")
+    assert [one.text for one in of(found, "walk")] == ["A walk."]
+    [aside] = found.asides
+    assert (aside.kind, aside.reason) == ("missing", "it cannot be read: Permission denied")
+    with pytest.raises(PermissionError):
+        layouts.read([str(tmp_path / "kept.srt")], "auto")
+
+
 def test_one_pass_of_narrations_is_read_and_nothing_is_dropped_without_a_word(tmp_path: Path) -> None:
     says = ("#C C opens a drawer", None, "#C C takes #unsure", "#C C closes a drawer")
     passes = {

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import tarfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -215,6 +217,25 @@ def test_a_link_to_nothing_is_one_video_that_fails(tmp_path: Path) -> None:
     assert (ran.records, ran.films, ran.failed) == (2, 1, 1)
     [aside] = read_asides(tmp_path / "out" / "scan.aside.jsonl")
     assert aside.what == str(folder / "b.mp4") and "is missing" in aside.reason
+
+
+def test_what_cannot_be_looked_into_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, listed = tmp_path / "films", Path.iterdir
+    (folder / "closed").mkdir(parents=True)
+    film(folder / "a.mp4", 1)
+    film(folder / "b.mp4", 2).rename(os.fsdecode(bytes(folder) + b"/caf\xe9.mp4"))
+
+    def closed(self: Path) -> Iterator[Path]:
+        if self.name == "closed":
+            raise PermissionError(13, "Permission denied", str(self))
+        return listed(self)
+
+    monkeypatch.setattr(Path, "iterdir", closed)
+    ran = do("scan", default(str(folder), str(tmp_path / "out")))
+    assert (ran.records, ran.failed) == (1, 0)
+    odd, shut = read_asides(tmp_path / "out" / "scan.aside.jsonl")
+    assert (odd.what, odd.reason) == (f"{folder}/caf\\udce9.mp4", "its name is no UTF-8: rename it")
+    assert (shut.what, shut.reason) == (str(folder / "closed"), "it cannot be listed: Permission denied")
 
 
 def test_a_source_without_videos_is_an_error(tmp_path: Path) -> None:

@@ -80,21 +80,28 @@ def read(paths: Iterable[str], layout: Format, videos: Callable[[PurePath], bool
     found = Annotations()
     for path in paths:
         root = f"{path if is_url(path) else Path(path)}".rstrip("/") + "/"
-        for place, data, alone in _files(path, videos):
+        for place, alone in _files(path, videos):
             name = PurePosixPath(place).name if alone else place.removeprefix(root)
+            try:
+                with fetched(place) as local:
+                    data = local.read_bytes()
+            except PermissionError as error:
+                if alone:
+                    raise
+                found.asides.append(Aside("shots", "missing", place, f"it cannot be read: {error.strerror}", ""))
+                continue
             _read_file(place, name, data, layout, found, alone)
     return found
 
 
-def _files(path: str, videos: Callable[[PurePath], bool]) -> Iterator[tuple[str, bytes, bool]]:
-    """Place and content of each file that may hold annotations, and whether it was named itself."""
+def _files(path: str, videos: Callable[[PurePath], bool]) -> Iterator[tuple[str, bool]]:
+    """Place of each file that may hold annotations, and whether it was named itself."""
     places = [one.url for one in below(path)] if is_url(path) else _local(Path(path))
     for place in places:
         alone = len(places) == 1 and PurePosixPath(place).name == PurePosixPath(path).name
         name = PurePosixPath(place)
         if alone or (name.suffix.lower() in TEXTS and not videos(name)):
-            with fetched(place) as local:
-                yield place, local.read_bytes(), alone
+            yield place, alone
 
 
 def _local(path: Path) -> list[str]:
@@ -131,7 +138,7 @@ def _aside(place: str, raw: Raw, kind: AsideKind, why: str) -> Aside:
 
 
 def _decoded(place: str, data: bytes, found: Annotations) -> str:
-    """The text of a file in UTF-8 or UTF-16, else in Windows' Latin, which is then told of.
+    """The text of a file in UTF-8 (some of it may be damaged) or UTF-16, else in Windows' Latin, which is then told of.
 
     Raises:
         ValueError: it is in none of them, as far as one can see.
@@ -141,7 +148,12 @@ def _decoded(place: str, data: bytes, found: Annotations) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
-        text = data.decode("cp1252", errors="replace")
+        text = data.decode("utf-8-sig", errors="replace")
+    lost = text.count("\ufffd")
+    if sum(not one.isascii() for one in text) > 10 * lost:  # in another encoding most would be lost
+        found.asides.append(Aside("shots", "mended", place, f"{lost} letters of it are damaged: no UTF-8"))
+        return text
+    text = data.decode("cp1252", errors="replace")
     letters = [one for one in text if one.isalpha()]
     foreign = sum(not one.isascii() for one in letters)
     if "\ufffd" in text or AMISS.search(text) or foreign > FOREIGN * len(letters):

@@ -7,7 +7,7 @@ import warnings
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial, reduce
 from operator import xor
 from pathlib import Path, PurePosixPath
@@ -59,13 +59,15 @@ def discover(setting: Setting) -> Iterator[Found]:
 
 
 def strays(setting: Setting) -> Iterator[Aside]:
-    """Folders that hold pictures which are no frames of a video."""
+    """Folders that hold pictures which are no frames of a video, and what nobody could look into."""
     why = "no frames of a video: those are several, with numbers at the end of their names, and no video beside them"
     for path in (*setting.scan.benchmarks, *(source.videos for source in setting.source)):
-        for folder, files in () if _is_file(path) else _folders(path, path):
-            count = sum(_suffix(one.url) in STILLS for one in files)
-            if count and not is_frames([one.url for one in files]):
-                yield Aside("scan", "rejected", folder, f"its pictures, {count}, are {why}")
+        for folder in () if _is_file(path) else _folders(path, path):
+            count = sum(_suffix(one.url) in STILLS for one in folder.files)
+            if count and not is_frames([one.url for one in folder.files]):
+                yield Aside("scan", "rejected", folder.path, f"its pictures, {count}, are {why}")
+            for place, reason in folder.closed:
+                yield Aside("scan", "rejected", place, reason)
 
 
 def _is_file(path: str) -> bool:
@@ -77,12 +79,12 @@ def _videos(path: str, source: str) -> Iterator[Stored]:
     if _is_file(path):
         yield _stored(Path(path).absolute())
         return
-    for folder, files in _folders(path, source):
-        if is_frames([one.url for one in files]):
-            stills = [one for one in files if _suffix(one.url) in STILLS]
-            yield Stored(folder, sum(one.size for one in stills), reduce(xor, (one.mark for one in stills)))
+    for folder in _folders(path, source):
+        if is_frames([one.url for one in folder.files]):
+            stills = [one for one in folder.files if _suffix(one.url) in STILLS]
+            yield Stored(folder.path, sum(one.size for one in stills), reduce(xor, (one.mark for one in stills)))
         else:
-            yield from (one for one in files if _suffix(one.url) in SUFFIXES)
+            yield from (one for one in folder.files if _suffix(one.url) in SUFFIXES)
 
 
 def is_frames(files: Sequence[str]) -> bool:
@@ -93,26 +95,46 @@ def is_frames(files: Sequence[str]) -> bool:
     return len(stills) > 1 and numbered and not any(_suffix(name) in SUFFIXES for name in files)
 
 
-def _folders(path: str, source: str) -> Iterator[tuple[str, list[Stored]]]:
-    """Each folder below a path or a bucket's URL, with the files in it that are not hidden."""
+@dataclass(frozen=True)
+class Folder:
+    """What is not hidden in a folder."""
+
+    path: str
+    files: list[Stored]
+    closed: tuple[tuple[str, str], ...] = ()  # what cannot be opened, and why
+
+
+def _folders(path: str, source: str) -> Iterator[Folder]:
+    """Each folder below a path or a bucket's URL."""
     if is_url(path):
         folders: dict[str, list[Stored]] = {}
         for one in below(path):
             if not PurePosixPath(one.url).name.startswith("."):
                 folders.setdefault(one.url.rpartition("/")[0], []).append(one)
-        yield from folders.items()
+        yield from (Folder(folder, files) for folder, files in folders.items())
     elif Path(path).is_dir():
         yield from _local(Path(path).absolute())
     else:
         raise FileNotFoundError(f"{source}: there is no {path}")
 
 
-def _local(folder: Path) -> Iterator[tuple[str, list[Stored]]]:
-    entries = [one for one in sorted(folder.iterdir()) if not one.name.startswith(".")]
-    yield str(folder), [_stored(one) for one in entries if not one.is_dir()]
-    for one in entries:
-        if one.is_dir():
-            yield from _local(one)
+def _local(folder: Path) -> Iterator[Folder]:
+    try:
+        shown = [one for one in sorted(folder.iterdir()) if not one.name.startswith(".")]
+        within = [one for one in shown if _is_text(one.name) and one.is_dir()]
+    except OSError as error:
+        yield Folder(str(folder), [], ((str(folder), f"it cannot be listed: {error.strerror}"),))
+        return
+    files = [_stored(one) for one in shown if _is_text(one.name) and one not in within]
+    odd = [repr(str(one))[1:-1] for one in shown if not _is_text(one.name)]
+    yield Folder(str(folder), files, tuple((one, "its name is no UTF-8: rename it") for one in odd))
+    for one in within:
+        yield from _local(one)
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name can be written down: bytes that are no UTF-8 come as halves of characters."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def _stored(path: Path) -> Stored:
