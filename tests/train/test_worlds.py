@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from videochat_flash.config import PIXEL_MEAN, PIXEL_STD, Config, LLMConfig, VisionConfig
 from videochat_flash.merge import merge_tokens
 from videochat_flash.synth import Card, Mover, card_clip, scene_frames
+from videochat_flash.synth.questions import chains
 from videochat_flash.train.learner import Learner
 from videochat_flash.train.loop import METRICS
 from videochat_flash.train.parallel import join
@@ -160,7 +162,7 @@ def test_lengths_of_videos_double_as_often_as_they_halve() -> None:
 
 def test_spliced_videos_hold_chains_and_nothing_twice(bank: Bank) -> None:
     assert len(bank.tokens) == sum(round(small_scene(7, i, VIDEOS.pointers).duration / 4) for i in range(300))
-    chains = 0
+    pairs_of = Counter[int]()
     for seed in range(30):
         tokens, scene = bank.video(np.random.default_rng(seed), VIDEOS)
         assert len(tokens) == VIDEOS.length(np.random.default_rng(seed))
@@ -169,8 +171,15 @@ def test_spliced_videos_hold_chains_and_nothing_twice(bank: Bank) -> None:
         characters = [event.what.character for event in scene.cards if isinstance(event.what, Card)]
         assert len(set(pairs)) == len(pairs) and len(set(characters)) == len(characters)
         assert all(event.end <= 32 for event in scene.events)
-        chains += any(scene.chain(i) for i in range(len(scene.events)))
-    assert chains > 15, TRIES
+        pairs_of[len(chains(scene))] += 1
+    assert pairs_of[2] > 15 and pairs_of[2] + pairs_of[0] == 30, (pairs_of, TRIES)  # a chain alone is told unfollowed
+
+
+def test_where_two_long_chains_find_no_room_two_shorter_ones_do(bank: Bank) -> None:
+    long = replace(VIDEOS, clips=(5, 5), cards=(0, 0), moving=(0, 0), hops=(3, 3))
+    found = [chains(bank.video(np.random.default_rng(seed), long)[1]) for seed in range(30)]
+    assert {len(some) for some in found} <= {0, 2} and sum(len(some) == 2 for some in found) > 10
+    assert {len(chain) - 1 for some in found for chain in some} == {1}  # eight cards of a clip or two need eight clips
 
 
 def test_a_world_may_show_few_characters_and_ask_by_them_alone(bank: Bank, tmp_path: Path) -> None:
@@ -195,12 +204,12 @@ def test_too_few_pieces_for_what_is_to_be_shown_are_told(bank: Bank, tmp_path: P
 
 
 def test_a_world_may_ask_of_chains_alone(bank: Bank) -> None:
-    asked = []
-    for index in range(12):
-        world = replace(VIDEOS, kinds=("hop_character", "hop_colour"))
-        asked += bank.draw(Drawn("a", "b", world, 3, index))[1]
-    of_chains = [one.kind for one in asked if one.kind != "presence"]  # where luck has no chain, something is asked
-    assert of_chains.count("hop_character") == of_chains.count("hop_colour") == len(of_chains) / 2 > 12
+    """One question of a video: the answer to one would tell which card the other chain ends at."""
+    world = replace(VIDEOS, kinds=("hop_character", "hop_colour"))
+    asked = [bank.draw(Drawn("a", "b", world, 3, index))[1] for index in range(24)]
+    assert all(len(some) == 1 for some in asked)
+    kinds = Counter(one.kind for some in asked for one in some)
+    assert kinds["hop_character"] > 6 and kinds["hop_colour"] > 6
 
 
 def test_what_could_be_taken_for_another_does_not_fit(bank: Bank) -> None:

@@ -193,9 +193,7 @@ class Bank:
         cards, moving, hops = (
             int(rng.integers(low, high + 1)) for low, high in (world.cards, world.moving, world.hops)
         )
-        chosen: list[Piece] = []
-        for _ in range(2 if hops else 0):  # one to follow and a decoy
-            chosen += self._chain(rng, hops, chosen, clips - sum(piece.clips for piece in chosen))
+        chosen = self._chains(rng, hops, clips)
         for shelf, wanted in ((self.movers, moving), (self.cards, cards)):
             have = 0
             for _ in range(TRIES * wanted):
@@ -208,6 +206,16 @@ class Bank:
             chosen.append(self.empty[int(rng.integers(len(self.empty)))])
         assert room == 0, "empty pieces are one clip long"
         return self._joined([chosen[i] for i in rng.permutation(len(chosen)).tolist()])
+
+    def _chains(self, rng: np.random.Generator, hops: int, clips: int) -> list[Piece]:
+        """A chain to follow and a decoy of as many hops: fewer than wanted where there is no room, and both or none,
+        since a chain alone can be told without following it."""
+        for length in range(hops, 0, -1):
+            first = self._chain(rng, length, (), clips)
+            second = self._chain(rng, length, first, clips - sum(piece.clips for piece in first)) if first else []
+            if second:
+                return first + second
+        return []
 
     def _chain(self, rng: np.random.Generator, hops: int, chosen: Sequence[Piece], room: int) -> list[Piece]:
         """Pieces of indicator cards that lead to one without a pointer; none where luck does not have it."""

@@ -165,9 +165,13 @@ def _what(codes: Sequence[int]) -> Card | Mover:
 
 
 def questions(rng: np.random.Generator, scene: Scene, kinds: Sequence[str] = ()) -> list[Question]:
-    """Of the kinds named, about as many of each as there are events; where none is named, the usual mix. Some question
-    in any case."""
+    """Of the kinds named, about as many of each as there are events; where none is named, the usual mix. Of chains one
+    question alone: its answer tells which card ends the other one. Some question in any case."""
     asked = ask(rng, scene, kinds, len(kinds) * len(scene.events)) if kinds else _mixed(rng, scene)
+    followed = [one for one in asked if one.chain]
+    if followed:
+        kept = followed[int(rng.integers(len(followed)))]
+        asked = [one for one in asked if not one.chain or one is kept]
     if not asked:
         return ask(rng, scene, ["presence"], 1) or [nothing(rng)]
     return [asked[i] for i in rng.permutation(len(asked)).tolist()]
