@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from command import ROOT, ray_began, run, start
 from videos import make
 
@@ -115,14 +116,56 @@ def test_what_is_there_is_not_asked_again(
     assert read(out)[1] == {"id": 1, "answer": "mine"} and set(read(out)) == {1, "two", 3}
     before = out.read_text()
     done = run(capsys, "batch", asked, out, "--model", "another", "--root", films)
-    assert done.code == 1 and f"holds answers of {model}, not of another" in done.err and out.read_text() == before
+    assert done.code == 1 and f"was answered by {model}, not by another" in done.err and out.read_text() == before
     (tmp_path / "all.jsonl").write_text(before.replace(str(model), "no-model-is-loaded"))
     done = run(capsys, "batch", asked, tmp_path / "all.jsonl", "--model", "no-model-is-loaded", "--root", films)
-    assert done.code == 0 and done.out.endswith("0 answered, 0 failed, 3 were there\n")
+    assert done.code == 1 and done.out.endswith("0 answered, 0 failed, 3 were there, 1 of them failed (--retry)\n")
     make(films / "bad.mp4", 16, 4)
     done = run(capsys, "batch", asked, out, "--model", model, "--root", films, "--retry")
     assert (done.code, done.out) == (0, f"{out}: 1 answered, 0 failed, 2 were there\n")
     assert read(out)[1] == {"id": 1, "answer": "mine"} and "answer" in read(out)[3]
+
+
+def test_another_question_or_another_way_is_not_taken_for_what_is_there(
+    films: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked, out = written(tmp_path / "in.jsonl", ROWS[:2]), tmp_path / "out.jsonl"
+    same = ("batch", asked, out, "--model", model, "--root", films)
+    assert run(capsys, *same).code == 0
+    before = out.read_text()
+    for more in (("--max-frames", 16), ("--keep", "off")):
+        done = run(capsys, *same, *more)
+        assert done.code == 1 and "id 1 was asked something else, or with other options" in done.err
+    written(asked, [{**ROWS[0], "question": "What was it?"}, ROWS[1]])
+    assert "id 1 was asked something else" in run(capsys, *same).err and out.read_text() == before
+    written(asked, [{**ROWS[0], "truth": "what is none of a row's"}, *ROWS[1:2], ROWS[3]])
+    assert run(capsys, *same).out.endswith("1 answered, 0 failed, 2 were there\n")
+
+
+def test_where_a_prefix_finds_no_room_questions_are_asked_without(
+    films: Path, vc: VideoChatFlash, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group = batch.grouped([batch.Row(i, "a.mp4", "What is it?", None, None) for i in (1, 2)])[0]
+    how = batch.How(films, Sampling(max_frames=16), batch.Manner())
+    plain = list(batch.answers(vc, group, how))
+    full = torch.OutOfMemoryError("CUDA out of memory")
+    real, used = batch.say, []
+
+    def refused(*given: Any, **more: Any) -> Any:
+        used.append(more["prefix"])
+        if more["prefix"] is not None:
+            raise full
+        return real(*given, **more)
+
+    def none(*given: object, **more: object) -> None:
+        raise full
+
+    monkeypatch.setattr(batch, "say", refused)
+    asked = list(batch.answers(vc, group, how))
+    assert [one is None for one in used] == [False, True, True]
+    monkeypatch.setattr(batch, "prepare", none)
+    again = list(batch.answers(vc, group, how))
+    assert [one["answer"] for one in asked] == [one["answer"] for one in again] == [one["answer"] for one in plain]
 
 
 def test_a_killed_run_goes_on(films: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -164,7 +207,9 @@ def test_what_is_no_row_is_told_before_anything_is_done(
     assert done.code == 1 and words in done.err and len(done.lines) == 1 and not (tmp_path / "out.jsonl").exists()
 
 
-@pytest.mark.parametrize("words", ["my notes\nand more", "my notes", "my notes\n", '{"a": 1}\n', '{"no end'])
+@pytest.mark.parametrize(
+    "words", ["my notes\nand more", "my notes", "my notes\n", '{"a": 1}\n', '{"no end', '{"id": 1}\n{"id": 2}']
+)
 def test_a_file_that_holds_something_else_is_left_alone(
     words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

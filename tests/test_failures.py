@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from videochat_flash import errors
 from videochat_flash.failures import out_of_memory, reason
 
 
@@ -23,3 +24,25 @@ def test_a_fault_of_the_program_is_raised() -> None:
     assert reason(ValueError("not so")) == "not so" and not out_of_memory(ValueError("out of memory"))
     with pytest.raises(RuntimeError, match="shapes"):
         reason(RuntimeError("shapes do not fit"))
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), MemoryError()]
+)
+def test_a_command_that_finds_too_little_memory_ends_in_one_line(
+    error: Exception, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(_: list[str]) -> None:
+        raise error
+
+    assert errors.ended("vcflash", full) == 1
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 1 and "too little memory: fewer frames (--max-frames)" in told[0]
+
+
+def test_a_fault_of_the_program_ends_no_command_quietly() -> None:
+    def faulty(_: list[str]) -> None:
+        raise RuntimeError("shapes do not fit")
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        errors.ended("vcflash", faulty)

@@ -73,7 +73,7 @@ ALLOWED: dict[str, set[str]] = {
     "serve": {*CORE, "failures", "prefix", "steady", "evidence", "cluster"},
     "sheet": {"video"},
     **{name: set() for name in ("show", "options")},  # these two and the next five are the command line's own
-    "errors": {"show"},
+    "errors": {"show", "failures"},
     "facts": {"config", "sight", "video", "weights"},
     "session": {*CORE, "prefix", "steady", "quantise", "evidence", "facts", "sheet", "show"},
     "needle_commands": {"files", "options", "errors", "show", "needle", "eval"},

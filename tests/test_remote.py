@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from datetime import UTC, datetime, timedelta
 from email.message import Message
@@ -58,6 +59,13 @@ def test_every_try_waits_for_its_turn() -> None:
     with serving(lambda _: BUSY[:2]) as server, pytest.raises(Unanswered, match="HTTP 429: slow down, 3 times"):
         post(Server(server.url, retries=2, wait=0.01), b"{}", lambda: turns.append(len(server.requests)))
     assert turns == [0, 1, 2]
+
+
+@pytest.mark.parametrize("body", [{"error": {"message": None}}, {"error": {"message": 7}}, {"error": None}, ["error"]])
+def test_a_refusal_in_no_words_is_a_refusal(body: object) -> None:
+    refusal = (429, json.dumps(body).encode(), "0")
+    with serving(lambda _: refusal) as server, pytest.raises(Unanswered, match="HTTP 429: .+, 1 times"):
+        post(Server(server.url, retries=0, wait=0.01), b"{}")
 
 
 def test_a_key_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from .chat import Stopwatch, VideoChatFlash, check_question
-from .failures import FAILURES, reason
-from .journal import Log, appending, read_lines
+from .failures import FAILURES, out_of_memory, reason
+from .journal import Log, appending, digest, read_lines
 from .prefix import Prefix, prepare
 from .session import Manner, answer_report, say
 from .sight import Sight
@@ -92,45 +92,67 @@ def _row(told: Mapping[str, Any]) -> Row:
     return row
 
 
+def marks_of(rows: Iterable[Row], how: How) -> dict[str | int, str]:
+    """What was asked by each id, and how: an answer to something else is none to it."""
+    common = [repr(how.sampling), repr(how.manner)]
+    return {row.id: digest([asdict(row), *common])[:12] for row in rows}
+
+
 @contextmanager
-def results(path: Path, retry: bool, model: str) -> Iterator[tuple[Log, set[str | int]]]:
-    """A file to append to, and the ids that have an answer there. A line that was cut off is gone.
+def results(
+    path: Path, retry: bool, model: str, marks: Mapping[str | int, str]
+) -> Iterator[tuple[Log, set[str | int], set[str | int]]]:
+    """A file to append to, and the ids that have an answer there, or failed. A line that was cut off is gone.
 
     Args:
         path: of the file.
-        retry: whether failures are no answers; then they are gone, too.
+        retry: whether failures are to be gone, too.
         model: by name, that answers.
+        marks: of what is asked (``marks_of``).
 
     Raises:
         OSError: it cannot be written.
-        ValueError: another run writes there, or it holds something else, or another model's answers.
+        ValueError: another run writes there, or it holds something else, or answers of another model, to another
+            question or with other options.
     """
     if path.exists():
-        _ids(path, model)  # before anything is done to what may be no results
+        _ids(path, model, marks)  # before anything is done to what may be no results
     with appending(path) as log:
-        done, failed = _ids(path, model)
+        done, failed = _ids(path, model, marks)
         if retry and failed:
-            log.keep(lambda line: "error" not in json.loads(line))
-        yield log, done if retry else done | failed
+            log.keep(lambda line: bool(line.strip()) and "error" not in json.loads(line))
+            failed = set()
+        yield log, done, failed
 
 
-def _ids(path: Path, model: str) -> tuple[set[str | int], set[str | int]]:
+def _ids(path: Path, model: str, marks: Mapping[str | int, str]) -> tuple[set[str | int], set[str | int]]:
     """Of answers, and of failures; a last line that was cut off is neither."""
     done: set[str | int] = set()
     failed: set[str | int] = set()
-    others: set[str] = set()
     try:
-        for _, line in read_lines(path):
-            (failed if "error" in line else done).add(line["id"])
-            others |= {line.get("model", model)} - {model}
+        for number, line in read_lines(path):
+            row = line["id"]
+            (failed if "error" in line else done).add(row)
+            if "error" not in line and "answer" not in line:
+                raise ValueError("a line without an answer")
+            if line.get("model", model) != model:
+                whose = f"line {number} was answered by {line['model']}, not by {model}"
+                raise Mixed(f"{path} holds other results ({whose}): choose another file")
+            if row in marks and line.get("asked", marks[row]) != marks[row]:
+                whose = f"id {row!r} was asked something else, or with other options"
+                raise Mixed(f"{path} holds other results ({whose}): choose another file")
         cut = path.read_bytes().rpartition(b"\n")[2]
         if cut[: len(BEGIN)] != BEGIN[: len(cut)]:
             raise ValueError("the last line was none of a row")
+    except Mixed:
+        raise
     except (ValueError, TypeError, KeyError):
         raise ValueError(f"{path} holds something else than results: choose another file") from None
-    if others:
-        raise ValueError(f"{path} holds answers of {', '.join(sorted(others))}, not of {model}: choose another file")
     return done, failed
+
+
+class Mixed(ValueError):
+    """Results of another run."""
 
 
 def grouped(rows: Iterable[Row]) -> list[list[Row]]:
@@ -141,11 +163,11 @@ def grouped(rows: Iterable[Row]) -> list[list[Row]]:
     return list(groups.values())
 
 
-def write_all(lines: Iterable[Line], log: Log, count: int, told: Told, model: str) -> int:
+def write_all(lines: Iterable[Line], log: Log, count: int, told: Told, model: str, marks: Mapping[Any, str]) -> int:
     """Write lines as they come, ``count`` in all, and whose they are; returns how many are failures."""
     failed = 0
     for done, line in enumerate(lines, 1):
-        log.line(json.dumps({**line, "model": model}, ensure_ascii=False))
+        log.line(json.dumps({**line, "model": model, "asked": marks[line["id"]]}, ensure_ascii=False))
         failed += "error" in line
         told(done, count)
     return failed
@@ -155,7 +177,15 @@ def answers(vc: VideoChatFlash, group: Sequence[Row], how: How) -> Iterator[Line
     """A line for each row of a group: its answer, or why there is none."""
     seen = _seen(vc, group, how)
     for row in group:
-        yield _answered(vc, row, seen, how.manner) if isinstance(seen, Seen) else {"id": row.id, "error": seen}
+        if not isinstance(seen, Seen):
+            yield {"id": row.id, "error": seen}
+            continue
+        line = _answered(vc, row, seen, how.manner)
+        if line is None:
+            seen = Seen(seen.sight, None)
+            line = _answered(vc, row, seen, how.manner)
+        assert line is not None, "there is no prefix to do without"
+        yield line
 
 
 @dataclass(frozen=True)
@@ -172,21 +202,35 @@ def _seen(vc: VideoChatFlash, group: Sequence[Row], how: How) -> Seen | str:
     try:
         sampling = replace(common, start=_first(row.start, common.start), end=_first(row.end, common.end))
         sight = vc.see(probe(how.root / row.video), sampling)
-        return Seen(sight, prepare(vc, sight, keep=how.manner.keep) if len(group) > 1 else None)
     except FAILURES as error:
         return reason(error)
+    return Seen(sight, _prefix(vc, sight, how) if len(group) > 1 else None)
+
+
+def _prefix(vc: VideoChatFlash, sight: Sight, how: How) -> Prefix | None:
+    """Unless there is no room for it: each question then reads the video anew."""
+    try:
+        return prepare(vc, sight, keep=how.manner.keep)
+    except FAILURES as error:
+        reason(error)
+        if not out_of_memory(error):
+            raise
+        return None
 
 
 def _first(own: float | None, common: float | None) -> float | None:
     return common if own is None else own
 
 
-def _answered(vc: VideoChatFlash, row: Row, seen: Seen, manner: Manner) -> Line:
+def _answered(vc: VideoChatFlash, row: Row, seen: Seen, manner: Manner) -> Line | None:
+    """None where the prefix and its copy leave no room for an answer."""
     watch = Stopwatch()
     try:
         check_question(row.question)
         reply = say(vc, seen.sight, row.question, manner, prefix=seen.prefix, watch=watch, bars=False)
     except FAILURES as error:
+        if seen.prefix is not None and out_of_memory(error):
+            return None
         return {"id": row.id, "error": reason(error)}
     seconds = {name.replace(" ", "_"): round(spent, 4) for name, spent in watch.seconds.items()}
     return {

@@ -47,7 +47,8 @@ Out = Annotated[
     typer.Argument(metavar="OUT.jsonl", help="Lines with id and answer, or error, and model; what is there stays."),
 ]
 Root = Annotated[Path, typer.Option(help="Folder that videos are named from.")]
-Workers = Annotated[int, typer.Option(min=1, help="With --ray-address: processes, each with a model.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="With --ray-address: processes, each with a model; 2.")]
+WORKERS = 2
 Retry = Annotated[bool, typer.Option("--retry", help="Ask again what has failed before.")]
 
 
@@ -76,7 +77,7 @@ def batch(
     stop: Stop = None,
     retry: Retry = False,
     ray_address: RayAddress = None,
-    workers: Workers = 2,
+    workers: Workers = None,
     quiet: Quiet = False,
 ) -> None:
     """Answer many questions about many videos. Stopped at any moment, the same command goes on."""
@@ -88,23 +89,28 @@ def batch(
         manner = session.manner_of(
             keep, keep_by, seed, temperature, top_p, top_k, repetition_penalty, max_new_tokens, stop
         )
+        if ray_address is None and workers is not None:
+            raise ValueError("--workers are processes on Ray: name --ray-address, too")
         if ray_address is not None and device.startswith("cuda:"):
             raise ValueError("on Ray each worker has a GPU of its own: say --device cuda")
     how = room.How(root.absolute(), sampling, manner)
     loading = {"model": model, "revision": revision, "device": device, "dtype": dtype}
     asked = room.read_rows(rows)
     errors.check_target(out)
-    with room.results(out, retry, model) as (log, done):
-        left = [row for row in asked if row.id not in done]
+    marks = room.marks_of(asked, how)
+    with room.results(out, retry, model, marks) as (log, done, missed):
+        left = [row for row in asked if row.id not in done | missed]
+        before = sum(row.id in missed for row in asked)
         failed = 0
         if left:
             with (
-                _answering(left, how, loading, ray_address, workers) as lines,
+                _answering(left, how, loading, ray_address, workers or WORKERS) as lines,
                 show.progress("answering", not quiet) as told,
             ):
-                failed = room.write_all(lines, log, len(left), told, model)
-    typer.echo(f"{out}: {len(left) - failed} answered, {failed} failed, {len(asked) - len(left)} were there")
-    if failed:
+                failed = room.write_all(lines, log, len(left), told, model, marks)
+    there = f"{len(asked) - len(left)} were there" + (f", {before} of them failed (--retry)" if before else "")
+    typer.echo(f"{out}: {len(left) - failed} answered, {failed} failed, {there}")
+    if failed or before:
         raise typer.Exit(1)
 
 

@@ -11,7 +11,10 @@ from pathlib import Path
 
 import typer
 
+from .failures import out_of_memory
 from .show import one_line
+
+FULL = "too little memory: fewer frames (--max-frames) or a smaller form of the model (--quantization int8) take less"
 
 
 class Misuse(typer.BadParameter):
@@ -72,6 +75,11 @@ def ended(name: str, call: Callable[[list[str]], object], quiet: bool = False) -
             code = 1
         except (ValueError, OSError) as error:
             complain(name, _reason(error))
+            code = 1
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            complain(name, f"{FULL} ({error})" if str(error) else FULL)
             code = 1
         except KeyboardInterrupt:
             code = 130

@@ -189,7 +189,7 @@ def _reason(error: urllib.error.HTTPError, sent: bytes) -> str:
     """What a server says of a refusal, in short."""
     try:
         value = json.loads(sent)["error"]
-        said = value["message"] if isinstance(value, dict) else str(value)
+        said = value["message"] if isinstance(value, dict) else value
     except (ValueError, KeyError, TypeError):
-        said = str(error.reason)
-    return said[:200]
+        said = None
+    return str(error.reason if said is None else said)[:200]
