@@ -97,7 +97,7 @@ OPTIONS = {
     "batch": f"root {COMMON} {SAY} retry ray-address workers quiet",
     "serve": f"model revision device dtype {SIZE} host port api-key-file no-auth media-root allow-media-domain limit "
     "store ray replicas ray-address log-level",
-    "synth needle": "out haystack frames questions seed truth kinds fps size",
+    "synth needle": "out haystack frames questions seed truth kinds fps size quiet",
     "synth suite": "out haystack videos frames seed quiet",
     "synth card": "out colour shape character seed size",
 }

@@ -99,7 +99,9 @@ OPTIONS = ("red", "a blue kite", "Gray", "two")
         ("2", None),
         ("B) A blue kite.", 1),
         ("The answer is A because it is red", 0),
+        ("The answer is A based on the video", 0),
         ("Option A is correct.", 0),
+        ("Option A fits best.", 0),
         *(
             (text, None)
             for text in (

@@ -69,7 +69,7 @@ ALLOWED: dict[str, set[str]] = {
         "sheet",
         "failures",
     },
-    "bench": {*CORE, "prefix", "steady", "quantise", "cost", "synth"},
+    "bench": {*CORE, "failures", "prefix", "steady", "quantise", "cost", "synth"},
     "serve": {*CORE, "failures", "prefix", "steady", "evidence", "cluster"},
     "sheet": {"video"},
     **{name: set() for name in ("show", "options")},  # these two and the next five are the command line's own

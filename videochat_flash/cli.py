@@ -285,27 +285,34 @@ def train(
     exam: Annotated[
         int, typer.Option(min=0, help="Only ask the trained model so many new conversations of each drawn source.")
     ] = 0,
-    gpu: Annotated[str, typer.Option(help="Of --dry-run: H200, H100, A100-80, L4, RTX 4090.")] = "H100",
-    gpus: Annotated[int, typer.Option(min=1, help="Of --dry-run.")] = 1,
+    gpu: Annotated[
+        str | None, typer.Option(help="That --dry-run reckons with: H200, H100, A100-80, L4, RTX 4090; else H100.")
+    ] = None,
+    gpus: Annotated[int | None, typer.Option(min=1, help="How many --dry-run reckons with; else 1.")] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Train by a recipe, or go on where it stopped. For many GPUs: torchrun -m videochat_flash.cli train RECIPE."""
     for name in KERNEL_CACHES:
         os.environ.setdefault(name, "64")
+    with errors.usage():
+        if sum((dry_run, check_data, exam > 0)) > 1:
+            raise ValueError("--dry-run, --check-data and --exam are each for themselves: name one")
+        if not dry_run and (gpu, gpus) != (None, None):
+            raise ValueError("--gpu and --gpus are what --dry-run reckons with: add it")
     try:
         from .train import command as room
     except ModuleNotFoundError as error:
         raise ValueError(f"{error.name} is not installed: pip install 'videochat-flash[train]'") from None
     if dry_run:
-        room.dry_run(recipe, changes or (), gpu, gpus, as_json)
+        room.dry_run(recipe, changes or (), gpu or "H100", gpus or 1, as_json)
     elif check_data:
         if not room.check_data(recipe, changes or (), quiet, as_json):
             raise typer.Exit(1)
     elif exam:
         room.exam(recipe, changes or (), exam, quiet, as_json)
     else:
-        room.run(recipe, changes or (), quiet)
+        room.run(recipe, changes or (), quiet, as_json)
 
 
 @app.command()

@@ -17,9 +17,11 @@ Key = TypeVar("Key", bound=Hashable)
 
 RIGHT, WRONG, UNPARSED, EMPTY = "right", "wrong", "unparsed", "empty"  # what an answer may be
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"  # of options
-SAID = r"(?<!not )(?<!n't )\b(?i:answer|option)\b(?i:\s+is)?[\s:*\"'(\[]*"  # before a letter
-# Behind it: no word that it begins, nor, of A, one that it may be the article of; nor that it is wrong.
-BEHIND = r"(?!\w)(?!(?<=A)\s+(?!because|since|is\s+(?:correct|right))\w)(?!\s+is\s+(?:wrong|incorrect|not))"
+# Before a letter: that an option or an answer is named.
+OPTION, ANSWER = (rf"(?<!not )(?<!n't )\b(?i:{word})\b(?i:\s+is)?[\s:*\"'(\[]*" for word in ("option", "answer"))
+# Behind it: no word that it begins, nor that it is wrong; nor, of an answer's A, one that it may be the article of.
+BEHIND = r"(?!\w)(?!\s+is\s+(?:wrong|incorrect|not))"
+NOUN = r"(?!(?<=A)\s+(?!because|since|based|given|according|as\b|is\s+(?:correct|right))\w)"
 SIGN = re.compile(rf"\b(?:digit|letter|character)\s+([{''.join(CHARACTERS)}])\b")
 
 
@@ -86,10 +88,10 @@ def option(text: str, options: Sequence[str], lettered: bool = True) -> int | No
         first = letters.index(lead[1])
         whole = bare(lead[2]).casefold() == bare(options[first]).casefold()  # of whatever letters these words hold
         return first if whole else named.pop() if len(named) == 1 else None
-    said = re.findall(rf"{SAID}([{letters}]){BEHIND}", plain) if lettered else []
+    said = re.findall(rf"{OPTION}([{letters}]){BEHIND}|{ANSWER}([{letters}]){BEHIND}{NOUN}", plain) if lettered else []
     if said:
         several = re.search(rf"\b[{letters}][)\]*\"']*\s(?:or|and)\s[\s*\"'(\[]*[{letters}](?!\w)", plain)
-        return None if several else letters.index(said[-1])
+        return None if several else letters.index("".join(said[-1]))
     own = [i for i, one in enumerate(options) if bare(one).casefold() == plain.casefold()]
     return own[0] if len(own) == 1 else None
 

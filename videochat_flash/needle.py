@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,11 +86,12 @@ def make_needle(
     movers: int | None = None,
     size: tuple[int, int] | None = None,
     hops: int | None = None,
+    told: Callable[[int, int], None] = lambda done, total: None,
 ) -> Made:
     """Write a needle video and its truth; both or, after an error, neither.
 
-    Where kinds of ``HOPS`` are asked, two chains of indicator cards are shown: each is the other's decoy. Where
-    grounding is asked, everything comes and goes at whole seconds.
+    Where kinds of ``HOPS`` or pointers are asked, two chains of indicator cards are shown: each is the other's decoy.
+    Where grounding is asked, everything comes and goes at whole seconds.
 
     Args:
         haystack: ``procedural``, or a video (or folder of pictures) of which ``frames`` frames are taken evenly.
@@ -105,6 +106,7 @@ def make_needle(
         movers: how many; None is 1 or 2, or none in a few seconds.
         size: width and height; None is the haystack's own, or 640 x 360.
         hops: indicator cards in each chain; None is 1 to 3, where there is room for them.
+        told: frames written, of how many.
 
     Raises:
         ValueError: a video too short or too small for what is to be shown or asked.
@@ -125,10 +127,16 @@ def make_needle(
         warnings.warn(f"{haystack} has {info.frames if info else 0} frames, {repeated} are shown again", stacklevel=2)
     stack = _procedural((seed, 2), frames, size) if info is None else evenly(info, frames, size)
     with beside(out) as film, beside(truth) as text:
-        write(film, (scene.frame(i, frame)[0] for i, frame in enumerate(stack)), fps)
+        write(film, _drawn(scene, stack, frames, told), fps)
         text.write_text(truth_json(asked), encoding="utf-8")
     whole = size[0] + size[0] % 2, size[1] + size[1] % 2  # as a film has it
     return Made(out, truth, scene, tuple(asked), whole, repeated)
+
+
+def _drawn(scene: Scene, stack: Iterable[Image8], frames: int, told: Callable[[int, int], None]) -> Iterator[Image8]:
+    for number, frame in enumerate(stack):
+        yield scene.frame(number, frame)[0]
+        told(number + 1, frames)
 
 
 def evenly(info: VideoInfo, frames: int, size: tuple[int, int]) -> Iterator[Image8]:
@@ -229,7 +237,7 @@ def _scene(
         movers = int(rng.integers(1, most + 1)) if most else 0
     if "grounding" in kinds and (fps % 1 or frames % fps):
         raise ValueError(f"grounding asks for whole seconds, which {frames} frames at {fps:g} a second are not")
-    if set(kinds) & set(HOPS):
+    if set(kinds) & {*HOPS, "pointer"}:
         scene = _chains(rng, frames, fps, cards, movers, hops)
         return whole_seconds(scene) if "grounding" in kinds else scene
     if cards is None:

@@ -24,6 +24,7 @@ def needle(
     kinds: Annotated[str | None, typer.Option(help="Of questions, as character,colour,shape,motion.")] = None,
     fps: Annotated[float, typer.Option(help="Frames a second.")] = 1.0,
     size: Annotated[str | None, typer.Option(help="As 640x360; else the haystack's own.")] = None,
+    quiet: Quiet = False,
 ) -> None:
     """Hide cards and movers in a video, with questions and their true answers."""
     from . import needle as maker
@@ -36,7 +37,10 @@ def needle(
             raise ValueError(f"{out} cannot be the video and its truth: name another --truth")
     errors.check_target(out)
     errors.check_target(truth)
-    made = maker.make_needle(haystack, frames, questions, seed, out, truth, kinds=asked, fps=fps, size=shape)
+    with show.progress("drawing", not quiet) as told:
+        made = maker.make_needle(
+            haystack, frames, questions, seed, out, truth, kinds=asked, fps=fps, size=shape, told=told
+        )
     cards, movers = len(made.scene.cards), len(made.scene.movers)
     typer.echo(
         f"{out}: {frames} frames with {cards} cards and {movers} movers; {truth}: {len(made.questions)} questions"

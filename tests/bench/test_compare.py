@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny
 import torch
 import videos
 from command import SMALL
 
-from videochat_flash.bench import compare
+from videochat_flash.bench import compare, stages
 from videochat_flash.bench.compare import Comparison
 from videochat_flash.bench.gauge import Reading, Spread
 from videochat_flash.bench.report import comparison_facts, comparison_table
@@ -21,6 +22,7 @@ from videochat_flash.chat import VideoChatFlash
 from videochat_flash.config import RELEASES, parse_plan
 from videochat_flash.generate import Decoding
 from videochat_flash.prompt import plain_text
+from videochat_flash.video import probe
 
 SETTING = Setting(8, repeats=2, warmup=1)
 
@@ -84,6 +86,31 @@ def test_an_arm_that_fails_is_told_and_the_others_go_on() -> None:
         assert len({len(row) for row in (table.header, *table.rows)}) == 1
 
 
+def test_too_little_memory_is_told_as_it_is_whoever_lacks_it() -> None:
+    with pytest.raises(RuntimeError) as told:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    assert "can't allocate memory" in compare.reason(told.value) and "enforce fail" not in compare.reason(told.value)
+    cublas = RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+    assert compare.reason(cublas) == str(cublas)
+    assert compare.reason(MemoryError()) == "out of memory" and compare.reason(EOFError()) == "EOFError"
+
+    def full() -> None:
+        raise MemoryError("Unable to allocate 8.00 TiB")
+
+    made = compare._taken_in_turn("x", "y", "a", {"a": full}, torch.device("cpu"), SETTING, quiet)
+    assert made.failed == {"a": "Unable to allocate 8.00 TiB"}
+
+
+def test_a_reader_that_gives_too_few_frames_is_no_fast_one() -> None:
+    def some(path: Path, wanted: list[int]) -> Iterator[np.ndarray]:
+        yield from np.zeros((2, 1, 1, 3), np.uint8)
+
+    film = Path("film.mp4")
+    arms = {"all": compare._reads(some, film, [4, 9]), "some": compare._reads(some, film, [4, 9, 14])}
+    made = compare._taken_in_turn("x", "y", "all", arms, torch.device("cpu"), SETTING, quiet)
+    assert made.arms.keys() == {"all"} and made.failed == {"some": "gave 2 of 3 frames"}
+
+
 def test_a_mistake_of_ours_is_no_failure_of_an_arm() -> None:
     def wrong() -> None:
         raise TypeError("ours")
@@ -134,3 +161,16 @@ def test_a_film_that_is_too_short_is_refused(vc: VideoChatFlash, tmp_path: Path)
     film = videos.make(tmp_path / "film.mp4", 6)
     with pytest.raises(ValueError, match="has 6 frames, fewer than --frames 8"):
         list(compare.compare(vc, {"reading": 8}, Setting(8, film), quiet))
+
+
+@pytest.mark.filterwarnings("ignore:.* is installed but cannot be loaded")
+def test_a_file_is_looked_into_once_before_it_is_read(
+    vc: VideoChatFlash, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    film, looked = videos.make(tmp_path / "film.mp4", 60, 20), list[Path]()
+    for module in (compare, stages):
+        monkeypatch.setattr(module, "probe", lambda path: looked.append(path) or probe(path))
+    info = compare.check(SMALL, {"reading": 8}, film)
+    assert looked == [film]
+    made = list(compare.compare(vc, {"reading": 8}, Setting(8, film, repeats=1, warmup=0), quiet, info))
+    assert len(made) == 2 and looked == [film] * (1 + 2 * 2)  # our own arm, a round of each and one for memory

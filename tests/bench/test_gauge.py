@@ -82,8 +82,28 @@ def test_circumstances_name_machine_and_versions() -> None:
     assert told["cores"] and told["processor"]
 
 
-def test_others_at_work_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+def others(monkeypatch: pytest.MonkeyPatch, load: Path, *lines: str) -> None:
+    """What the system tells, one look after the other, on two cores, with an average of the last minute beside it."""
+    told = iter(lines)
     monkeypatch.setattr(gauge.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(gauge, "LOADAVG", load)
+    monkeypatch.setattr(gauge, "LOOKS", len(lines))
+    monkeypatch.setattr(gauge.time, "sleep", lambda seconds: load.write_text(next(told)))
+
+
+def test_others_at_work_are_noticed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    load = tmp_path / "loadavg"
+    load.touch()
+    others(monkeypatch, load, "0.00 0.00 0.00 5/211 77\n", "0.00 0.00 0.00 3/211 77\n")
+    assert gauge.busy() == 1.5  # three, of which this one is none
+    others(monkeypatch, load, "9.00 9.00 9.00 1/211 77\n", "9.00 9.00 9.00 2/211 77\n")
+    assert gauge.busy() is None  # whatever ran before
+
+
+def test_where_nothing_tells_of_this_moment_the_last_minute_counts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    others(monkeypatch, tmp_path / "absent")
     monkeypatch.setattr(gauge.os, "getloadavg", lambda: (3.0, 0.0, 0.0))
     assert gauge.busy() == 1.5
     monkeypatch.setattr(gauge.os, "getloadavg", lambda: (0.1, 9.0, 9.0))

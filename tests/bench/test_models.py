@@ -10,10 +10,13 @@ import tiny
 import torch
 from command import SMALL, small_model
 
+from videochat_flash import quantise, weights
+from videochat_flash.bench import models
 from videochat_flash.bench.models import EIGHTH, NOISE, PRESETS, STAND_IN, config_of, load, random_model
 from videochat_flash.config import FLASH_TINY, RELEASES, Config
 from videochat_flash.generate import prefill
 from videochat_flash.prompt import IGNORE, Prompt
+from videochat_flash.quantise import Packing
 from videochat_flash.weights import skeleton
 
 BIG = RELEASES["VideoChat-Flash-Qwen2-7B_res224"]
@@ -79,3 +82,25 @@ def test_a_checkpoint_is_loaded_with_its_own_weights_or_drawn_ones(tmp_path: Pat
     assert larger.model.config.vision.image_size == 160
     with pytest.raises(ValueError, match="no trained weights: add --random-weights"):
         load(STAND_IN, False, None, "cpu")
+
+
+@pytest.mark.parametrize("random", [False, True])
+def test_weights_become_int8_before_they_are_on_the_device(
+    random: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, device = small_model(tmp_path), "cpu:0"  # by another name a device that is not the host
+    places = list[object]()
+    for module, name in ((weights, "load_model"), (models, "random_model")):
+        real = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *given, real=real: places.append(given[-1]) or real(*given))
+    for packing in (Packing(), Packing(None, "fp8"), Packing("int8"), Packing("int8", "fp8")):
+        load(str(folder), random, None, device, packing=packing)
+    assert places == [device, device, "cpu", "cpu"]
+
+
+def test_a_model_is_held_smaller_as_a_user_loads_it(tmp_path: Path) -> None:
+    folder, packing = small_model(tmp_path), Packing("int8", "fp8")
+    ours, theirs = load(str(folder), False, None, "cpu", packing=packing), quantise.load(folder, packing)
+    assert ours.model.decoder.cache is theirs.model.decoder.cache
+    held, other = ours.model.state_dict(), theirs.model.state_dict()
+    assert held.keys() == other.keys() and all(torch.equal(held[name], other[name]) for name in held)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ import torch
 import videos
 from command import SMALL
 
-from videochat_flash import reader
+from videochat_flash import chat, reader
+from videochat_flash.bench import stages
 from videochat_flash.bench.gauge import Gauge, Machine
 from videochat_flash.bench.report import rates
 from videochat_flash.bench.stages import Footage, Setting, run, see
@@ -19,7 +21,7 @@ from videochat_flash.bench.work import DECODE, FIRST, PREFILL, RESIZE, STAGES, T
 from videochat_flash.chat import Stopwatch, VideoChatFlash
 from videochat_flash.generate import Decoding
 from videochat_flash.prompt import plain_text
-from videochat_flash.video import VideoError, probe
+from videochat_flash.video import VideoError, VideoInfo, probe
 
 
 def quiet(done: int, total: int, words: str = "") -> None:
@@ -60,6 +62,23 @@ def test_every_stage_is_read_as_often_as_it_should_be(vc: VideoChatFlash, film: 
         assert min(stage.seconds) > 0 and stage.work.units == (1 if name in (FIRST, TOKEN) else 8)
     assert len(made.whole.seconds) == len(made.waited) == 2
     assert made.visual == (128, 128, 64, 64, 32, 32) and made.rows > 128
+
+
+def test_looking_into_a_file_is_timed_as_a_call_pays_for_it(
+    vc: VideoChatFlash, film: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = list[Path]()
+
+    def slow(path: Path) -> VideoInfo:
+        looked.append(path)
+        time.sleep(0.5)
+        return probe(path)
+
+    for module in (stages, chat):
+        monkeypatch.setattr(module, "probe", slow)
+    made = run(vc, Setting(8, film, tokens=2, repeats=2, warmup=0), quiet, probe(film))
+    assert looked == [film] * 4  # in each round once alone and once in all of it
+    assert min(*made.stages[DECODE].seconds, *made.whole.seconds, *made.waited) >= 0.5
 
 
 def test_shares_are_of_what_is_reached_in_the_type_that_a_stage_computes_in() -> None:

@@ -14,6 +14,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from videochat_flash.attention import attend
 from videochat_flash.bench.gauge import by_data_sheet
 from videochat_flash.bench.models import random_model
 from videochat_flash.bench.plan import RESERVED, forecast, most_frames
@@ -28,6 +29,7 @@ from videochat_flash.bench.work import (
     held_cache,
     memory,
     parameters,
+    repeats_heads,
     sample_of,
     saved,
     works,
@@ -140,6 +142,32 @@ def test_a_prefill_holds_what_is_foreseen(dtype: torch.dtype, plan: str, packing
     held = sum(tensor.nbytes for tensor in chain(model.parameters(), model.buffers()))
     ours = memory(WIDE, sample, drops, dtype.itemsize, packing=packing)[PREFILL] - held
     assert 0.85 < real / ours <= 1
+
+
+@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize("packing", [Packing(), Packing(None, "fp8")])
+def test_heads_that_a_gpu_writes_out_are_foreseen(plan: str, packing: Packing, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As ``attend`` does it there in float32; of a model in which nothing else takes as much."""
+
+    def attend_on_gpu(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool = False) -> torch.Tensor:
+        return attend(q, *(x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v)), causal)
+
+    monkeypatch.setattr("videochat_flash.llm.attend", attend_on_gpu)
+    config = replace(WIDE, llm=replace(WIDE.llm, ffn=128))
+    model = packing.apply(random_model(config, torch.float32, "cpu"))
+    sample, drops, tokens = sample_of(config, 96, TEXT), parse_plan(plan), tiny.draw(24, 64, 192)
+    real = alive(lambda: prefill(model, [question()], [[tokens]], drops)) + tokens.nbytes
+    held = sum(tensor.nbytes for tensor in chain(model.parameters(), model.buffers()))
+    ours, plain = (memory(config, sample, drops, 4, packing=packing, repeated=one)[PREFILL] for one in (True, False))
+    assert 0.85 < real / (ours - held) < 1.01 and plain < ours  # the kernel's logarithms are not in it
+    token, few = (memory(config, sample, drops, 4, packing=packing, repeated=one)[TOKEN] for one in (True, False))
+    assert token - few == 2 * sample.rows * 192 * 4
+
+
+def test_a_gpu_writes_heads_out_where_its_flash_kernel_does_not_serve() -> None:
+    assert repeats_heads(BIG.llm, 4) and repeats_heads(BIG.llm, 2, old=True) and not repeats_heads(BIG.llm, 2)
+    assert repeats_heads(replace(tiny.LLM, width=36, heads=6), 2)  # heads of 6 numbers
+    assert not repeats_heads(replace(tiny.LLM, kv_heads=6), 4)
 
 
 @pytest.mark.parametrize("packing", [Packing("int8"), Packing(None, "fp8"), Packing("int8", "fp8")])

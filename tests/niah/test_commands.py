@@ -90,6 +90,12 @@ def test_what_is_of_a_model_here_is_refused_of_an_endpoint(tmp_path: Path, capsy
         assert done.code == 2 and option[0] in done.err and "--endpoint is not" in done.err and len(done.lines) == 1
 
 
+def test_what_is_of_an_endpoint_is_refused_without_one(built: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for option in (["--send", "frames"], ["--stamps"], ["--timeout", "9"], ["--retries", "1"], ["--no-delivery-check"]):
+        done = run(capsys, "niah", "run", built, *option)
+        assert done.code == 2 and f"{option[0]}: of an endpoint" in done.err and len(done.lines) == 1
+
+
 def test_another_run_is_told_of_before_anything_is_seen(
     tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,7 +134,9 @@ BAD = {
     "score": (["score", "{}/x"], 1, "suite.json is missing"),
     "plot": (["plot", "{}/x"], 1, "suite.json is missing"),
     "verify": (["verify", "{}/x"], 1, "suite.json is missing"),
+    "images": (["build", "--out", "{}/x", "--images", "{}"], 2, "--needles"),
     "name": (["run", "{}/x", "--name", "../y"], 2, "plain name"),
+    "score name": (["score", "{}/x", "--name", "../y"], 2, "plain name"),
     "shard": (["run", "{}/x", "--shard", "3/2"], 2, "3/2"),
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from serving import Served
 from videochat_flash.chat import Reply, VideoChatFlash
 from videochat_flash.evidence import look
 from videochat_flash.prompt import Turn
-from videochat_flash.serve.limits import Limits
+from videochat_flash.serve.limits import Limits, with_changes
 from videochat_flash.serve.wire import understand
 from videochat_flash.video import Sampling
 
@@ -131,6 +131,33 @@ def test_what_is_served_is_listed(served: Served) -> None:
     assert served.request("GET", "/health").json == {"status": "ok"}
 
 
+def references(told: object) -> Iterator[str]:
+    """Every address in a description of routes: of a $ref, or of a kind of part."""
+    if isinstance(told, dict):
+        for name, value in told.items():
+            yield from [value] if name == "$ref" else value.values() if name == "mapping" else references(value)
+    elif isinstance(told, list):
+        for value in told:
+            yield from references(value)
+
+
+def test_what_machines_are_told_of_the_routes_is_whole(served: Served) -> None:
+    told = served.request("GET", "/openapi.json").json
+    found = set(references(told))
+    assert {f"#/components/schemas/{name}" for name in ("ChatRequest", "Message", "VideoPart")} <= found
+    for one in found:
+        place = told
+        for step in one.removeprefix("#/").split("/"):
+            assert step in place, one
+            place = place[step]
+    objects = told["components"]["schemas"]
+    assert {"max_tokens", "max_completion_tokens"} <= set(objects["ChatRequest"]["properties"])
+    assert all({"nframes", "num_frames"} <= set(objects[name]["properties"]) for name in ("Look", "VideoPart"))
+    bodies = [told["paths"][path]["post"]["requestBody"]["content"] for path in ("/v1/chat/completions", "/v1/files")]
+    assert [kind for body in bodies for kind in body] == ["application/json", "multipart/form-data"]
+    assert bodies[1]["multipart/form-data"]["schema"]["required"] == ["file"]
+
+
 def test_what_was_done_is_counted(served: Served) -> None:
     for _ in range(2):
         asked(served, about("b.mp4", "How many?", nframes=12))
@@ -207,3 +234,9 @@ def test_the_requests_of_the_documentation_are_valid() -> None:
     ask = understand(body.encode(), Limits(), ["flash-tiny"])
     assert ask.media[0].sampling == Sampling("fps", 1024, fps=1.0)
     assert {one.name for one in fields(Limits)} <= set(re.findall(r"`(\w+)`", page))  # every limit is told of
+
+
+def test_the_limits_of_the_documentation_let_in_as_much_as_it_says() -> None:
+    page = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
+    limits = with_changes(re.findall(r"--limit (\w+=\d\w*)", page))
+    assert limits.frames == 10_000 and limits.pixels >= limits.frames * 1920 * 1080

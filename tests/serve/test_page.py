@@ -62,6 +62,33 @@ DROP = """(data) => {
     held.items.add(new File([bytes], "dropped.mp4", {type: "video/mp4"}));
     document.dispatchEvent(new DragEvent("drop", {dataTransfer: held, bubbles: true, cancelable: true}));
 }"""
+DROP_WORDS = """() => ["dragover", "drop"].every((name) => {
+    const held = new DataTransfer();
+    held.setData("text/plain", "What is it?");
+    const event = new DragEvent(name, {dataTransfer: held, bubbles: true, cancelable: true});
+    return document.getElementById("question").dispatchEvent(event);  // whether the browser does what it does
+})"""
+CHOOSE_MEANWHILE = """async () => {
+    const canvas = HTMLCanvasElement.prototype, own = canvas.getContext;
+    canvas.getContext = function (kind) {
+        canvas.getContext = own;
+        choose(new File(["another"], "another.webm", {type: "video/webm"}));
+        return own.call(this, kind);
+    };
+    await drawThumbs([[0, 6]]);
+    return canvas.getContext === own;  // whether it came to that
+}"""
+TELL_TWICE = """() => {
+    const told = {seconds: [[[0, 3], [3, 6]]], attention: [[.4, .6]], layer: 1, stages: []}, made = [];
+    document.createElement = (name) => made.push(name) && Document.prototype.createElement.call(document, name);
+    drawEvidence(told);
+    drawEvidence(told);
+    delete document.createElement;
+    return made.filter((name) => name === "video").length;
+}"""
+FILL = """() => {
+    while (turns.length < 64) turns.push({role: "user", content: "?"}, {role: "assistant", content: "!"});
+}"""
 
 CONTRAST = """(place) => {
     const light = (colour) => {
@@ -119,16 +146,65 @@ def test_a_video_is_dropped_on_the_page(page: Page, films: Path) -> None:
     assert answered(page, 1)
 
 
+def test_words_can_be_dropped_into_the_question(page: Page) -> None:
+    assert page.evaluate(DROP_WORDS)
+
+
 def test_an_upload_shows_that_it_goes_on_and_can_be_cancelled(page: Page, films: Path) -> None:
     held: list[Route] = []
     page.route("**/v1/files", lambda route: held.append(route))
     page.set_input_files("#file", films / "b.mp4")
     expect(page.locator("#words")).to_have_text("Uploading …")
-    expect(page.locator("#bar")).to_be_visible()
+    expect(page.get_by_role("progressbar", name="Uploading")).to_be_visible()
     page.click("#cancel")
     expect(page.locator("#words")).to_have_text("The upload was cancelled.")
     page.unroute("**/v1/files")
     bring(page, films / "b.mp4")
+
+
+def test_a_question_is_told_to_wait_for_the_upload(page: Page, films: Path) -> None:
+    held: list[Route] = []
+    page.route("**/v1/files", lambda route: held.append(route))
+    with page.expect_request("**/v1/files"):
+        page.set_input_files("#file", films / "b.mp4")
+    ask(page, "What is it?")
+    expect(page.locator("#words")).to_have_text("Wait for the upload …")
+    expect(page.locator("#question")).to_have_value("What is it?")
+    held[0].continue_()
+    expect(page.locator("#words")).to_contain_text("is here")
+    page.press("#question", "Enter")
+    assert answered(page, 1)
+
+
+def test_a_question_that_got_no_answer_stands_there_to_be_asked_again(page: Page, films: Path) -> None:
+    bring(page, films / "b.mp4")
+    busy = {"error": {"message": "The server is busy: try again in a moment."}}
+    page.route("**/v1/chat/completions", lambda route: route.fulfill(status=429, json=busy), times=1)
+    ask(page, "What is it?")
+    expect(page.locator("#talk .wrong")).to_have_text(busy["error"]["message"])
+    expect(page.locator("#question")).to_have_value("What is it?")
+    page.press("#question", "Enter")
+    assert answered(page, 1)
+    expect(page.locator("#question")).to_have_value("")
+
+
+def test_a_conversation_that_is_too_long_is_begun_anew(page: Page, films: Path) -> None:
+    bring(page, films / "b.mp4")
+    expect(page.locator("#anew")).to_be_hidden()
+    ask(page, "What is it?")
+    answered(page, 1)
+    page.evaluate(FILL)
+    ask(page, "And when?")
+    expect(page.locator("#talk .wrong")).to_contain_text("too many messages")
+    expect(page.locator("#question")).to_have_value("And when?")
+    page.click("#anew")
+    expect(page.locator("#talk li")).to_have_count(0)
+    expect(page.locator("#words")).to_contain_text("b.mp4 is here")
+    with page.expect_request("**/v1/chat/completions") as sent:
+        page.press("#question", "Enter")
+    (message,) = sent.value.post_data_json["messages"]
+    assert [part["type"] for part in message["content"]] == ["video_url", "text"]  # the video as it was brought
+    assert answered(page, 1)
 
 
 def test_a_server_that_is_gone_is_told_in_a_sentence(page: Page, films: Path) -> None:
@@ -137,6 +213,15 @@ def test_a_server_that_is_gone_is_told_in_a_sentence(page: Page, films: Path) ->
     ask(page, "What is it?")
     expect(page.locator("#talk .wrong")).to_have_text("The server cannot be reached.")
     expect(page.locator("#send")).to_be_enabled()
+    expect(page.locator("#question")).to_have_value("What is it?")
+
+
+def test_the_model_is_asked_for_until_it_is_told(page: Page, served: Served) -> None:
+    told = f"Ask {served.model} about a video."
+    expect(page.locator("#model")).to_have_text(told)
+    page.route("**/v1/models", lambda route: route.abort(), times=1)
+    page.reload()
+    expect(page.locator("#model")).to_have_text(told)
 
 
 def test_the_keyboard_is_enough(page: Page, films: Path) -> None:
@@ -164,6 +249,41 @@ def test_who_has_no_video_takes_a_made_up_one(page: Page) -> None:
     answered(page, 1)
     assert page.locator("#talk .user").inner_text() == words
     expect(hints).to_have_count(3)  # what was asked is offered no more
+
+
+def test_a_hint_is_offered_until_it_is_answered(page: Page, films: Path) -> None:
+    questions = {"questions": ["What is it?", "And when?"]}
+    page.route("**/samples/0", lambda route: route.fulfill(json=questions))
+    page.route("**/samples/0.mp4", lambda route: route.fulfill(path=films / "b.mp4"))
+    page.click("#sample")
+    expect(page.locator("#words")).to_contain_text("is here")
+    hints = page.locator("#hints button")
+    page.route("**/v1/chat/completions", lambda route: route.abort(), times=1)
+    hints.first.click()
+    expect(page.locator("#talk .wrong")).to_have_text("The server cannot be reached.")
+    expect(page.locator("#send")).to_be_enabled()
+    expect(hints).to_have_count(2)
+    hints.first.click()
+    assert answered(page, 1)
+    expect(hints).to_have_count(1)
+
+
+def test_a_made_up_video_that_does_not_come_is_told_of(page: Page) -> None:
+    wrong = {"error": {"message": "Something went wrong here."}}
+    page.route("**/samples/0", lambda route: route.fulfill(json={"questions": []}))
+    page.route("**/samples/0.mp4", lambda route: route.fulfill(status=500, json=wrong))
+    page.click("#sample")
+    expect(page.locator("#talk .wrong")).to_have_text(wrong["error"]["message"])
+    expect(page.locator("#sample")).to_be_enabled()
+    expect(page.locator("#video")).to_be_hidden()
+
+
+def test_thumbnails_are_of_the_video_that_is_there_and_drawn_once(page: Page, tmp_path: Path) -> None:
+    bring(page, make(tmp_path / "film.webm", 48, 8, codec="libvpx"))
+    assert page.evaluate(TELL_TWICE) == 1  # players that look through it
+    expect(page.locator("#thumbs canvas")).to_have_count(12)
+    assert page.evaluate(CHOOSE_MEANWHILE)
+    assert page.locator("#thumbs canvas").count() == 0
 
 
 def test_a_bar_seeks_by_click_and_by_key(page: Page, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from videochat_flash.serve.run import Short
 from videochat_flash.serve.shelf import Shelf, sweep
 from videochat_flash.serve.uploads import Uploads
 from videochat_flash.serve.wire import Ask, understand
-from videochat_flash.video import Sampling
+from videochat_flash.video import MOST_FRAMES, Sampling
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 LIMITS = Limits(turns=6, parts=4, media=3, question_characters=100, text_characters=150, frames=64, output_tokens=50)
@@ -125,6 +125,18 @@ def test_whatever_is_too_much_or_unknown_is_refused(
 ) -> None:
     code, field = refused(content, **more)
     assert code == expected[0] and expected[1] in (None, field) or (code, expected[0]) == ("invalid", "invalid")
+
+
+def test_a_choice_of_frames_that_cannot_be_is_told_by_its_field() -> None:
+    assert refused([VIDEO | {"nframes": 32, "max_frames": 16}, text()]) == ("invalid", "nframes")
+    assert refused([VIDEO | {"max_frames": 16}, text()], mm_processor_kwargs={"num_frames": 17})[1] == "nframes"
+    assert refused([VIDEO | {"video_start": 5, "video_end": 4}, text()]) == ("invalid", "video_end")
+
+
+def test_a_server_of_many_frames_gives_no_more_than_can_be_sampled() -> None:
+    body = {"model": "m", "messages": [{"role": "user", "content": [VIDEO | {"fps": 2}, text()]}]}
+    (video,) = understand(json.dumps(body).encode(), Limits(frames=2 * MOST_FRAMES), ["m"]).media
+    assert video.sampling == Sampling("fps", MOST_FRAMES, fps=2.0)
 
 
 def talk(*words: str) -> list[dict[str, str]]:

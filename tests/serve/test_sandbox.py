@@ -224,6 +224,20 @@ def test_the_process_has_no_network_where_the_system_allows_that(tmp_path: Path)
     assert len(routes) <= 1  # the head of an empty table
 
 
+def test_a_system_that_confines_less_reads_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make(tmp_path / "a.mp4", 12)
+    (whole,) = read(path)
+    start = (
+        *(sandbox.START.splitlines()[0], "import os", "from videochat_flash.serve import decoder"),
+        "decoder.ctypes.CDLL = lambda name: None",  # as macOS, which has neither of these
+        "del os.sched_getaffinity, os.sched_setaffinity",
+        "decoder.main()",
+    )
+    monkeypatch.setattr(sandbox, "START", "\n".join(start))
+    (again,) = read(path)
+    assert np.array_equal(whole.pixels, again.pixels) and np.array_equal(whole.seconds, again.seconds)
+
+
 def test_nothing_is_left_open(tmp_path: Path) -> None:
     path = make(tmp_path / "a.mp4", 20)
     read(path)

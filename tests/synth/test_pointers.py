@@ -96,7 +96,7 @@ def test_frames_and_clips_are_those_of_before_pointers(
 
 
 def test_no_extra_kind_is_asked_unless_it_is_named() -> None:
-    assert not set(KINDS) & set(EXTRA_KINDS) and set(ALL_KINDS) == {*KINDS, *HOPS, "grounding"}
+    assert not set(KINDS) & set(EXTRA_KINDS) and set(ALL_KINDS) == {*KINDS, *HOPS, "grounding", "pointer"}
     scene = make_chains(rng(1), 60, hops=2, movers=1)
     assert not {one.kind for one in ask(rng(), scene, KINDS, 999)} & set(EXTRA_KINDS)
     assert {one.kind for one in ask(rng(), scene, EXTRA_KINDS, 999)} == set(EXTRA_KINDS)
@@ -302,6 +302,17 @@ def test_when_something_is_shown_follows_from_the_frames(seed: int) -> None:
         shown = [i for i in range(60) if scene.event_at(i) == number]
         assert one.answer == f"From {shown[0]} to {shown[-1] + 1} seconds."
         assert one.seconds == (scene.events[number].start, scene.events[number].end)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_a_card_points_at_is_what_it_pictures(seed: int) -> None:
+    scene = make_chains(rng(seed), 60, hops=2, cards=1)
+    asked = {one.question: one.answer for one in ask(rng(seed), scene, ("pointer",), 99)}
+    pointing = [one.what for one in scene.cards if isinstance(one.what, Card) and one.what.points]
+    assert len(asked) == len(pointing) == 4
+    for card in pointing:
+        [answer] = [told for question, told in asked.items() if f"{card.colour} {card.shape}" in question]
+        assert card.points is not None and answer == f"the {card.points.colour} {card.points.shape}"
 
 
 def test_it_is_not_asked_when_something_is_shown_that_a_pointer_pictures() -> None:

@@ -102,5 +102,5 @@ def test_the_table_tells_shares_chance_and_blind() -> None:
     lines = summary([Run("a", 1, 2.0, 10, marks(8)), Run("a", 2, 2.0, 10, marks(6)), Run("b", 1, 1.0, 5, marks(4))])
     assert [(line["question"], line["arm"]) for line in lines] == [("attributes", "a"), ("attributes", "b")]
     first, second = lines
-    assert first["right"].startswith("87.5 ± ") and (first["chance"], first["blind"]) == ("12", "12")
+    assert first["right"].startswith("87.5 ± ") and (first["guess"], first["blind"]) == ("12", "12")
     assert second["right"] == "50.0" and second["PFLOP"] == "1"

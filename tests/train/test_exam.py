@@ -18,7 +18,7 @@ from videochat_flash.model import VideoChatFlashModel
 from videochat_flash.prompt import IGNORE, Prompt
 from videochat_flash.train import losses
 from videochat_flash.train.begin import begin
-from videochat_flash.train.exam import UNSEEN, answers, examine, table_of, unseen
+from videochat_flash.train.exam import UNSEEN, answers, examine, rows_of, table_of, unseen
 from videochat_flash.train.parallel import join
 from videochat_flash.train.recipe import Recipe, Source, load_recipe
 from videochat_flash.train.worlds import World
@@ -66,12 +66,14 @@ def test_whoever_knows_all_is_right_and_whoever_errs_once_is_wrong(
         asked = examine(*begin(recipe), recipe, (), join("cpu"))
         marks = [mark for _, some in asked for mark in some]
     assert len(marks) >= 4 and all(mark.right == mark.blind == knows for mark in marks)
-    assert table_of(marks).row_count == len({mark.kind for mark in marks})
+    assert table_of(rows_of(marks)).row_count == len({mark.kind for mark in marks})
 
 
 def test_the_command_tells_every_mark(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = drawing(tmp_path)
     (tmp_path / "model").symlink_to(small_model(tmp_path))
     done = run(capsys, "train", path, "--set", f"out={tmp_path}", "--exam", 2, "--json")
-    marks = json.loads(done.out)
+    told = json.loads(done.out)
+    marks, rows = told["marks"], told["rows"]
+    assert sum(row["asked"] for row in rows) == len(marks) and all(0 <= row["right"] <= 1 for row in rows)
     assert {mark["source"] for mark in marks} == {"clips"} and {"kind", "right", "blind"} < marks[0].keys()

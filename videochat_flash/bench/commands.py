@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     from .tasks import Found
 
 NOT_TOLD = ("out", "write", "as_json", "quiet")  # options that change nothing in what is found
+# Options that change nothing beside another one, by the names of their parameters.
+IDLE = {
+    "plan": ("size", "tokens", "repeats", "warmup", "whole"),
+    "compare": ("size", "tokens", "whole"),
+    "video": ("size",),
+}
 
 
 def bench(
@@ -59,6 +65,7 @@ def bench(
     with errors.usage():
         if plan and (compare is not None or video):
             raise ValueError(f"--plan runs nothing: leave out {'--video' if video else '--compare'}")
+        _check_idle(_typed(context))
         counts, bars = _frames(frames), not (quiet or as_json)
         compared = tasks.comparisons(compare) if compare is not None else ()
         packing, drops = Packing.of(quantization, kv_cache_dtype), plan_of(keep, keep_by)
@@ -77,7 +84,7 @@ def bench(
         found = tasks.hold(asked, compared, settings[0])
     else:
         found = tasks.measure(asked, settings)
-    _tell(found, _command(context), context.obj, out, write, as_json)
+    _tell(found, _command(context), context.obj, out, write, as_json, quiet)
 
 
 def _frames(text: str | None) -> tuple[int, ...] | None:
@@ -104,42 +111,70 @@ def _check_targets(out: Path | None, write: Path | None, drawn: bool) -> None:
         errors.check_target(out / "bench.json")
 
 
+def _typed(context: typer.Context) -> dict[str, str]:
+    """Parameters that were given, and how each was written."""
+    typed = {}
+    for option in context.command.params:
+        name = str(option.name)
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            typed[name] = option.secondary_opts[0] if context.params[name] is False else option.opts[0]
+    return typed
+
+
+def _check_idle(typed: Mapping[str, str]) -> None:
+    """Raises ValueError for an option that would change nothing."""
+    for name, idle in IDLE.items():
+        for other in idle:
+            if name in typed and other in typed:
+                raise ValueError(f"{typed[other]} changes nothing with {typed[name]}: leave it out")
+    if "share" in typed and "plan" not in typed:
+        raise ValueError("--share changes nothing without --plan: leave it out, or add --plan")
+
+
 def _command(context: typer.Context) -> str:
     """What was typed, as far as it matters; of a file or folder its name alone."""
     words = ["vcflash", "bench"]
-    for option in context.command.params:
-        source = context.get_parameter_source(str(option.name))
-        if option.name in NOT_TOLD or source is None or source.name != "COMMANDLINE":
+    for name, option in _typed(context).items():
+        if name in NOT_TOLD:
             continue
-        value = context.params[str(option.name)]
+        value = context.params[name]
         for one in value if isinstance(value, list | tuple) else [value]:
-            words.append(option.secondary_opts[0] if one is False else option.opts[0])
+            words.append(option)
             words += [] if isinstance(one, bool) else [Path(str(one)).name if Path(str(one)).exists() else str(one)]
     return shlex.join(words)
 
 
 def _tell(
-    found: Found, command: str, notes: Sequence[str], out: Path | None, write: Path | None, as_json: bool
+    found: Found, command: str, notes: Sequence[str], out: Path | None, write: Path | None, as_json: bool, quiet: bool
 ) -> None:
-    """Print, and write what is to be written."""
+    """Print, and then write what is to be written: no full disk and no reader who left may lose what was found."""
     from .gauge import circumstances
     from .report import machine_facts, subject, surroundings
 
     about = circumstances()
     facts = {"command": command, **about, "machine": machine_facts(found.peaks), **found.facts, "warnings": notes}
     told = [surroundings(about, found.peaks), subject(found.facts)]
-    made = _written(found, facts, [*told, *(table.markdown() for table in found.tables)], out, write)
-    if as_json:
-        typer.echo(json.dumps(facts, ensure_ascii=False))
-        return
+    try:
+        if as_json:
+            typer.echo(json.dumps(facts, ensure_ascii=False))
+        else:
+            _print(told, found)
+    finally:
+        made = _written(found, facts, [*told, *(table.markdown() for table in found.tables)], out, write)
+    for path in made:
+        if not (as_json and quiet):
+            typer.echo(path, err=as_json)
+
+
+def _print(told: Sequence[str], found: Found) -> None:
+    """For people."""
     for line in told:
         typer.echo(line)
     for table in found.tables:
         show.print_table(table.title, table.header, table.rows)
         for note in table.notes:
             typer.echo(note)
-    for path in made:
-        typer.echo(path)
 
 
 def _written(

@@ -16,12 +16,13 @@ import torch
 from ..chat import VideoChatFlash
 from ..config import Config, Plan
 from ..facts import plan_text
+from ..failures import FULL, out_of_memory
 from ..generate import prefill
 from ..prefix import prepare
 from ..prompt import Turn, render
 from ..show import Told, one_line
 from ..sight import Sight
-from ..video import MOST_FRAMES, Sampling, decode, plan, probe
+from ..video import MOST_FRAMES, Sampling, VideoInfo, decode, plan, probe
 from ..vision import normalise
 from .gauge import Gauge, Reading, Spread
 from .models import CARD_PLAN
@@ -31,6 +32,7 @@ from .work import sample_of
 
 # Frames where none are given: the prefill is then of 16,000 visual rows in the released models.
 FRAMES = {"seeing": 128, "prefill": 1000, "asking": 1024, "reading": 512}
+DROPPING = ("prefill", "asking")  # whose arms have dropout
 OURS = "as vcflash does it"
 SECOND, THIRD = "How often does it happen?", "And what comes after that?"
 HISTORY = (
@@ -39,7 +41,7 @@ HISTORY = (
     Turn("user", SECOND),
     Turn("assistant", "Twice."),
 )
-FAILURES = (RuntimeError, ValueError, OSError, EOFError)  # of an arm: a full device, a library that cannot read a file
+FAILURES = (RuntimeError, ValueError, OSError, EOFError, MemoryError)  # of an arm: a full device, an unreadable file
 Arms = Mapping[str, Callable[[], object]]
 
 
@@ -85,7 +87,9 @@ class Comparison:
         return None if added is None or not base else added / base
 
 
-def compare(vc: VideoChatFlash, wanted: Mapping[str, int], setting: Setting, told: Told) -> Iterator[Comparison]:
+def compare(
+    vc: VideoChatFlash, wanted: Mapping[str, int], setting: Setting, told: Told, info: VideoInfo | None = None
+) -> Iterator[Comparison]:
     """All comparisons that are asked for, one after the other. What fails is told, and the others go on.
 
     Args:
@@ -93,33 +97,38 @@ def compare(vc: VideoChatFlash, wanted: Mapping[str, int], setting: Setting, tol
         wanted: names of FRAMES, and how many frames each is made with.
         setting: rounds, dropout, and the file of ``reading``.
         told: told the rounds.
+        info: what the file holds, if it was looked into already.
 
     Raises:
         ValueError: what ``check`` refuses.
     """
-    check(vc.model.config, wanted, setting.video)
+    info = check(vc.model.config, wanted, setting.video, info)
     for name, count in wanted.items():
         try:
-            yield from _compared(vc, name, count, setting, told)
+            yield from _compared(vc, name, count, setting, told, info)
         except FAILURES as error:  # before any arm was run
             warnings.warn(f"{name} is not compared: {reason(error)}", stacklevel=2)
 
 
-def _compared(vc: VideoChatFlash, name: str, count: int, setting: Setting, told: Told) -> Iterator[Comparison]:
+def _compared(
+    vc: VideoChatFlash, name: str, count: int, setting: Setting, told: Told, info: VideoInfo | None
+) -> Iterator[Comparison]:
     if name == "seeing":
         yield _seeing(vc, count, setting, told)
     elif name == "prefill":
         yield _prefills(vc, count, setting, told)
     elif name == "asking":
         yield _asking(vc, count, setting, told)
-    elif setting.video is None:
+    elif info is None:
         warnings.warn("how files are read is not compared: give one with --video", stacklevel=3)
     else:
-        yield from _reading(setting.video, count, setting, told)
+        yield from _reading(info, count, setting, told)
 
 
-def check(config: Config, wanted: Mapping[str, int], video: Path | None) -> None:
-    """What can be known before a model is there.
+def check(
+    config: Config, wanted: Mapping[str, int], video: Path | None, info: VideoInfo | None = None
+) -> VideoInfo | None:
+    """What can be known before a model is there: of the file, if it is to be read, what it holds.
 
     Raises:
         ValueError: frames that are not whole clips, or more than the file has.
@@ -128,7 +137,8 @@ def check(config: Config, wanted: Mapping[str, int], video: Path | None) -> None
     for count in wanted.values():
         sample_of(config, count)
     if "reading" in wanted and video is not None:
-        Footage.open(Setting(wanted["reading"], video))
+        return Footage.open(Setting(wanted["reading"], video), info=info).info
+    return None
 
 
 def drops_of(config: Config, keep: Plan | None) -> Plan:
@@ -193,9 +203,9 @@ def _asking(vc: VideoChatFlash, count: int, setting: Setting, told: Told) -> Com
     return _taken_in_turn("asking", about, base, arms, vc.model.device, setting, told)
 
 
-def _reading(path: Path, count: int, setting: Setting, told: Told) -> Iterator[Comparison]:
+def _reading(info: VideoInfo, count: int, setting: Setting, told: Told) -> Iterator[Comparison]:
     """Frames of a file at the size they have: so many of them evenly, and one a second."""
-    info = probe(path)
+    path = Path(info.source)
     for name, sampling in (
         (f"{count} frames", Sampling("count", max_frames=count, num_frames=count)),
         ("a frame a second", Sampling("fps", max_frames=MOST_FRAMES, fps=1.0)),
@@ -217,7 +227,15 @@ def _reading(path: Path, count: int, setting: Setting, told: Told) -> Iterator[C
 
 
 def _reads(reader: Reader, path: Path, wanted: list[int]) -> Callable[[], object]:
-    return lambda: sum(1 for _ in reader(path, wanted))
+    """All frames that are wanted: one that stops early or leaves some out would only look faster."""
+
+    def read() -> int:
+        count = sum(1 for _ in reader(path, wanted))
+        if count != len(wanted):
+            raise ValueError(f"gave {count:,} of {len(wanted):,} frames")
+        return count
+
+    return read
 
 
 def _read_by_us(path: Path, sampling: Sampling) -> Callable[[], object]:
@@ -263,8 +281,11 @@ def _taken_in_turn(
 
 
 def reason(error: Exception) -> str:
-    """In one line; PyTorch's is followed by advice."""
-    return one_line(str(error).partition(". ")[0] if isinstance(error, RuntimeError) else error) or type(error).__name__
+    """In one line. Of what PyTorch says the sentence about memory, or the first: around it stand advice and places in
+    its source."""
+    told = str(error).split(". ") if isinstance(error, RuntimeError) else [str(error)]
+    full = (one for one in told if any(words in one for words in FULL))
+    return one_line(next(full, told[0])) or ("out of memory" if out_of_memory(error) else type(error).__name__)
 
 
 def _read(arm: Callable[[], object], device: torch.device) -> Reading:

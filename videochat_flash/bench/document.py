@@ -11,12 +11,12 @@ from ..files import beside
 HEAD = """# Benchmarks
 
 Written by `vcflash bench`: a section for each command line, with the machine and the versions that it ran on. Seconds
-are medians, with quartiles beside them. Frames of a file are resized where they are decoded. FLOP are those of matrix
-products, two for each multiply-add, in causal attention only those that are needed; bytes are the fewest that a stage
-must read and write. *Of peak* is held against a matrix product, *of copy* against a copy, both measured in the same run
-and in the type that the stage computes in. Memory is the peak while the stage ran: of the whole program on the host, of
-PyTorch on a device; *added* is what a comparison's arm held beyond what was there before (model, library), and *as
-much* holds that against the first arm's.
+are medians, with quartiles beside them. Looking into a file and resizing its frames are parts of decoding it. FLOP are
+those of matrix products, two for each multiply-add, in causal attention only those that are needed; bytes are the
+fewest that a stage must read and write. *Of peak* is held against a matrix product, *of copy* against a copy, both
+measured in the same run and in the type that the stage computes in. Memory is the peak while the stage ran: of the
+whole program on the host, of PyTorch on a device; *added* is what a comparison's arm held beyond what was there before
+(model, library), and *as much* holds that against the first arm's.
 """
 
 

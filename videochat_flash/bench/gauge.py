@@ -23,6 +23,8 @@ SIZES = {"cpu": (1024, 2048), "cuda": (4096, 8192), "mps": (2048, 4096)}  # side
 COPIED = {"cpu": 2**28, "cuda": 2**30, "mps": 2**28}  # bytes
 TRY = 0.4  # seconds that a peak is looked for at each size, and twice at least
 BUSY = 0.3  # runnable processes for each core from which on a timing is not worth much
+LOADAVG = Path("/proc/loadavg")  # Linux; in its fourth field: how many are runnable now, this one too, of how many
+LOOKS, PAUSE = 8, 0.05  # at it, and seconds before each
 REWIND = Path("/proc/self/clear_refs")  # Linux: 5 sets the peak of the program's memory to what it holds now
 
 
@@ -219,8 +221,20 @@ def circumstances() -> dict[str, object]:
 
 
 def busy() -> float | None:
-    """Runnable processes for each core over the last minute, where they are too many for timings; else None."""
+    """Others that want to run for each core, where they are too many for timings; else None.
+
+    On Linux those of this moment: an average over the last minute still has in it the command before this one.
+    """
     if sys.platform == "win32":
         return None
-    load = os.getloadavg()[0] / (os.cpu_count() or 1)
+    load = (_others() if LOADAVG.exists() else os.getloadavg()[0]) / (os.cpu_count() or 1)
     return load if load > BUSY else None
+
+
+def _others() -> float:
+    """Runnable processes beside this one, on average over a few looks: some want but a moment."""
+    counts = []
+    for _ in range(LOOKS):
+        time.sleep(PAUSE)
+        counts.append(int(LOADAVG.read_text(encoding="ascii").split()[3].partition("/")[0]) - 1)
+    return max(0.0, statistics.fmean(counts))

@@ -13,6 +13,7 @@ from ..chat import VideoChatFlash
 from ..config import FLASH_TINY, RELEASE_OWNER, RELEASES, Config, LLMConfig, VisionConfig, parse_plan
 from ..generate import Decoding
 from ..model import VideoChatFlashModel
+from ..quantise import AS_LOADED, Packing
 
 CARD_PLAN = parse_plan("4:0.75,18:0.25")  # the dropout that the released models' card shows
 # The released 7B at 224 pixels with every width divided by 8, as deep as it is, for ratios on a CPU. Query heads are
@@ -43,7 +44,12 @@ def config_of(name: str, image_size: int | None = None) -> Config:
 
 
 def load(
-    name: str, random: bool, dtype: torch.dtype | None, device: str, image_size: int | None = None
+    name: str,
+    random: bool,
+    dtype: torch.dtype | None,
+    device: str,
+    image_size: int | None = None,
+    packing: Packing = AS_LOADED,
 ) -> VideoChatFlash:
     """A model to measure.
 
@@ -53,23 +59,26 @@ def load(
         dtype: of the weights; None is the stored one, bfloat16 where they are drawn, or on a CPU what suits it.
         device: where.
         image_size: pixels of a side; None is the model's own.
+        packing: how the decoder is held. Weights become int8 on the host: a device never has to hold them as they were.
 
     Raises:
         FileNotFoundError: no such model.
         ValueError: weights that do not fit, or the stand-in without ``random``: it has none.
     """
+    place = "cpu" if packing.weights else device
     if not random:
         if name == STAND_IN:
             raise ValueError(f"{STAND_IN} has no trained weights: add --random-weights")
         folder = weights.find(name)
         config = config_of(str(folder), image_size)
-        model, decoding = weights.load_model(folder, config, dtype, device), weights.read_decoding(folder)
+        model, decoding = weights.load_model(folder, config, dtype, place), weights.read_decoding(folder)
     else:
-        model, decoding = random_model(config_of(name, image_size), dtype or torch.bfloat16, device), Decoding()
+        model, decoding = random_model(config_of(name, image_size), dtype or torch.bfloat16, place), Decoding()
         folder = weights.find(name if Path(name).is_dir() else weights.EMBEDDED)
+    packing.apply(model)
     if dtype is None and device == "cpu":
         model.suit_cpu()
-    return VideoChatFlash(model, weights.read_tokenizer(folder), decoding, steady.steps)
+    return VideoChatFlash(model.to(device), weights.read_tokenizer(folder), decoding, steady.steps)
 
 
 def random_model(config: Config, dtype: torch.dtype, device: str) -> VideoChatFlashModel:

@@ -13,7 +13,10 @@ Video = Annotated[
 ]
 Frames = Annotated[
     str | None,
-    typer.Option(help="Whole clips of 4 of them; several numbers as 256,1024. 256 if not said.", rich_help_panel=_WHAT),
+    typer.Option(
+        help="Whole clips of 4 of them; several numbers as 256,1024. If not said 256; each of --compare has its own.",
+        rich_help_panel=_WHAT,
+    ),
 ]
 Size = Annotated[str, typer.Option(help="Of drawn frames.", rich_help_panel=_WHAT)]
 Model = Annotated[

@@ -73,6 +73,7 @@ def forecast(
     share: float,
     batch: int = CLIP_BATCH["cuda"],
     packing: Packing = AS_LOADED,
+    repeated: bool = False,
 ) -> Forecast:
     """Work over speed: operations over the matrix product's peak, or bytes over the memory's, whichever takes longer.
 
@@ -81,6 +82,7 @@ def forecast(
         share: of the peaks that is reached, above 0 and at most 1.
         batch: clips that pass the tower at once.
         packing: how the decoder is held.
+        repeated: whether attention writes keys and values out for every query head.
 
     Raises:
         ValueError: frames that are not whole clips, or a share that nothing reaches.
@@ -89,14 +91,14 @@ def forecast(
         raise ValueError(f"--share must be above 0 and at most 1, not {share:g}")
     sample = sample_of(config, frames)
     done = works(config, sample, keep, width, batch=batch, packing=packing)
-    held = memory(config, sample, keep, width, batch, packing)
+    held = memory(config, sample, keep, width, batch, packing, repeated)
     stages = {}
     for name in ON_DEVICE:
         work = done[name]
         floor = max((work.flops or 0) / machine.flops, (work.bytes or 0) / machine.bandwidth)
         stages[name] = Planned(work, floor, floor / share, held.get(name))
     room = None if machine.memory is None else machine.memory - RESERVED
-    most = None if room is None else most_frames(config, keep, width, room, batch, packing)
+    most = None if room is None else most_frames(config, keep, width, room, batch, packing, repeated)
     return Forecast(frames, sample.rows, machine, share, stages, max(held.values()), most, packing)
 
 
@@ -107,12 +109,13 @@ def most_frames(
     room: float,
     batch: int = CLIP_BATCH["cuda"],
     packing: Packing = AS_LOADED,
+    repeated: bool = False,
 ) -> int:
     """Frames, in whole clips, with which no stage holds more bytes than ``room``."""
     clip = config.vision.clip_frames
     clips = range(1, MOST_FRAMES // clip + 1)
 
     def needed(count: int) -> float:
-        return max(memory(config, sample_of(config, count * clip), keep, width, batch, packing).values())
+        return max(memory(config, sample_of(config, count * clip), keep, width, batch, packing, repeated).values())
 
     return bisect_right(clips, room, key=needed) * clip

@@ -145,7 +145,7 @@ def run_table(run: Run, peaks: Peaks) -> Table:
             f"take {seconds(_sum(run))}. In it the tower waited {seconds(Spread.of(run.waited).median)} for frames."
         )
     if DECODE in run.stages:
-        note += " Frames are resized where they are decoded: that is one stage."
+        note += " Looking into the file and resizing its frames are parts of decoding it: that is one stage."
     left = f"{run.visual[0]:,} visual in the first layer, {run.visual[-1]:,} in the last"
     title = f"{run.frames:,} frames, {run.rows:,} rows: {left}"
     return Table(title, (*STAGED, "host", *(["device"] if on_device else [])), tuple(rows), (note,))

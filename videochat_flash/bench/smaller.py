@@ -16,6 +16,7 @@ from ..generate import next_logits, prefill
 from ..prompt import Prompt, Turn, render
 from ..quantise import Packing
 from ..sight import Sight
+from ..video import VideoInfo
 from .stages import QUESTION, Footage, Setting
 
 
@@ -48,14 +49,15 @@ class Cost:
     tokens: int
 
 
-def shrink(vc: VideoChatFlash, setting: Setting) -> Cost:
+def shrink(vc: VideoChatFlash, setting: Setting, info: VideoInfo | None = None) -> Cost:
     """Make a model smaller, in place, and hold it against what it was.
 
     Args:
         vc: a model that is held as it was loaded.
         setting: frames, how many tokens of the answer are looked at, and what the model becomes.
+        info: what the file holds, if it was looked into already.
     """
-    sight = Footage.open(setting).see(vc, Stopwatch())
+    sight = Footage.open(setting, info=info).see(vc, Stopwatch())
     keep = vc.model.config.keep if setting.keep is None else setting.keep
     prompt = render(vc.tokenizer, [Turn("user", QUESTION)], [sight])
     weights = _weights(vc)

@@ -74,10 +74,11 @@ class Setting:
 
 @dataclass(frozen=True)
 class Footage:
-    """Where frames come from: a file that was looked into, or frames that are drawn.
+    """Where frames come from: a file, or frames that are drawn.
 
-    ``side``: to which a file's frames are resized while they are read, as the pipeline does it: their size decides how
-    many decoders may be ahead. None leaves them as they are.
+    ``info``: what the file holds; what is timed looks into it again, as a call does. ``side``: to which a file's frames
+    are resized while they are read, as the pipeline does it: their size decides how many decoders may be ahead. None
+    leaves them as they are.
     """
 
     setting: Setting
@@ -85,9 +86,13 @@ class Footage:
     side: int | None = None
 
     @staticmethod
-    def open(setting: Setting, side: int | None = None) -> Footage:
-        """Raises VideoError for a file that cannot be read, ValueError for one with fewer frames than wanted."""
-        info = None if setting.video is None else probe(setting.video)
+    def open(setting: Setting, side: int | None = None, info: VideoInfo | None = None) -> Footage:
+        """Raises VideoError for a file that cannot be read, ValueError for one with fewer frames than wanted.
+
+        ``info``: what the file holds, if it was looked into already.
+        """
+        if info is None and setting.video is not None:
+            info = probe(setting.video)
         if info is not None and info.frames < setting.frames:
             raise ValueError(f"{setting.video} has {info.frames} frames, fewer than --frames {setting.frames}")
         return Footage(setting, info, side)
@@ -114,9 +119,10 @@ class Footage:
         return Frames(np.stack([stack.frame(i) for i in range(count)]), np.arange(float(count)), float(count))
 
     def read(self) -> None:
-        """Decode all frames of the file and keep none."""
-        if self.info is not None:
-            for _ in decode_video(self.info, plan(self.info, self.sampling), self.side):
+        """Look into the file and decode all its frames, keeping none."""
+        if self.setting.video is not None:
+            info = probe(self.setting.video)
+            for _ in decode_video(info, plan(info, self.sampling), self.side):
                 pass
 
     def chunks(self) -> Iterator[Frames]:
@@ -126,9 +132,9 @@ class Footage:
             yield replace(self.some, pixels=self.some.pixels[:count], seconds=self.some.seconds[:count])
 
     def see(self, vc: VideoChatFlash, watch: Stopwatch) -> Sight:
-        """As a user sees it."""
-        if self.info is not None:
-            return vc.see(self.info, self.sampling, watch=watch)
+        """As a user sees it, from the path on."""
+        if self.setting.video is not None:
+            return vc.see(self.setting.video, self.sampling, watch=watch)
         return Sight.join([vc.see(chunk, watch=watch) for chunk in self.chunks()])
 
 
@@ -162,8 +168,11 @@ class Run:
     waited: Sequence[float]  # seconds of it in which the tower had to wait for frames
 
 
-def run(vc: VideoChatFlash, setting: Setting, told: Told) -> Run:
+def run(vc: VideoChatFlash, setting: Setting, told: Told, info: VideoInfo | None = None) -> Run:
     """Measure every stage ``repeats`` times, and then all of it in one call.
+
+    Args:
+        info: what the file holds, if it was looked into already.
 
     Raises:
         ValueError: frames that are not whole clips, or more than the file has.
@@ -172,7 +181,7 @@ def run(vc: VideoChatFlash, setting: Setting, told: Told) -> Run:
     config = vc.model.config
     keep = config.keep if setting.keep is None else setting.keep
     sample_of(config, setting.frames)
-    footage = Footage.open(setting, config.vision.image_size)
+    footage = Footage.open(setting, config.vision.image_size, info)
     found: dict[str, list[Reading]] = defaultdict(list)
     waited: list[float] = []
     rounds = setting.warmup + setting.repeats

@@ -153,10 +153,12 @@ def memory(
     width: int,
     batch: int = CLIP_BATCH["cpu"],
     packing: Packing = AS_LOADED,
+    repeated: bool = False,
 ) -> dict[str, float]:
     """Bytes on the device while each stage runs, at their most: weights and what the code keeps and makes.
 
     Tests hold it against the tensors that are alive in a real run. Workspaces of kernels are not in it.
+    ``repeated``: see ``repeats_heads``.
     """
     tower, connector, decoder, _ = parameters(config)
     weights = (tower + connector + decoder) * width - saved(config, width, packing)
@@ -165,10 +167,11 @@ def memory(
     seeing = _tower_bytes(config, frames, width), _merging_bytes(config, frames, width)
     cache = held_cache(config.llm, sample, plan, width, packing)
     back = 2 * sample.rows * config.llm.kv_heads * config.llm.head_width * width if packing.cache else 0
+    back += 2 * sample.rows * config.llm.heads * config.llm.head_width * width if repeated else 0
     return {
         TOWER: weights + seeing[0],
         CONNECTOR: weights + seeing[1],
-        PREFILL: weights + tokens + _prefill_bytes(config, sample, plan, width, packing),
+        PREFILL: weights + tokens + _prefill_bytes(config, sample, plan, width, packing, repeated),
         TOKEN: weights + tokens + cache + max(back, _written_out(config.llm, width, packing)),
     }
 
@@ -194,10 +197,17 @@ def _written_out(llm: LLMConfig, width: int, packing: Packing) -> int:
     return llm.width * llm.ffn * width if packing.weights else 0
 
 
-def _prefill_bytes(config: Config, sample: Sample, plan: Plan, width: int, packing: Packing) -> float:
+def repeats_heads(llm: LLMConfig, width: int, old: bool = False) -> bool:
+    """Whether a GPU writes keys and values out for every query head, as ``attend`` does where the flash kernel does not
+    serve: in float32, with heads of some widths, or on one that is older than Ampere (``old``)."""
+    return llm.heads != llm.kv_heads and (width > 2 or llm.head_width % 8 != 0 or old)
+
+
+def _prefill_bytes(config: Config, sample: Sample, plan: Plan, width: int, packing: Packing, repeated: bool) -> float:
     """At the layer that needs most: the embeddings, the rows that enter it and the caches up to there; beside them the
-    norm and the queries with a chunk that turns in float32, or attention with its result, or a chunk in the MLP. What
-    is held smaller is written out where it is used."""
+    norm and the queries with a chunk that turns in float32, or attention with its result or, before that, with keys and
+    values for every query head (``repeated``), or a chunk in the MLP. What is held smaller is written out where it is
+    used."""
     llm = config.llm
     inner, kv = llm.heads * llm.head_width, llm.kv_heads * llm.head_width
     most, cache = 0.0, 0.0
@@ -206,7 +216,8 @@ def _prefill_bytes(config: Config, sample: Sample, plan: Plan, width: int, packi
         cache += 2 * rows * (kv + llm.kv_heads * SCALE.itemsize if packing.cache else kv * width)
         turning = min(rows, ROTATED) * inner * (16 if width < 4 else 12)
         turned = rows * width * (llm.width + inner) + turning
-        attended = rows * width * (2 * llm.width + 2 * inner + (4 if packing.cache else 2) * kv)
+        beside = max(llm.width, 2 * inner) if repeated else llm.width
+        attended = rows * width * (llm.width + beside + 2 * inner + (4 if packing.cache else 2) * kv)
         chunk = min(rows, ROW_CHUNK)
         mixed = width * (rows * llm.width + max(rows * llm.width, chunk * (llm.width + 3 * llm.ffn)))
         mixed += _written_out(llm, width, packing)

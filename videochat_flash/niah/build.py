@@ -186,8 +186,9 @@ class Builder:
         if other.id != item.id:
             yield "C3", _renamed(whole, item, other)
         if item.suite == "multi" and item.hops:
-            middle = item.chain[(item.hops - 1) // 2]
-            yield "C5", _without(whole, {name_of(item, middle)})
+            # Of every chain the same one: where one alone were broken, its end would be known as the one left over.
+            middle = {chain[(item.hops - 1) // 2] for chain in (item.chain, *item.decoys)}
+            yield "C5", _without(whole, {name_of(item, i) for i in middle})
             yield "C6", _without(whole, {name_of(item, i) for i in shown if i != item.chain[-1]})
         if item.flipped:
             yield "C7", whole
@@ -217,7 +218,7 @@ class Builder:
         stack = number % len(self.stacks)
         questions = item.flipped if control == "C7" else item.questions
         for question in questions:
-            for rotation in range(self.setting.rotations):
+            for rotation in range(min(self.setting.rotations, len(question.options))):
                 turned = self._turned(question, item, rotation)
                 yield Trial(
                     suite=item.suite,

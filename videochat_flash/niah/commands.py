@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -53,6 +54,8 @@ def build(
 
     names = tuple(one if one == PROCEDURAL else str(Path(one).resolve()) for one in haystack or [PROCEDURAL])
     with errors.usage():
+        if images and not needles:
+            raise ValueError("--images is where the pictures of --needles lie: name these, too")
         setting = Setting(
             mode="compat" if compat else "strict",
             haystacks=(names,) if join else tuple((name,) for name in names),
@@ -109,22 +112,22 @@ def run(
     from .ask import limits
     from .results import Shard
     from .run import claim
-    from .run import run as answer_all
+    from .run import run as answer
     from .suite import load_suite
 
     with errors.usage():
         part, where = Shard.parse(shard), _run_folder(folder, name)
         limits(max_new_tokens)
-        if endpoint is not None:
-            _not_of_an_endpoint(
-                **{"revision": revision, "keep": keep, "keep-by": keep_by, "yarn": yarn, "pixels": pixels},
-                **{"no-share": no_share, "device": device != "cpu", "dtype": dtype != "auto"},
-            )
+        ours = {"revision": revision, "keep": keep, "keep-by": keep_by, "yarn": yarn, "pixels": pixels}
+        ours |= {"no-share": no_share, "device": device != "cpu", "dtype": dtype != "auto"}
+        theirs = {"send": send != "video", "stamps": stamps, "timeout": timeout != 120.0, "retries": retries != 3}
+        _of_one_alone(endpoint, ours, {**theirs, "no-delivery-check": no_delivery_check})
     suite, bars = load_suite(folder), not (quiet or as_json)
-    asker: Ours | Endpoint
     with show.progress("seeing", bars) as seeing:
         if endpoint is not None:
-            asker = _endpoint(suite, endpoint, model, send, timeout, retries, stamps, no_delivery_check, max_new_tokens)
+            asker: Ours | Endpoint = _endpoint(
+                suite, endpoint, model, send, timeout, retries, stamps, no_delivery_check, max_new_tokens
+            )
         else:
             asker = _ours(
                 suite, model, revision, device, dtype, keep, keep_by, yarn, pixels, not no_share, max_new_tokens, seeing
@@ -133,7 +136,7 @@ def run(
         if claim(suite, where, asker, part) and not (endpoint is not None and no_delivery_check):
             asker.ready()
     with show.progress("asking", bars) as told:
-        ran = answer_all(suite, where, asker, part, told)
+        ran = answer(suite, where, asker, part, told)
     if as_json:
         typer.echo(json.dumps(vars(ran)))
     else:
@@ -153,8 +156,8 @@ def score(
     from ..files import beside
     from .report import percent, report
 
-    facts = _summary(folder, name, against)
     where = _run_folder(folder, name)
+    facts = _summary(folder, name, against)
     for file, text in (
         ("summary.json", json.dumps(facts, indent=1, ensure_ascii=False) + "\n"),
         ("report.md", report(facts)),
@@ -230,16 +233,18 @@ def _size(text: str | None) -> tuple[int, int] | None:
     return size
 
 
-def _not_of_an_endpoint(**given: object) -> None:
-    """Raises ValueError for options of a model in this process."""
-    if any(given.values()):
-        named = ", ".join(f"--{name}" for name, value in given.items() if value)
+def _of_one_alone(endpoint: str | None, ours: Mapping[str, object], theirs: Mapping[str, object]) -> None:
+    """Raises ValueError for options of a model in this process where there is an endpoint, and the other way round."""
+    named = ", ".join(f"--{name}" for name, value in (theirs if endpoint is None else ours).items() if value)
+    if named and endpoint is None:
+        raise ValueError(f"{named}: of an endpoint: name one with --endpoint")
+    if named:
         raise ValueError(f"{named}: of a model in this process, which --endpoint is not")
 
 
 def _run_folder(folder: Path, name: str) -> Path:
     if Path(name).name != name or name in ("..", "cache"):
-        raise ValueError(f"--name {name!r} is not a plain name")
+        raise errors.Misuse(f"--name {name!r} is not a plain name")
     return folder / name if name else folder
 
 

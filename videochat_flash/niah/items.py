@@ -94,6 +94,7 @@ class Item:
         hops: pointers to follow.
         needles: in the order in which they are shown.
         chain: indices of the true chain's needles, the last one being the answer.
+        decoys: the same of the other chains.
         questions: what is asked.
         flipped: the same questions from the start of a decoy chain, answered by its end.
     """
@@ -105,6 +106,7 @@ class Item:
     chain: tuple[int, ...]
     questions: tuple[Question, ...]
     flipped: tuple[Question, ...] = ()
+    decoys: tuple[tuple[int, ...], ...] = ()
 
 
 def kind_of(seed: int, number: int, stacks: int) -> str:
@@ -146,14 +148,17 @@ def multi(seed: int, number: int, hops: int, decoys: int, way: Way) -> Item:
     rng = rng_of(seed, "item", name, decoys)
     cards: list[Card] = []
     for _ in range(decoys + 1):
-        cards += random_chain(rng, hops, cards)
+        drawn = random_chain(rng, hops, cards)
+        while not hops and cards and sort_of(drawn[0].character) != sort_of(cards[0].character):
+            drawn = random_chain(rng, hops, cards)  # "which digit" would tell it from a letter
+        cards += drawn
     order = rng.permutation(len(cards)).tolist()
     needles = [_needle(rng, cards[i]) for i in order]
     chains = [cards[i : i + hops + 1] for i in range(0, len(cards), hops + 1)]
     asked = _questions(rng, chains, needles, way)
     place = {card: order.index(i) for i, card in enumerate(cards)}
-    chain = tuple(place[card] for card in chains[0])
-    return Item(name, "multi", hops, tuple(needles), chain, asked[0], asked[1] if decoys else ())
+    chain, *others = (tuple(place[card] for card in cards) for cards in chains)
+    return Item(name, "multi", hops, tuple(needles), chain, asked[0], asked[1] if decoys else (), tuple(others))
 
 
 def _questions(
@@ -165,7 +170,7 @@ def _questions(
     guess = 1 / len(chains)
     kinds: tuple[str, ...]
     if len(chains[0]) == 1:  # nothing to follow: the card that is named is the one that is asked about
-        kinds, words = ("character",), _direct(rng, needles, names, way)
+        kinds, words = ("character",), _direct(rng, needles, names)
     elif way == "words":
         kinds, words = ATTRIBUTES, _followed(rng, needles, names)
     else:
@@ -185,9 +190,7 @@ def _questions(
     return told
 
 
-def _direct(rng: Rng, needles: Sequence[Needle], names: Sequence[str], way: Way) -> dict[str, list[str]]:
-    if way == "letters":  # words that ask for a digit would tell it from a letter among the options
-        return {"character": [f"Which character is on the {name}?" for name in names]}
+def _direct(rng: Rng, needles: Sequence[Needle], names: Sequence[str]) -> dict[str, list[str]]:
     asked = [one.question for one in ask(rng, _scene(needles), ("character",), ALL)]
     return {"character": [next(text for text in asked if name in text) for name in names]}
 

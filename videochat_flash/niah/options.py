@@ -42,7 +42,7 @@ Ask = Annotated[
         rich_help_panel=_HOW,
     ),
 ]
-Rotations = Annotated[int, typer.Option(help="Orders of the letters, 1 to 4.", rich_help_panel=_HOW)]
+Rotations = Annotated[int, typer.Option(help="Turns of the options, 1 to 4; each is asked.", rich_help_panel=_HOW)]
 Controls = Annotated[int, typer.Option(help="Items for each control; 0 is none.", rich_help_panel=_HOW)]
 Compat = Annotated[
     bool, typer.Option("--compat", help="As the reference does it; needs --needles.", rich_help_panel=_HOW)
@@ -63,8 +63,8 @@ Send = Annotated[Literal["video", "frames"], typer.Option(help="An mp4, or pictu
 Stamps = Annotated[
     bool, typer.Option("--stamps", help="Of --send frames: the second before each.", rich_help_panel=_OVER)
 ]
-Timeout = Annotated[float, typer.Option(help="Seconds that it may take.", rich_help_panel=_OVER)]
-Retries = Annotated[int, typer.Option(help="After failures.", rich_help_panel=_OVER)]
+Timeout = Annotated[float, typer.Option(help="Seconds without a word from it.", rich_help_panel=_OVER)]
+Retries = Annotated[int, typer.Option(help="How often it is asked again after a failure.", rich_help_panel=_OVER)]
 NoCheck = Annotated[
     bool, typer.Option("--no-delivery-check", help="Run though frames may be lost.", rich_help_panel=_OVER)
 ]

@@ -147,7 +147,8 @@ def _controls(told: Facts) -> str:
         lines += ["", f"{suite}-hop:", "", *_table(["", "control", "right", "the same in the whole film"], rows), ""]
         lines.append(f"Between blind (0) and needle alone (1): {percent(one['blind_adjusted'])}.")
         if one["chain_necessity"] is not None:
-            lines.append(f"Chain necessity (whole film less broken chain): {percent(one['chain_necessity'])}.")
+            less = "whole film less broken chains, which leave a guess among last cards"
+            lines.append(f"Chain necessity ({less}): {percent(one['chain_necessity'])}.")
     return "\n".join(lines)
 
 

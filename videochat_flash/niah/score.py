@@ -22,7 +22,7 @@ CONTROLS = {
     "C1": "haystack without needle",
     "C2": "needle alone",
     "C3": "another item's needle",
-    "C5": "chain broken: one indicator removed",
+    "C5": "chains broken: an indicator of each removed",
     "C6": "last card only",
     "C7": "asked from a decoy's start; right is the decoy's end",
 }
@@ -133,11 +133,11 @@ def _cell_of(trial: Trial, axes: Sequence[str]) -> tuple[float, ...]:
 def _single(grid: Sequence[Trial], some: Sequence[Scored], seed: int) -> Facts:
     outcomes = _outcomes(((one.trial, float(one.right)) for one in some), "length", "depth")
     expected = sorted({_cell_of(trial, ("length", "depth")) for trial in grid})
-    rotations = max(trial.rotation for trial in grid) + 1
+    orders = Counter[tuple[object, ...]]((trial.item, trial.length, trial.depth) for trial in grid)
     turned: dict[tuple[object, ...], list[bool]] = {}
     for one in some:
         turned.setdefault((one.trial.item, one.trial.length, one.trial.depth), []).append(one.right)
-    full = [all(right) for right in turned.values() if len(right) == rotations]
+    full = [all(right) for place, right in turned.items() if len(right) == orders[place]]
     return {
         "mean": _mean(outcomes, expected, seed),
         "chance": sum(trial.guess for trial in grid) / len(grid),
@@ -146,7 +146,7 @@ def _single(grid: Sequence[Trial], some: Sequence[Scored], seed: int) -> Facts:
         "by_depth": _margins(outcomes, expected, 1, seed),
         "reliable_length": stats.reliable_length(outcomes, expected),
         "reliable_needs": stats.least_items(),
-        "all_rotations": sum(full) / len(full) if rotations > 1 and full else None,
+        "all_rotations": sum(full) / len(full) if max(orders.values()) > 1 and full else None,
     }
 
 

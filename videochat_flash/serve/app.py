@@ -29,9 +29,14 @@ from .page import add_page
 from .refuse import Refused
 from .samples import Samples
 from .uploads import Uploads
-from .wire import Ask, ChatRequest, understand
+from .wire import Ask, objects, understand
 
 GRACE = 10.0  # seconds behind an answer's deadline, in which a client may still read how it ended
+FORM = {  # of an upload
+    "type": "object",
+    "properties": {"file": {"type": "string", "format": "binary"}, "purpose": {"type": "string"}},
+    "required": ["file"],
+}
 
 
 @dataclass
@@ -50,9 +55,19 @@ class House:
     began: int = field(default_factory=lambda: int(time.time()))
 
 
+class App(FastAPI):
+    """One that tells machines of the objects of a request, too."""
+
+    def openapi(self) -> dict[str, Any]:
+        """All routes; the objects stand where every reference looks for them."""
+        told = super().openapi()
+        told.setdefault("components", {}).setdefault("schemas", {}).update(objects())
+        return told
+
+
 def make_app(house: House) -> FastAPI:
     """The application; it wants a Guard around it."""
-    app = FastAPI(title="videochat-flash", docs_url=None, redoc_url=None)  # their pages load scripts from elsewhere
+    app = App(title="videochat-flash", docs_url=None, redoc_url=None)  # their pages load scripts from elsewhere
     app.add_exception_handler(Refused, _refused)
     app.add_exception_handler(HTTPException, _no_route)
     app.add_exception_handler(OSError, _disk)
@@ -68,10 +83,15 @@ def make_app(house: House) -> FastAPI:
 # -- routes ------------------------------------------------------------------------------------------------------------
 
 
-def _add_chat(app: FastAPI, house: House) -> None:
-    schema = {"requestBody": {"content": {"application/json": {"schema": ChatRequest.model_json_schema()}}}}
+def _body(kind: str, schema: Mapping[str, object]) -> dict[str, object]:
+    """What is told of a body that a route reads itself."""
+    return {"requestBody": {"required": True, "content": {kind: {"schema": schema}}}}
 
-    @app.post("/v1/chat/completions", openapi_extra=schema)
+
+def _add_chat(app: FastAPI, house: House) -> None:
+    told = _body("application/json", {"$ref": "#/components/schemas/ChatRequest"})
+
+    @app.post("/v1/chat/completions", openapi_extra=told)
     async def chat(request: Request) -> Response:
         """Answer the last message about the videos and pictures of all."""
         async with AsyncExitStack() as stack:
@@ -101,7 +121,7 @@ def _about(house: House, name: str) -> dict[str, object]:
 
 
 def _add_files(app: FastAPI, house: House) -> None:
-    @app.post("/v1/files")
+    @app.post("/v1/files", openapi_extra=_body("multipart/form-data", FORM))
     async def upload(request: Request) -> dict[str, object]:
         """Keep a video, to be referred to by its id."""
         with house.line.admit():

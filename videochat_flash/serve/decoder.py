@@ -50,7 +50,9 @@ def confine(limits: dict[str, int]) -> None:
 
     Nor is there a network, where the system lets a process give it up; where not, nothing is said.
     """
-    ctypes.CDLL(None).unshare(NEW_USER | NEW_NET)
+    library = ctypes.CDLL(None)
+    if hasattr(library, "unshare"):  # Linux, as are the cores below
+        library.unshare(NEW_USER | NEW_NET)
     for what, most in (
         (resource.RLIMIT_AS, limits["decode_bytes"]),
         (resource.RLIMIT_CPU, limits["cpu_seconds"]),
@@ -61,8 +63,9 @@ def confine(limits: dict[str, int]) -> None:
         hard = resource.getrlimit(what)[1]
         most = most if hard == resource.RLIM_INFINITY else min(most, hard)
         resource.setrlimit(what, (most, most))
-    cpus = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, random.SystemRandom().sample(cpus, min(CPUS, len(cpus))))
+    if hasattr(os, "sched_setaffinity"):
+        cpus = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, random.SystemRandom().sample(cpus, min(CPUS, len(cpus))))
 
 
 def run(ask: dict[str, Any], out: BinaryIO) -> None:

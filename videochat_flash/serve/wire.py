@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 
 from ..chat import MAX_QUESTION
 from ..config import parse_plan
-from ..video import CLIP, Sampling
+from ..video import CLIP, MOST_FRAMES, Sampling
 from .limits import Limits
 from .refuse import Refused
 
@@ -257,11 +257,19 @@ def _names(model: type[BaseModel]) -> Iterator[str]:
         yield from (name, *_aliases(info))
 
 
-NAMES = {
-    name
-    for model in (Look, Address, TextPart, ImagePart, VideoPart, Message, StreamOptions, ChatRequest)
-    for name in _names(model)
-}
+MODELS: Sequence[type[BaseModel]] = (Look, Address, TextPart, ImagePart, VideoPart, Message, StreamOptions, ChatRequest)
+NAMES = {name for model in MODELS for name in _names(model)}
+
+
+def objects() -> dict[str, Any]:
+    """The objects of a request by their names, as JSON schemas of an OpenAPI document; fields have all their names."""
+    whole = ChatRequest.model_json_schema(ref_template="#/components/schemas/{model}")
+    found: dict[str, Any] = {**whole.pop("$defs"), "ChatRequest": whole}
+    for model in MODELS:
+        told = found[model.__name__]["properties"]
+        for name, info in model.model_fields.items():
+            told.update({alias: told[name] for alias in _aliases(info)})  # pydantic tells only the first
+    return found
 
 
 def _check_sizes(request: ChatRequest, limits: Limits) -> None:
@@ -302,7 +310,7 @@ def _media(request: ChatRequest, limits: Limits) -> Iterator[Media]:
     parts = [part for message in request.messages for part in message.parts]
     videos = [part for part in parts if isinstance(part, VideoPart)]
     pictures = sum(isinstance(part, ImagePart) for part in parts)
-    share = (limits.frames - pictures) // max(1, len(videos)) // CLIP * CLIP
+    share = min(MOST_FRAMES, (limits.frames - pictures) // max(1, len(videos)) // CLIP * CLIP)
     if pictures > limits.frames or (videos and share < CLIP):
         raise Refused("too_many_media", "messages")
     for part in parts:
@@ -327,17 +335,18 @@ def _sampling(part: Look, defaults: Look, share: int) -> Sampling:
     if max(count or 0, most or 0) > share:
         raise Refused("too_many_frames", "max_frames" if (most or 0) > share else "nframes")
     rate = None if count else wanted["fps"]
+    most = most or (share if count or rate else min(Sampling.max_frames, share))
     try:
         return Sampling(
             "count" if count else "fps" if rate else "paper",
-            most or (share if count or rate else min(Sampling.max_frames, share)),
+            most,
             fps=rate,
             num_frames=count,
             start=wanted["video_start"],
             end=wanted["video_end"],
         )
-    except ValueError as error:
-        raise Refused("invalid", "video_end", error) from None
+    except ValueError as error:  # all else that it checks was seen to above
+        raise Refused("invalid", "nframes" if (count or 0) > most else "video_end", error) from None
 
 
 def _first(own: Any, default: Any) -> Any:

@@ -94,8 +94,13 @@ GROUNDING_TEMPLATES = (
     "During which seconds can the {thing} be seen?",
     "At what time does the {thing} appear, and when is it gone?",
 )
+POINTER_TEMPLATES = (
+    "What does the {thing} point at?",
+    "Which thing does the {thing} point to?",
+    "The {thing} has a pointer. What is it to?",
+)
 HOPS = tuple(HOP_TEMPLATES)
-EXTRA_KINDS = (*HOPS, "grounding")
+EXTRA_KINDS = (*HOPS, "grounding", "pointer")
 ALL_KINDS = (*KINDS, *EXTRA_KINDS)
 
 
@@ -213,6 +218,17 @@ def _order(rng: Rng, scene: Scene) -> list[Question]:
     return questions
 
 
+def _pointer(rng: Rng, scene: Scene) -> list[Question]:
+    """One question about every card that points, whether or not what it points at is shown."""
+    questions = []
+    for event in scene.events:
+        if isinstance(event.what, Card) and event.what.points is not None:
+            text = pick(rng, POINTER_TEMPLATES).format(thing=thing(event.what.colour, event.what.shape))
+            answer = f"the {thing(event.what.points.colour, event.what.points.shape)}"
+            questions.append(Question(text, answer, "pointer", (event.start, event.end)))
+    return questions
+
+
 def _hops(kind: str, answer: Callable[[Card], str]) -> Callable[[Rng, Scene], list[Question]]:
     """A maker of one question about every chain, in the same words for all: none of them is marked as a decoy."""
 
@@ -275,4 +291,5 @@ MAKERS: dict[str, Callable[[Rng, Scene], list[Question]]] = {
     "hop_colour": _hops("hop_colour", lambda card: card.colour),
     "hop_shape": _hops("hop_shape", lambda card: card.shape),
     "grounding": _grounding,
+    "pointer": _pointer,
 }

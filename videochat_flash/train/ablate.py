@@ -49,7 +49,7 @@ class Run:
 
     Attributes:
         petaflop: operations of its training, 1e15.
-        rows: of the decoder, that its training took.
+        rows: that its training gave the decoder, before any were dropped.
     """
 
     arm: str
@@ -133,7 +133,10 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def summary(runs: Sequence[Run]) -> list[dict[str, str]]:
-    """A line for each kind of question and arm: percent answered right with a 95 % interval, by chance, and blind."""
+    """A line for each kind of question and arm: percent answered right, by a guess among all answers, and blind.
+
+    The 95 % interval is over runs alone: all are asked the same questions.
+    """
     lines = []
     for about, kinds in ABOUT.items():
         for arm in dict.fromkeys(run.arm for run in runs):
@@ -143,15 +146,15 @@ def summary(runs: Sequence[Run]) -> list[dict[str, str]]:
                 continue
             middle, half = interval(right)
             told = f"{100 * middle:.1f}" + (f" ± {100 * half:.1f}" if half < math.inf else "")
-            line = {"question": about, "arm": arm, "right": told, "chance": _chance(own, kinds)}
+            line = {"question": about, "arm": arm, "right": told, "guess": _guess(own, kinds)}
             line["blind"] = f"{100 * mean(blind):.0f}"
             line["PFLOP"] = f"{mean(run.petaflop for run in own):.3g}"
-            line["rows"] = f"{mean(run.rows for run in own) / 1e6:.3g} M"
+            line["rows in"] = f"{mean(run.rows for run in own) / 1e6:.3g} M"
             lines.append(line)
     return lines
 
 
-def _chance(runs: Sequence[Run], kinds: Sequence[str]) -> str:
+def _guess(runs: Sequence[Run], kinds: Sequence[str]) -> str:
     """Percent that a guess among the possible answers gets; a dash where that is not known."""
     asked = [mark.kind for run in runs for mark in run.marks if mark.kind in kinds]
     known = [1 / OPTIONS[kind] for kind in asked if kind in OPTIONS]

@@ -7,6 +7,7 @@ import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
@@ -17,7 +18,7 @@ from .. import show
 from ..weights import find, read_config, read_tokenizer
 from .checkpoint import Keeper
 from .estimate import estimate, facts
-from .exam import Mark, examine_folder, table_of, unseen
+from .exam import Mark, examine_folder, rows_of, table_of, unseen
 from .loop import METRICS, Step
 from .optimize import Group
 from .parallel import rank
@@ -29,8 +30,9 @@ from .watch import Watch, draw_losses
 from .written import resolved
 
 
-def run(path: Path, changes: Sequence[str], quiet: bool) -> None:
+def run(path: Path, changes: Sequence[str], quiet: bool, as_json: bool = False) -> None:
     """Train to the end, or go on where it stopped."""
+    quiet = quiet or as_json
     recipe = load_recipe(path, changes)
     out = Path(recipe.out)
     speaks = rank() == 0
@@ -59,12 +61,18 @@ def run(path: Path, changes: Sequence[str], quiet: bool) -> None:
     if not speaks:
         return
     rows, curve = history(out), losses(out)
-    print_bad(rows[-1].get("reasons", {}))  # which older runs did not tell
-    if not curve:
-        print(f"{model}: {len(rows)} steps, none of them with an answer to learn; {out / METRICS} tells the rest")
+    step, reasons = rows[-1]["step"], rows[-1].get("reasons", {})  # which older runs did not tell
+    loss = curve[-1][1] if curve else None
+    if curve:
+        draw_losses(curve, out / "loss.png", f"{path.stem}: {recipe.batch} conversations a step")
+    if as_json:
+        came = {"model": str(model), "step": step, "loss": loss, "left_out": reasons, "metrics": str(out / METRICS)}
+        print(json.dumps(came, ensure_ascii=False))
         return
-    draw_losses(curve, out / "loss.png", f"{path.stem}: {recipe.batch} conversations a step")
-    step, loss = rows[-1]["step"], curve[-1][1]
+    print_bad(reasons)
+    if loss is None:
+        print(f"{model}: {step} steps, none of them with an answer to learn; {out / METRICS} tells the rest")
+        return
     print(f"{model}: trained to step {step}, loss {loss:.4f}; {out / METRICS} and {out / 'loss.png'} tell the rest")
 
 
@@ -157,9 +165,10 @@ def exam(path: Path, changes: Sequence[str], count: int, quiet: bool, as_json: b
             marks += some
             bar(done, total, "")
     if as_json:
-        print(json.dumps([vars(one) for one in marks], ensure_ascii=False))
+        told = {"rows": [asdict(one) for one in rows_of(marks)], "marks": [asdict(one) for one in marks]}
+        print(json.dumps(told, ensure_ascii=False))
     else:
-        Console().print(table_of(marks))
+        Console().print(table_of(rows_of(marks)))
 
 
 def check_data(path: Path, changes: Sequence[str], quiet: bool, as_json: bool) -> bool:

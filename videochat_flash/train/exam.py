@@ -123,11 +123,30 @@ def answers(prompt: Prompt) -> list[int]:
     return lengths
 
 
-def table_of(marks: Sequence[Mark]) -> Table:
+@dataclass(frozen=True)
+class Row:
+    """Shares of right answers to one kind of question of one source."""
+
+    source: str
+    kind: str
+    asked: int
+    right: float
+    blind: float
+
+
+def rows_of(marks: Sequence[Mark]) -> list[Row]:
     """Right and blind answers by source and kind."""
-    table = Table("source", "question", "asked", "right", "blind")
+    rows = []
     for source, kind in dict.fromkeys((one.source, one.kind) for one in marks):
         some = [one for one in marks if (one.source, one.kind) == (source, kind)]
         right, blind = (sum(getattr(one, name) for one in some) / len(some) for name in ("right", "blind"))
-        table.add_row(source, kind, str(len(some)), f"{100 * right:.1f} %", f"{100 * blind:.1f} %")
+        rows.append(Row(source, kind, len(some), right, blind))
+    return rows
+
+
+def table_of(rows: Sequence[Row]) -> Table:
+    """The rows for people to read."""
+    table = Table("source", "question", "asked", "right", "blind")
+    for row in rows:
+        table.add_row(row.source, row.kind, str(row.asked), f"{100 * row.right:.1f} %", f"{100 * row.blind:.1f} %")
     return table

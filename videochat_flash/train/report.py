@@ -214,12 +214,12 @@ def _video(
     with tempfile.TemporaryDirectory() as scratch:
         film, truth = Path(scratch) / "needle.mp4", Path(scratch) / "truth.json"
         movers = 2 if frames >= 32 else None
-        hops = 1 + seed % MOST_HOPS if kinds == HOPS else None
+        hops = 1 + number // len(setting.haystacks) % MOST_HOPS if kinds == HOPS else None  # all in each haystack
         made = make_needle(haystack, frames, None, seed, film, truth, kinds=kinds, movers=movers, hops=hops)
         questions = quota.take(_by_chain(made.questions))
         if not questions:
             return
-        sight = vc.see(film, Sampling(max_frames=max(frames, 4)))
+        sight = vc.see(film, Sampling("count", max_frames=frames, num_frames=frames))
     begun = {plan: prepare(vc, sight, keep=plan) for plan in set(setting.keeps.values())}
     for one in questions:
         said = {plan: vc.answer(sight, one.question, keep=plan, prefix=kept).strip() for plan, kept in begun.items()}

@@ -42,6 +42,17 @@ async function sentence(reply) {
   }
 }
 
+// A reply, if it is one: whatever else the server says is an error in its words.
+async function get(place, how) {
+  const reply = await fetch(place, how);
+  if (!reply.ok) throw new Error(await sentence(reply));
+  return reply;
+}
+
+function reason(error) {
+  return error instanceof TypeError ? "The server cannot be reached." : error.message;
+}
+
 // Times in an answer, as 1:23, 1:23.5, 12.5 s or 12 seconds, become buttons that seek.
 function linked(item) {
   const times = /\b(?:(\d+):)?(\d+):(\d\d(?:\.\d+)?)\b|\b(\d+(?:\.\d+)?)\s?(?:s|sec|seconds?)\b/g;
@@ -69,14 +80,13 @@ function seek(second) {
 
 function choose(file) {
   if (!file) return;
-  stop();
-  turns = [];
-  for (const id of ["talk", "thumbs", "bars", "stages", "hints"]) $(id).replaceChildren();
-  for (const id of ["looked", "evidence", "cost", "unplayable"]) $(id).hidden = true;
+  forget();
+  for (const id of ["thumbs", "bars", "stages", "hints"]) $(id).replaceChildren();
+  $("unplayable").hidden = true;
   if ($("video").src) URL.revokeObjectURL($("video").src);
   $("video").src = URL.createObjectURL(file);
   $("video").hidden = false;
-  const mine = video = { id: null, name: file.name };
+  const mine = video = { id: null, name: file.name, told: "Uploading …", drawn: false };
   const name = document.createElement("strong");
   name.textContent = file.name;
   $("invite").replaceChildren(name, "Choose another");
@@ -86,7 +96,7 @@ function choose(file) {
   form.append("file", file);
   upload.open("POST", "v1/files");
   upload.responseType = "json";
-  upload.upload.addEventListener("progress", (event) => state("Uploading …", event.loaded / event.total));
+  upload.upload.addEventListener("progress", (event) => state(mine.told, event.loaded / event.total));
   upload.addEventListener("load", () => {
     running = null;
     $("cancel").hidden = true;
@@ -103,7 +113,7 @@ function choose(file) {
   upload.addEventListener("abort", () => state("The upload was cancelled."));
   running = upload;
   $("cancel").hidden = false;
-  state("Uploading …", 0);
+  state(mine.told, 0);
   upload.send(form);
   $("question").focus();
 }
@@ -118,26 +128,32 @@ function stop() {
   $("cancel").hidden = true;
 }
 
+// What was said, not the video.
+function forget() {
+  stop();
+  turns = [];
+  $("talk").replaceChildren();
+  for (const id of ["looked", "evidence", "cost", "anew"]) $(id).hidden = true;
+}
+
 // A video that the server makes up, with questions about it.
 async function takeSample() {
   const place = `samples/${sample++ % SAMPLES}`, before = video;
   $("sample").disabled = true;
   state("A video is being made …", -1);
   try {
-    const told = await fetch(place);
-    if (!told.ok) throw new Error(await sentence(told));
-    const { questions } = await told.json(), film = await (await fetch(`${place}.mp4`)).blob();
+    const { questions } = await (await get(place)).json(), film = await (await get(`${place}.mp4`)).blob();
     if (video !== before) return; // another one was chosen meanwhile
     choose(new File([film], "made-up.mp4", { type: "video/mp4" }));
     $("hints").replaceChildren(...questions.map((words) => {
       const button = document.createElement("button");
       button.type = "button";
       button.textContent = words;
-      button.addEventListener("click", () => submit(words) && button.remove());
+      button.addEventListener("click", async () => await submit(words) && button.remove());
       return button;
     }));
   } catch (error) {
-    failed(error instanceof TypeError ? "The server cannot be reached." : error.message);
+    failed(reason(error));
   } finally {
     $("sample").disabled = false;
   }
@@ -150,20 +166,23 @@ function content(words) {
   return video?.id && !turns.length ? [{ type: "video_url", video_url: { url: video.id } }, text] : [text];
 }
 
+// A promise of whether it is answered; null for what is not even asked.
 function submit(words) {
-  if (!words || running) return false;
-  if (!video) failed("Choose a video first.");
+  if (!words) return null;
+  if (running) {
+    if (!video.id) $("words").textContent = video.told = "Wait for the upload …";
+  } else if (!video) failed("Choose a video first.");
   else if (!video.id) failed("The video has not been uploaded: choose it again.");
   else if (!model) failed("The model is still being loaded: try again in a moment.");
-  else ask(words);
-  return Boolean(video?.id && model);
+  else return ask(words);
+  return null;
 }
 
 async function ask(words) {
   const mine = new AbortController();
   running = mine;
   $("cancel").hidden = false;
-  $("send").disabled = true;
+  $("anew").hidden = $("send").disabled = true;
   line("user", words);
   const question = { role: "user", content: content(words) };
   const options = { include_usage: true, include_progress: true };
@@ -172,19 +191,21 @@ async function ask(words) {
   state("Waiting …", -1);
   try {
     const headers = { "Content-Type": "application/json" };
-    const reply = await fetch("v1/chat/completions", { method: "POST", headers, body: JSON.stringify(body), signal: mine.signal });
-    if (!reply.ok) throw new Error(await sentence(reply));
+    const reply = await get("v1/chat/completions", { method: "POST", headers, body: JSON.stringify(body), signal: mine.signal });
     await read(reply.body, item);
     turns.push(question, { role: "assistant", content: item.textContent });
     linked(item);
     state("");
+    return true;
   } catch (error) {
     if (!item.textContent) item.remove();
-    if (error.name === "AbortError") state("Cancelled.");
-    else failed(error instanceof TypeError ? "The server cannot be reached." : error.message);
+    if (!mine.signal.aborted) failed(reason(error));
+    else if (!running) state("Cancelled.");  // else by another video, whose upload is told of
+    return false;
   } finally {
     if (running === mine) stop();
     $("send").disabled = false;
+    $("anew").hidden = !turns.length;
   }
 }
 
@@ -279,11 +300,12 @@ function drawEvidence(told) {
     return mark;
   }));
   $("looked").hidden = $("evidence").hidden = false;
-  if (!$("thumbs").childElementCount) drawThumbs(clips);
+  if (!video.drawn) drawThumbs(clips);
+  video.drawn = true;
 }
 
 async function drawThumbs(clips) {
-  const player = document.createElement("video");
+  const mine = video, canvases = [], player = document.createElement("video");
   const first = clips[0][0], last = clips[clips.length - 1][1];
   player.muted = true;
   player.preload = "auto";
@@ -298,30 +320,29 @@ async function drawThumbs(clips) {
       const came = event("seeked");
       player.currentTime = first + (i + .5) / THUMBNAILS * (last - first);
       await came;
+      if (video !== mine) return;  // another one was chosen meanwhile
       const canvas = document.createElement("canvas");
       canvas.width = 160;
       canvas.height = Math.round(160 * player.videoHeight / player.videoWidth);
       canvas.getContext("2d").drawImage(player, 0, 0, canvas.width, canvas.height);
-      $("thumbs").append(canvas);
+      canvases.push(canvas);
     }
-  } catch {
-    $("thumbs").replaceChildren();  // a format that the browser cannot play
-  }
+    $("thumbs").replaceChildren(...canvases);
+  } catch { /* a format that the browser cannot play */ }
 }
 
 // -- beginnings ---------------------------------------------------------------------------------------------------------
 
 async function begin() {
-  for (;;) {
+  while (!model) {
     try {
-      if ((await fetch("ready")).ok) break;
-      if (!running) state("The model is being loaded …", -1);
-    } catch {
-      if (!running) state("The server cannot be reached.");
+      if ((await fetch("ready")).ok) model = (await (await get("v1/models")).json()).data[0].id;
+      else if (!running) state("The model is being loaded …", -1);
+    } catch (error) {
+      if (!running) state(reason(error));
     }
-    await new Promise((done) => setTimeout(done, 2000));
+    if (!model) await new Promise((done) => setTimeout(done, 2000));
   }
-  model = (await (await fetch("v1/models")).json()).data[0].id;
   $("model").textContent = `Ask ${model} about a video.`;
   if (!running) state(video?.id ? here() : "Choose a video.");
 }
@@ -332,6 +353,7 @@ $("file").addEventListener("change", (event) => {
 });
 for (const name of ["dragover", "dragleave", "drop"]) {
   document.addEventListener(name, (event) => {
+    if (!event.dataTransfer.types.includes("Files")) return;  // words may be dropped into the question
     event.preventDefault();
     $("drop").classList.toggle("over", name === "dragover");
     if (name === "drop") choose(event.dataTransfer.files[0]);
@@ -357,14 +379,18 @@ $("bars").addEventListener("keydown", (event) => {
 });
 $("sample").addEventListener("click", takeSample);
 $("cancel").addEventListener("click", stop);
+$("anew").addEventListener("click", () => { forget(); state(here()); $("question").focus(); });
 $("question").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
     event.preventDefault();
     $("ask").requestSubmit();
   }
 });
-$("ask").addEventListener("submit", (event) => {
+$("ask").addEventListener("submit", async (event) => {
   event.preventDefault();
-  if (submit($("question").value.trim())) $("question").value = "";
+  const words = $("question").value.trim(), answered = submit(words);
+  if (!answered) return;
+  $("question").value = "";
+  if (!await answered) $("question").value ||= words;  // to be asked again, unless another one is being written
 });
 begin();
