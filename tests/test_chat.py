@@ -12,12 +12,13 @@ import pytest
 import tiny
 from oracle import naive
 from PIL import Image
+from torch import Tensor
 
 from videochat_flash.chat import Reply, Stopwatch, VideoChatFlash, cut_at, held_back
 from videochat_flash.config import parse_plan
 from videochat_flash.generate import Decoding
 from videochat_flash.mp4 import write
-from videochat_flash.prompt import Turn, plain_text, render
+from videochat_flash.prompt import IM_END, Turn, control, plain_text, render
 from videochat_flash.session import to_the_end
 from videochat_flash.sight import Sight
 from videochat_flash.video import Frames
@@ -75,7 +76,8 @@ def test_progress_and_time_are_told(vc: VideoChatFlash, film: Path) -> None:
 def test_an_answer_is_what_the_naive_way_gives(vc: VideoChatFlash, sight: Sight, how: Decoding, keep: str) -> None:
     plan = parse_plan(keep)
     prompt = render(vc.tokenizer, [Turn("user", "What is it?")], [sight])
-    slow = naive(vc.model, prompt, [sight.tokens], plan, how)
+    ended = replace(how, eos=(control(vc.tokenizer, IM_END),))
+    slow = naive(vc.model, prompt, [sight.tokens], plan, ended)
     fast = vc.answer(sight, "What is it?", keep=plan, decoding=how)
     assert fast == vc.tokenizer.decode(slow, skip_special_tokens=True)
 
@@ -114,6 +116,30 @@ def test_stop_texts_and_unfinished_characters_are_held_back() -> None:
     assert cut_at("abcSTOPdef", ["x", "STOP"]) == ("abc", True)
     assert held_back("abcST", ["STOP"]) == 2 and held_back("abc", ["STOP"]) == 0
     assert held_back("ab\N{REPLACEMENT CHARACTER}", []) == 1
+    assert held_back("xA\N{REPLACEMENT CHARACTER}", ["A\N{GRINNING FACE}"]) == 2  # of which a half is there
+
+
+def test_an_answer_ends_where_the_models_turn_does(
+    vc: VideoChatFlash, sight: Sight, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    end = control(vc.tokenizer, IM_END)
+    logits, said = vc.model.logits, list[int]()
+
+    def ends(rows: Tensor) -> Tensor:
+        """The end, behind one token."""
+        scores = logits(rows)
+        scores[..., end] = 99.0 if said else -99.0
+        said.append(end)
+        return scores
+
+    monkeypatch.setattr(vc.model, "logits", ends)
+    reply = to_the_end(vc.reply(sight, "What?", decoding=Decoding(max_new_tokens=9)))
+    assert reply.tokens == 1 and not reply.cut
+
+
+def test_half_a_character_is_no_question(vc: VideoChatFlash, sight: Sight) -> None:
+    with pytest.raises(ValueError, match="surrogates not allowed"):
+        vc.answer(sight, "caf\udce9?")
 
 
 def test_a_follow_up_sees_nothing_anew(vc: VideoChatFlash, sight: Sight, monkeypatch: pytest.MonkeyPatch) -> None:

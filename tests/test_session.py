@@ -9,7 +9,8 @@ import pytest
 import videos
 from PIL import Image
 
-from videochat_flash import session
+from videochat_flash import VideoChatFlash, session
+from videochat_flash.chat import Stopwatch
 from videochat_flash.session import Source, key_frames
 from videochat_flash.video import Sampling, VideoWarning, decode, plan, probe
 
@@ -36,6 +37,12 @@ def test_a_short_video_has_fewer_thumbnails_and_none_twice(frames: int, shown: i
     source = Source("a.mp4", probe(videos.make(tmp_path / "a.mp4", frames)), None)
     sheet = session._thumbnails(source, Sampling())
     assert sheet is not None and sheet.width == shown * (160 + 8) + 8
+
+
+def test_options_of_frames_are_told_to_be_unused_of_a_sight(vc: VideoChatFlash, tmp_path: Path) -> None:
+    vc.see(probe(videos.make(tmp_path / "a.mp4", 16))).save(tmp_path / "a.safetensors")
+    with pytest.warns(UserWarning, match="holds the frames it was seen with"):
+        session.open_source(tmp_path / "a.safetensors", Sampling(start=1.0), Stopwatch())
 
 
 def test_pictures_are_key_frames(tmp_path: Path) -> None:

@@ -475,6 +475,14 @@ def test_windows(start: float | None, end: float | None, first: int, last: int) 
     assert chosen.duration == chosen.window[1] - chosen.window[0]
 
 
+def test_a_window_before_the_first_frame_begins_with_it() -> None:
+    """As where key frames alone are taken from a recording that begins between two."""
+    late = made_up([2.0, 4.0, 6.0, 8.0], 10.0, fps=0.4)
+    for start, end in ((0.0, 5.0), (None, 1.0)):
+        chosen = plan(late, Sampling("count", num_frames=4, start=start, end=end))
+        assert chosen.frames.min() == 0 and (np.diff(chosen.frames) >= 0).all()
+
+
 def test_a_window_is_counted_like_a_video_of_its_length() -> None:
     inside = plan(steady(25 * 300, 25), Sampling(start=100, end=200))
     alone = plan(steady(25 * 100, 25), Sampling())

@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tiny import CONFIG, INTERNVIDEO2, tokenizer
+from tokenizers import Tokenizer
 
 from videochat_flash import weights
 from videochat_flash.config import RELEASES, Config, Yarn, drop_plan
@@ -234,6 +235,20 @@ def test_save_and_load_give_the_same_model(folder: Path, model: VideoChatFlashMo
     assert again.keys() == model.state_dict().keys()
     assert all(torch.equal(tensor, again[name]) for name, tensor in model.state_dict().items())
     assert weights.read_decoding(folder) == Decoding(eos=(1, 2))
+
+
+def test_null_in_generation_config_is_what_is_not_said(folder: Path) -> None:
+    nothing = {"temperature": None, "top_k": None, "max_new_tokens": None, "do_sample": True, "eos_token_id": 7}
+    (folder / "generation_config.json").write_text(json.dumps(nothing))
+    assert weights.read_decoding(folder) == Decoding(temperature=1.0, eos=(7,))
+
+
+def test_what_a_tool_left_in_a_tokenizer_cuts_no_question(folder: Path) -> None:
+    kept = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    kept.enable_truncation(3)
+    kept.enable_padding(length=9)
+    kept.save(str(folder / "tokenizer.json"))
+    assert len(weights.read_tokenizer(folder).encode("What is it?").ids) not in (3, 9)
 
 
 def test_shards_give_the_same_model(tmp_path: Path, model: VideoChatFlashModel) -> None:

@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal, overload
@@ -23,7 +23,7 @@ from . import weights
 from .config import Plan, check_plan
 from .generate import LONGEST, Begun, Decoding, Prefilled, Steps, decode, prefill
 from .model import VideoChatFlashModel
-from .prompt import Turn, render
+from .prompt import IM_END, Turn, control, render
 from .sight import Sight
 from .video import Frames, Sampling, VideoInfo, probe
 from .video import decode as decode_video
@@ -242,7 +242,7 @@ class VideoChatFlash:
         rows = len(prompt.ids) + sum(s.tokens.shape[0] * s.tokens.shape[1] + newline for s in sights)
         if rows > (limit := self.model.config.llm.max_positions):
             warnings.warn(f"{rows} rows are beyond the {limit} positions that the model was made for", stacklevel=2)
-        how = decoding or self.decoding
+        how = replace(given := decoding or self.decoding, eos=(*given.eos, control(self.tokenizer, IM_END)))
         room = min(how.max_new_tokens, LONGEST)
         begin = partial(prefill, self.model, [prompt], [videos], plan, room, on_layer)
         if prefix is not None:
@@ -260,9 +260,7 @@ class VideoChatFlash:
         """
         for one in sights:
             if one.made_by != self.made_by:
-                raise ValueError(
-                    f"this sight was made by model {one.made_by}, not by this one ({self.made_by}): see the video again"
-                )
+                raise ValueError(f"a sight by model {one.made_by}, not by this ({self.made_by}): see the video again")
         return [one.tokens.to(self.model.device, self.model.dtype) for one in sights]
 
     def _generate(
@@ -270,6 +268,7 @@ class VideoChatFlash:
     ) -> Generator[str, None, Reply]:
         with watch.stage("prefill"):
             begun = begin()
+            del begin  # and with it the visual tokens on the device
         made, told, ended = list[int](), "", False
         tokens = decode(self.model, begun, how, self.steps)
         while True:
@@ -300,14 +299,14 @@ def cut_at(text: str, stop: Sequence[str]) -> tuple[str, bool]:
 
 def held_back(text: str, stop: Sequence[str]) -> int:
     """Characters at the end that may still become another character or the beginning of a stop text."""
-    unfinished = len(text) - len(text.rstrip("\N{REPLACEMENT CHARACTER}"))
-    begun = (n for words in stop for n in range(1, len(words)) if text.endswith(words[:n]))
-    return max(unfinished, max(begun, default=0))
+    whole = text.rstrip("\N{REPLACEMENT CHARACTER}")
+    begun = (n for words in stop for n in range(1, len(words)) if whole.endswith(words[:n]))
+    return len(text) - len(whole) + max(begun, default=0)
 
 
 def check_question(question: str) -> None:
-    """Raises ValueError for an empty or overlong question."""
-    if not question.strip():
+    """Raises ValueError for an empty or overlong question, or one with halves of characters."""
+    if not question.strip().encode():
         raise ValueError("the question is empty: ask something")
     if len(question) > MAX_QUESTION:
         raise ValueError(f"the question has {len(question)} characters, more than {MAX_QUESTION}: shorten it")

@@ -121,8 +121,9 @@ def _owners(segment: Segment, sights: Sequence[Sight]) -> Int[Tensor, " n"]:
 
 def _sums(owners: Int[Tensor, " n"], values: Float[Tensor, " n"], sights: Sequence[Sight]) -> Float[Tensor, " C"]:
     """Of each clip, what its rows have together."""
+    owners, values = owners.cpu(), values.cpu()  # where there is float64
     own = owners >= 0
-    sums = torch.zeros(sum(len(sight) for sight in sights), dtype=torch.float64, device=values.device)
+    sums = torch.zeros(sum(len(sight) for sight in sights), dtype=torch.float64)
     return sums.index_add(0, owners[own], values[own].double())
 
 

@@ -48,6 +48,7 @@ class Decoding:
             "top_p must be above 0 and at most 1": 0 < self.top_p <= 1,
             "top_k cannot be negative": self.top_k >= 0,
             "repetition_penalty must be positive": self.repetition_penalty > 0,
+            "seed must be a number of 64 bits": -(1 << 63) <= self.seed < 1 << 64,
         }
         broken = [rule for rule, holds in rules.items() if not holds]
         if broken:

@@ -44,6 +44,8 @@ class Prompt:
 def plain_text(tokenizer: Tokenizer) -> Tokenizer:
     """Make the tokenizer read control tokens in a text as the characters they are written with."""
     tokenizer.encode_special_tokens = True
+    tokenizer.no_truncation()  # fine-tuning tools leave theirs in the file
+    tokenizer.no_padding()
     return tokenizer
 
 

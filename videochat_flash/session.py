@@ -146,6 +146,8 @@ def key_frames(info: VideoInfo) -> VideoInfo:
     if info.index is None or info.kind != "video":
         return info
     keys = np.flatnonzero(info.index[:, 1] == info.index[:, 2])  # decoding starts with themselves
+    if not len(keys):
+        return info
     gap = np.diff(info.seconds[keys], append=info.duration).max()
     text = f"only its {len(keys)} key frames of {info.frames} are looked at, up to {gap:.1f} s apart: {info.source}"
     warnings.warn(text, VideoWarning, stacklevel=3)
@@ -161,6 +163,8 @@ def open_source(path: Path, sampling: Sampling, watch: Stopwatch, keys: bool = F
         ValueError: a window outside the video, or a file that is no Sight.
     """
     if path.suffix == ".safetensors":
+        if keys or sampling != Sampling():
+            warnings.warn(f"{path} holds the frames it was seen with: options of frames are not used", stacklevel=2)
         return Source(str(path), Sight.load(path), None)
     with watch.stage("decode"):
         info = key_frames(probe(path)) if keys else probe(path)
@@ -210,7 +214,7 @@ def say(
 ) -> Reply:
     """Answer with a bar of layers; pieces are written as they come."""
     layers = vc.model.config.llm.layers
-    with show.progress("reading", bars) as told:
+    with show.progress("reading", bars and prefix is None) as told:  # a prefix was read before, and tells no layers
         pieces = vc.reply(
             sight,
             question,

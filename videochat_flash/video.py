@@ -163,7 +163,7 @@ def plan(info: VideoInfo, sampling: Sampling, *, group: int = GROUP) -> SamplePl
     part = sampling.start is not None or sampling.end is not None
     if part:
         end = min(math.inf if sampling.end is None else sampling.end, end - 0.1 * (sampling.policy == "reference"))
-        first = int(np.searchsorted(times, start + TICK, "right")) - 1
+        first = max(0, int(np.searchsorted(times, start + TICK, "right")) - 1)
         steady = even(times, info.fps)  # whole frames
         last = first + int((end - start + TICK) * info.fps) if steady else int(np.searchsorted(times, end - TICK))
         last, end = min(max(last, first + 1), info.frames), max(start, end)

@@ -66,9 +66,7 @@ def find(name_or_path: str | Path, revision: str | None = None, wanted: Sequence
     if path.is_dir():
         return path
     if path.suffix in PICKLES:
-        raise ValueError(
-            f"{path} is a pickle, which could run code: make a safe copy with 'vcflash convert {path} OUT'"
-        )
+        raise ValueError(f"{path} is a pickle, which could run code: 'vcflash convert {path} OUT' makes a safe one")
     if path.is_file():
         raise ValueError(f"{path} is a file: give the folder that holds config.json and the weights")
     short = name.removeprefix(f"{RELEASE_OWNER}/")
@@ -102,7 +100,7 @@ def read_config(folder: Path) -> Config:
 def read_decoding(folder: Path) -> Decoding:
     """How a model's generation_config.json wants tokens chosen; greedy where there is none or it does not sample."""
     path = folder / "generation_config.json"
-    values = _read_json(path) if path.is_file() else {}
+    values = {key: one for key, one in (_read_json(path) if path.is_file() else {}).items() if one is not None}
     eos = values.get("eos_token_id", ())
     sampled = values.get("do_sample", False)
     return Decoding(

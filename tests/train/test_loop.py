@@ -9,6 +9,7 @@ import signal
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from videochat_flash import VideoChatFlash
+from videochat_flash.config import Plan
 from videochat_flash.prompt import IGNORE, Prompt
 from videochat_flash.train.adapters import merge_adapters
 from videochat_flash.train.begin import begin
@@ -256,6 +258,20 @@ def test_two_processes_learn_what_one_does_and_each_goes_on_from_the_other(
         shutil.rmtree(out / "model")
         shared_run(path, resumed, f"out={out}", *more)
         np.testing.assert_allclose(losses(out), expected, rtol=1e-5)
+
+
+def test_dropout_holds_in_as_many_steps_as_wanted(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plans = []
+    plain = Learner.forward
+
+    def forward(self: Learner, samples: Any, plan: Plan = (), shared: Any = None) -> Any:
+        plans.append(plan)
+        return plain(self, samples, plan, shared)
+
+    monkeypatch.setattr(Learner, "forward", forward)
+    recipe = stage.recipe(path, f"out={tmp_path}", "train_with_dropout=2:0.5", "dropout_every=2", "pack=100000")
+    trained(recipe)
+    assert plans == [recipe.plan if step % 2 == 0 else () for step in range(recipe.steps)] and recipe.plan
 
 
 def worlds(talk: float) -> str:

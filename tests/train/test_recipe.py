@@ -61,7 +61,9 @@ def test_every_key_and_its_default_stand_in_the_page_about_training(kind: type, 
     page = (RECIPES.parent / "docs" / "training.md").read_text(encoding="utf-8")
     said = dict(re.findall(r"^\| `([\w.]+)` \| (.+?) \| .{4,} \|$", page, re.MULTILINE))
     plain = {one.name: one.default for one in fields(kind) if not is_dataclass(one.default) and one.name != "data"}
-    own = {"out": "none", "world.characters": f"all {len(World.characters)}"}
+    own = {"out": "none"} | {
+        f"world.{name}": f"all {len(getattr(World, name))}" for name in ("characters", "colours", "shapes")
+    }
     assert {
         table + name: own.get(table + name, f"`{_toml(value)}`") for name, value in plain.items()
     }.items() <= said.items()
@@ -271,6 +273,9 @@ def test_every_field_can_be_told_apart() -> None:
         ('data=[{world={kind="videos", count=1, characters="1Z"}}]', "some of 0123456789"),
         ('data=[{world={kind="videos", count=1, kinds=["colors"]}}]', "a list of character, colour"),
         ('data=[{world={kind="clips", count=1, characters="17"}}]', "frames and clips show all"),
+        ('data=[{world={kind="clips", count=1, shapes=["star"]}}]', "frames and clips show all"),
+        ('data=[{world={kind="videos", count=1, colours=["pink"]}}]', "some of red, orange"),
+        ('data=[{world={kind="videos", count=1, chains=1}}]', "at least 2: one to follow, and decoys"),
         ('data=[{world={kind="videos", count=1, kinds=["hop_colour"]}}]', "set data.world.hops, as [1, 3]"),
         ('data=[{world={kind="videos", count=1, hops=[1, 2], pointers=0.0}}]', "set data.world.pointers above 0"),
         ('data=[{world={kind="clip", count=1}}]', "data.world.kind must be"),

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from videochat_flash.config import PIXEL_MEAN, PIXEL_STD, Config, LLMConfig, VisionConfig
 from videochat_flash.merge import merge_tokens
-from videochat_flash.synth import Card, Mover, card_clip, scene_frames
+from videochat_flash.synth import COLOURS, SHAPES, Card, Mover, card_clip, scene_frames
 from videochat_flash.synth.questions import chains
 from videochat_flash.train.learner import Learner
 from videochat_flash.train.loop import METRICS
@@ -194,6 +194,34 @@ def test_a_world_may_show_few_characters_and_ask_by_them_alone(bank: Bank, tmp_p
         assert shown_there <= set("1379LP")
         asked = some.draw(one)[1]
         assert sorted(question.kind for question in asked) == sorted(["colour", "shape"] * len(cards))
+
+
+def test_a_world_may_show_few_colours_and_shapes(bank: Bank, tmp_path: Path) -> None:
+    few = replace(VIDEOS, colours=COLOURS[:4], shapes=SHAPES[:3], cards=(3, 3), moving=(1, 1), hops=(0, 0))
+    save_file({"tokens": bank.tokens}, tmp_path / "0000000.safetensors")
+    some = Bank(tmp_path, few)
+    events = [event for seed in range(12) for event in some.video(np.random.default_rng(seed), few)[1].events]
+    things = {(event.what.colour, event.what.shape) for event in events}
+    things |= {(one.colour, one.shape) for event in events if (one := getattr(event.what, "points", None))}
+    assert len(things) > 6 and things <= {(colour, shape) for colour in COLOURS[:4] for shape in SHAPES[:3]}
+
+
+def test_a_world_may_show_several_decoys_and_asks_of_every_second_chain(bank: Bank) -> None:
+    many = replace(VIDEOS, clips=(12, 12), cards=(0, 0), moving=(0, 0), chains=4, kinds=("hop_character",))
+    found = []
+    for index in range(12):
+        one = Drawn("a", "b", many, 3, index)
+        asked = bank.draw(one)[1]
+        shown_there = len(chains(bank.video(one.rng, many)[1]))
+        assert len({question.chain for question in asked}) == len(asked) == (shown_there + 1) // 2
+        found.append(shown_there)
+    assert set(found) <= {2, 3, 4} and 4 in found
+
+
+def test_a_video_is_drawn_until_there_is_something_to_ask(bank: Bank) -> None:
+    few = replace(VIDEOS, clips=(4, 4), cards=(0, 0), moving=(0, 0), hops=(1, 1), kinds=("hop_colour",))
+    kinds = Counter(bank.draw(Drawn("a", "b", few, 3, index))[1][0].kind for index in range(30))
+    assert kinds["hop_colour"] == 30
 
 
 def test_too_few_pieces_for_what_is_to_be_shown_are_told(bank: Bank, tmp_path: Path) -> None:

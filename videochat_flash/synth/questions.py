@@ -181,7 +181,8 @@ def _describe(card: Card) -> str:
 
 
 def _presence(rng: Rng, scene: Scene) -> list[Question]:
-    """As many yes as no: each no shares its colour or its shape with something shown, the rest is not there.
+    """As many yes as no. Each no shares its colour or its shape with something shown; half of them, where things shown
+    can be recombined, both with two of them, so that seeing the colour and the shape is not enough.
 
     What is pictured as a pointer is not called absent.
     """
@@ -192,7 +193,10 @@ def _presence(rng: Rng, scene: Scene) -> list[Question]:
         questions.append(Question(_say(rng, "presence", event), "yes", "presence", (event.start, event.end)))
         colour, shape = event.what.colour, event.what.shape
         near = [(colour, one) for one in SHAPES] if rng.random() < 0.5 else [(one, shape) for one in COLOURS]
+        mixed = [(one.what.colour, other.what.shape) for one in scene.events for other in scene.events]
         free = [pair for pair in near if pair not in shown | absent]
+        nearer = [pair for pair in mixed if pair not in shown | absent]
+        free = nearer if nearer and rng.random() < 0.5 else free
         if not free:
             continue
         pair = pick(rng, free)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from ..config import Config
+from ..config import Config, Plan
 from ..cost import GPUS
 from ..cost import Sample as Size
 from ..files import beside
@@ -231,9 +231,12 @@ class Trainer:
 
     def _step(self, number: int, samples: list[Sample], began: float) -> Step:
         """Learn from all processes' samples of a step; nothing moves where there are none."""
-        recipe, device = self.recipe, self.place.device
+        recipe, device = self.recipe.at(number), self.place.device
         counted = (self.tally.read, sum(self.tally.bad.values()), len(samples), sum(one.rows for one in samples))
-        needed, weighs = operations(recipe, self.net.model.config, samples) / 1e12, weight(samples, recipe.loss)
+        needed, weighs = (
+            operations(recipe, self.net.model.config, samples) / 1e12,
+            weight(samples, recipe.loss),
+        )
         lessons = self.net.sizes(samples)
         told = torch.tensor([*counted, needed, weighs, *lessons.flat], dtype=self.place.exact, device=device)
         read, bad, learned, rows, needed, whole, *sizes = self.place.total(told).tolist()
@@ -271,10 +274,11 @@ class Trainer:
         """
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
+        plan = self.recipe.at(number).plan
         packs = pack(samples, self.recipe.pack)
         sums = torch.zeros(2, dtype=self.place.exact, device=self.place.device)
         for part in packs + [[]] * (self.place.most(len(packs)) - len(packs)):
-            sums += self._add_gradients(part, whole, shared)
+            sums += self._add_gradients(part, plan, whole, shared)
         loss, taught = self.place.total(sums).tolist()
         self._finite(number, "loss", loss + taught, samples)
         for parameter in self.net.parameters():
@@ -286,13 +290,15 @@ class Trainer:
             optimizer.step()
         return loss, taught, norm
 
-    def _add_gradients(self, samples: list[Sample], whole: float, shared: Float64[np.ndarray, "2 18"]) -> Tensor:
+    def _add_gradients(
+        self, samples: list[Sample], plan: Plan, whole: float, shared: Float64[np.ndarray, "2 18"]
+    ) -> Tensor:
         """Of one pack; its part of the mean loss and of what was taught come back."""
         bf16 = self.recipe.precision == "bfloat16"
         where = f"with {sum(one.rows for one in samples)} rows in one forward"
         with enough_memory(where, f"lower pack or video.max_frames, set recompute, {FEWER}"):
             with torch.autocast(self.place.device.type, torch.bfloat16, enabled=bf16):
-                sums, counts, taught = self.net(samples, self.recipe.plan, shared)
+                sums, counts, taught = self.net(samples, plan, shared)
             value = objective(sums, counts, self.recipe.loss) / max(whole, 1)
             if (value + taught).requires_grad:  # no text reaches what learns where the decoder is frozen
                 (value + taught).backward()

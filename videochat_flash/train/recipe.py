@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from ..config import FLASH_TINY, RELEASES, Config, Plan, check_plan, parse_plan
 from ..strict import Rule, Schema, read_toml
-from ..synth import ALL_KINDS, CHARACTERS, HOPS
+from ..synth import ALL_KINDS, CHARACTERS, COLOURS, HOPS, SHAPES
 from ..video import CLIP
 from .worlds import World
 
@@ -110,6 +110,7 @@ class Recipe:
     template: Literal["chat", "plain"] = "chat"  # plain: picture, then caption
     tiles: int = 1  # along a side of an image, at most; 1: one square
     train_with_dropout: str = ""  # a plan as 4:0.75,18:0.25
+    dropout_every: int = 1  # step: 2 drops in every second one, so that both ways are learned
     dropout_by: Literal["attention", "uniform", "uniform0_attention", "uniform1_attention"] = "attention"
     teach: float = 0.0  # weight of telling a tower what each patch of a drawn picture shows
     heads: str = ""  # of an earlier stage that taught, to go on with; "": new ones
@@ -127,6 +128,10 @@ class Recipe:
         """The dropout that holds while training."""
         return parse_plan(self.train_with_dropout, self.dropout_by)
 
+    def at(self, step: int) -> Recipe:
+        """The recipe as it holds in one step, from 0: with its dropout or without."""
+        return self if step % self.dropout_every == 0 else replace(self, train_with_dropout="")
+
 
 # What a value must be beyond its type: key -> (test, words).
 _SOME: Rule = (lambda n: n >= 1, "at least 1")
@@ -141,6 +146,7 @@ RULES: dict[str, Rule] = {
     "out": _GIVEN,
     "model": (lambda name: name in ("", *MODELS), f"one of {', '.join(MODELS)}"),
     **dict.fromkeys(("epochs", "batch", "pack", "max_rows", "save_every", "keep", "tiles", "lora.rank"), _SOME),
+    "dropout_every": _SOME,
     **dict.fromkeys(("data.world.tokens", "data.world.pieces", "data.world.looks"), _SOME),
     **dict.fromkeys(("image_size", "seed", "steps", "workers", "optimizer.weight_decay"), _NONE),
     **{f"rates.{part}": _NONE for part in PARTS},
@@ -163,6 +169,9 @@ RULES: dict[str, Rule] = {
         lambda text: bool(text) and set(text) <= set(CHARACTERS),
         f"some of {''.join(CHARACTERS)}",
     ),
+    "data.world.colours": (lambda some: bool(some) and set(some) <= set(COLOURS), f"some of {', '.join(COLOURS)}"),
+    "data.world.shapes": (lambda some: bool(some) and set(some) <= set(SHAPES), f"some of {', '.join(SHAPES)}"),
+    "data.world.chains": (lambda n: n >= 2, "at least 2: one to follow, and decoys"),
     "data.world.kinds": (
         lambda kinds: set(kinds) <= set(ALL_KINDS),
         f"a list of {', '.join(ALL_KINDS)}",
@@ -261,8 +270,8 @@ def _check_together(recipe: Recipe, where: str) -> None:
         "chains are cards that point at others: set data.world.pointers above 0": any(
             world.kind == "videos" and world.hops[1] and not world.pointers for world in drawn
         ),
-        "data.world.characters chooses pieces of videos; frames and clips show all": any(
-            world.kind != "videos" and world.characters != World.characters for world in drawn
+        "data.world.characters, colours and shapes choose pieces of videos; frames and clips show all": any(
+            world.kind != "videos" and world.shown != World().shown for world in drawn
         ),
         "data.world.patches: frames, and clips, that are only looked at need the same number everywhere": any(
             len({world.patches for world in drawn if world.kind == kind and world.talk < 1}) > 1

@@ -174,7 +174,7 @@ class Bank:
             scene = small_scene(world.seed, index, world.pointers)
             piece = Piece(first, round(scene.duration / CLIP_SECONDS), scene.events)
             first += piece.clips
-            if any(isinstance(one, Card) and one.character not in world.characters for one in piece.whats):
+            if not all(_wanted(one, world) for one in piece.whats):
                 continue
             shelf = self.movers if scene.movers else self.cards if scene.cards else self.empty
             shelf.append(piece)
@@ -189,11 +189,13 @@ class Bank:
 
     def video(self, rng: np.random.Generator, world: World) -> tuple[Float[Tensor, "C M D"], Scene]:
         """A video as the world wants it: chains first, then movers and cards, and nothing in the rest."""
-        clips = world.length(rng)
+        return self._video(rng, world, world.length(rng))
+
+    def _video(self, rng: np.random.Generator, world: World, clips: int) -> tuple[Float[Tensor, "C M D"], Scene]:
         cards, moving, hops = (
             int(rng.integers(low, high + 1)) for low, high in (world.cards, world.moving, world.hops)
         )
-        chosen = self._chains(rng, hops, clips)
+        chosen = self._chains(rng, hops, world.chains, clips) if hops else []
         for shelf, wanted in ((self.movers, moving), (self.cards, cards)):
             have = 0
             for _ in range(TRIES * wanted):
@@ -207,14 +209,20 @@ class Bank:
         assert room == 0, "empty pieces are one clip long"
         return self._joined([chosen[i] for i in rng.permutation(len(chosen)).tolist()])
 
-    def _chains(self, rng: np.random.Generator, hops: int, clips: int) -> list[Piece]:
-        """A chain to follow and a decoy of as many hops: fewer than wanted where there is no room, and both or none,
-        since a chain alone can be told without following it."""
+    def _chains(self, rng: np.random.Generator, hops: int, count: int, clips: int) -> list[Piece]:
+        """Chains of as many hops: fewer than wanted where there is no room, fewer chains where there is none for them
+        either, and two or none, since a chain alone can be told without following it."""
         for length in range(hops, 0, -1):
-            first = self._chain(rng, length, (), clips)
-            second = self._chain(rng, length, first, clips - sum(piece.clips for piece in first)) if first else []
-            if second:
-                return first + second
+            for wanted in range(count, 1, -1) if length == 1 else (count,):
+                chosen: list[Piece] = []
+                for others in reversed(range(wanted)):  # each leaves room for those behind it
+                    room = clips - sum(piece.clips for piece in chosen) - others * (length + 1)
+                    chain = self._chain(rng, length, chosen, room)
+                    if not chain:
+                        break
+                    chosen += chain
+                else:
+                    return chosen
         return []
 
     def _chain(self, rng: np.random.Generator, hops: int, chosen: Sequence[Piece], room: int) -> list[Piece]:
@@ -249,9 +257,22 @@ class Bank:
 
     def draw(self, one: Drawn) -> tuple[Float[Tensor, "C M D"], list[Question]]:
         """The merged tokens of a video and questions about it."""
-        rng = one.rng
-        tokens, scene = self.video(rng, one.world)
-        return tokens, questions(rng, scene, one.world.kinds)
+        rng, world = one.rng, one.world
+        clips = world.length(rng)
+        for _ in range(TRIES):  # until there is something of what is to be asked
+            tokens, scene = self._video(rng, world, clips)
+            asked = questions(rng, scene, world.kinds)
+            if not world.kinds or any(question.kind in world.kinds for question in asked):
+                break
+        return tokens, asked
+
+
+def _wanted(what: Card | Mover, world: World) -> bool:
+    """Whether a world shows it, and what it points at."""
+    named = what.points if isinstance(what, Card) else None
+    things = [(one.colour, one.shape) for one in (what, named) if one is not None]
+    known = all(colour in world.colours and shape in world.shapes for colour, shape in things)
+    return known and (not isinstance(what, Card) or what.character in world.characters)
 
 
 def fits(piece: Piece, chosen: Sequence[Piece], room: int) -> bool:

@@ -150,13 +150,13 @@ def fill_banks(recipe: Recipe, data: Data, model: VideoChatFlashModel, place: Pl
     Worlds that want the same pieces share them; the processes make them together, once.
     """
     banks: dict[str, Bank] = {}
-    shared: dict[tuple[str, str], Bank] = {}
+    shared: dict[tuple[object, ...], Bank] = {}
     pieces = Path(recipe.pieces) if recipe.pieces else Path(recipe.out) / "pieces"
     for one in {record.source: record for record in data.records if isinstance(record, Drawn)}.values():
         if one.world.kind != "videos":
             continue
         folder = pieces / one.world.bank
-        wanted = one.world.bank, one.world.characters
+        wanted = one.world.bank, *one.world.shown
         if wanted not in shared:
             fill(folder, model.to(place.device), one.world, recipe.workers, place.rank, place.world)
             place.wait()

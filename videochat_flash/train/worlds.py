@@ -58,8 +58,11 @@ class World:
     clips: Span = (3, 6)  # of a video: fewest and most
     cards: Span = (2, 4)
     moving: Span = (0, 1)  # moving shapes of a video
-    hops: Span = (0, 0)  # indicator cards of a chain and its decoy; 0 is no chain
+    hops: Span = (0, 0)  # indicator cards of each chain; 0 is no chain
+    chains: int = 2  # of a video, as long as each other: one to follow, the others decoys
     characters: str = "".join(CHARACTERS)  # that a video's cards may show
+    colours: tuple[str, ...] = COLOURS  # and of things, pointed at or shown
+    shapes: tuple[str, ...] = SHAPES
     kinds: tuple[str, ...] = ()  # these alone, as many of each as there are cards and movers; (): the usual mix
     pieces: int = 20_000  # scenes that a video is spliced from, each seen once by the frozen tower
     seed: int = 1  # of the pieces
@@ -76,6 +79,11 @@ class World:
         """Clips of a video, which its own chance says first: as often 3 to 6 as 12 to 24, if both may be."""
         fewest, most = self.clips
         return min(most, int(fewest * ((most + 1) / fewest) ** rng.random()))
+
+    @property
+    def shown(self) -> tuple[object, ...]:
+        """What chooses some of the pieces alone."""
+        return self.characters, self.colours, self.shapes
 
     @property
     def bank(self) -> str:
@@ -165,13 +173,16 @@ def _what(codes: Sequence[int]) -> Card | Mover:
 
 
 def questions(rng: np.random.Generator, scene: Scene, kinds: Sequence[str] = ()) -> list[Question]:
-    """Of the kinds named, about as many of each as there are events; where none is named, the usual mix. Of chains one
-    question alone: its answer tells which card ends the other one. Some question in any case."""
+    """Of the kinds named, about as many of each as there are events; where none is named, the usual mix. One question
+    about every second chain: what they end at tells where the last ones do. Some question in any case."""
     asked = ask(rng, scene, kinds, len(kinds) * len(scene.events)) if kinds else _mixed(rng, scene)
-    followed = [one for one in asked if one.chain]
-    if followed:
-        kept = followed[int(rng.integers(len(followed)))]
-        asked = [one for one in asked if not one.chain or one is kept]
+    chains = list(dict.fromkeys(one.chain for one in asked if one.chain))
+    followed = [chains[i] for i in rng.permutation(len(chains))[: (len(chains) + 1) // 2].tolist()]
+    for chain in followed:
+        about = [one for one in asked if one.chain == chain]
+        kept = about[int(rng.integers(len(about)))]
+        asked = [one for one in asked if one.chain != chain or one is kept]
+    asked = [one for one in asked if not one.chain or one.chain in followed]
     if not asked:
         return ask(rng, scene, ["presence"], 1) or [nothing(rng)]
     return [asked[i] for i in rng.permutation(len(asked)).tolist()]
