@@ -69,7 +69,7 @@ def test_scenes_and_questions_are_those_of_before_pointers() -> None:
 
     assert digest([told(make_scene(rng(i), 60, 1.0, i % 6, i % 3)) for i in range(40)]) == "03cfeb38edbda4c1"
     asked = [one for i in range(20) for one in ask(rng(i), make_scene(rng(i), 60, 1.0, 4, 2), KINDS, 999)]
-    assert digest([(one.question, one.answer, one.kind, one.seconds) for one in asked]) == "bf4fa7876608f8ca"  # presence has nearer ones now
+    assert digest([(one.question, one.answer, one.kind, one.seconds) for one in asked]) == "bf4fa7876608f8ca"
     assert all((one.chain, one.hops) == ("", 0) for one in asked)
 
 
