@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from videochat_flash.bucket import below, fetched, is_url, put
+from videochat_flash.bucket import below, fetched, is_url, put, remove
 
 fsspec = pytest.importorskip("fsspec")
 
@@ -58,3 +58,15 @@ def test_without_fsspec(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "fsspec.core", None)
     with pytest.raises(ValueError, match="memory://store: fsspec is not installed: pip install fsspec"):
         below("memory://store")
+
+
+def test_a_file_is_removed_and_no_other(bucket: str, tmp_path: Path) -> None:
+    for name in ("one.txt", "two.txt"):
+        put(Path(__file__), f"{bucket}/{name}")
+        put(Path(__file__), str(tmp_path / name))
+    for folder in (bucket, str(tmp_path)):
+        [one, _] = below(folder)
+        remove(one.url)
+        assert [each.url.rpartition("/")[2] for each in below(folder)] == ["two.txt"]
+    with pytest.raises(FileNotFoundError):
+        remove(f"{bucket}/one.txt")

@@ -101,3 +101,14 @@ def put(local: Path, url: str) -> None:
     system, path = _system(url)
     system.makedirs(str(PurePosixPath(path).parent), exist_ok=True)
     system.put_file(str(local), path)
+
+
+def remove(url: str) -> None:
+    """Remove a file of a bucket.
+
+    Raises:
+        ValueError: fsspec or a driver is not installed.
+        OSError: the bucket does not let go of it.
+    """
+    system, path = _system(url)
+    system.rm_file(path)

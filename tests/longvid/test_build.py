@@ -53,7 +53,7 @@ def test_every_record_has_its_provenance_and_its_video_its_license(built: Path) 
     lines = [json.loads(line) for line in (built / "dataset" / "train.jsonl").read_text().splitlines()]
     origin = re.compile(r"film\d\.json: film\d entry \d")
     for one in lines:
-        assert one["license"] == "CC0" and one["maker"].startswith("template 2 ")
+        assert one["license"] == "CC0" and one["maker"].startswith("template 3 ")
         assert one["origins"] and all(origin.fullmatch(place) for place in one["origins"])
         assert 0 <= one["evidence"][0] < one["evidence"][1] <= one["duration"] and Path(one["video"]).is_file()
 
@@ -377,6 +377,17 @@ def test_shards_of_before_stay_until_new_ones_are_whole_and_other_layouts_go(
     assert {path: path.read_bytes() for path in there} == before
     told = write(replace(setting, write=replace(rules, formats=("messages",))), built / "sieve.jsonl")
     assert {path for path in (tmp_path / "dataset").rglob("*") if path.is_file()} == set(told.files)
+
+
+def test_what_a_killed_run_had_begun_to_write_goes(films: Path, built: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "dataset"
+    for name in (".webdataset.0123abcd", ".webdataset.old.part"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "train-000000.tar").write_bytes(b"half")
+    (folder / ".train.jsonl.89abcdef").write_text("half")
+    (folder / ".gitignore").write_text("*.tar")
+    write(default(str(films), str(tmp_path)), built / "sieve.jsonl")
+    assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == [".gitignore"]
 
 
 def test_the_documented_settings_are_the_defaults() -> None:

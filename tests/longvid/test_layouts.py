@@ -15,7 +15,7 @@ from longvid_corpus import video
 
 from videochat_flash.longvid import layouts
 from videochat_flash.longvid.matches import Matches
-from videochat_flash.longvid.records import Film, Note
+from videochat_flash.longvid.records import Film, Note, line_of
 from videochat_flash.longvid.shots import bounded, fitted
 from videochat_flash.longvid.subtitles import chapters, cues
 
@@ -229,6 +229,44 @@ def test_an_entry_that_is_none_is_kept_aside(value: object, reason: str, tmp_pat
     found = read(tmp_path, "dense.json", json.dumps(value), "captions")
     assert [(one.kind, one.reason) for one in told(found, "/walk.mp4").asides()] == [("entry", reason)]
     assert [one.kind for one in told(found).asides() if one.reason == reason] == ["missing"]  # it is nobody's here
+
+
+HALF = "cut \ud83d"
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ({HALF: {"timestamps": [[0, 1]], "sentences": ["A."]}}, "the name of its video holds half a character"),
+        ({"walk": {"timestamps": [[HALF, 1]], "sentences": ["A."]}}, "its times are no numbers of seconds"),
+        ({"walk": {"narration_pass_1": {}, f"narration_pass_{HALF}": {"narrations": [{"narration_text": "A."}]}}},
+         "its times are no numbers of seconds"),
+    ],
+)  # fmt: skip
+def test_half_a_character_ends_nothing(value: object, reason: str, tmp_path: Path) -> None:
+    """What is kept aside of it can be written down."""
+    found = read(tmp_path, "some.json", json.dumps(value))
+    asides = list(told(found, "/walk.mp4").asides())
+    assert reason in [one.reason for one in asides]
+    for one in asides:
+        assert HALF not in line_of(one) and line_of(one).encode()
+
+
+def test_notes_of_an_entry_whose_name_holds_half_a_character_can_be_written_down(tmp_path: Path) -> None:
+    told_of = {"narrations": [{"timestamp_sec": 2, "narration_text": "#C C opens a drawer"}]}
+    found = read(tmp_path, "ego.json", json.dumps({"walk": {f"narration_pass_{HALF}": told_of}}))
+    [one] = of(found, "walk")
+    assert one.text == "The camera wearer opens a drawer" and r"cut \ud83d" in one.origin and line_of(one).encode()
+
+
+def test_a_file_whose_name_is_no_utf8_is_told_of(tmp_path: Path) -> None:
+    text = "1\n00:00:01,000 --> 00:00:02,000\nA walk.\n"
+    (tmp_path / "caf\udce9.srt").write_text(text)
+    (tmp_path / "walk.srt").write_text(text)
+    found = layouts.read([str(tmp_path)], "auto")
+    assert [one.text for one in of(found, "walk")] == ["A walk."]
+    [aside] = found.asides
+    assert (aside.what, aside.reason) == (f"{tmp_path}/caf\\udce9.srt", "its name is no UTF-8: rename it")
 
 
 JSON = st.recursive(

@@ -15,12 +15,12 @@ from command import run
 from longvid_corpus import corpus, film
 from PIL import Image
 
-from videochat_flash.bucket import put
+from videochat_flash.bucket import below, fetched, put
 from videochat_flash.longvid import exam
 from videochat_flash.longvid.pipeline import STEPS, do
 from videochat_flash.longvid.records import read_films, read_lines, read_videos, stored, writing
 from videochat_flash.longvid.settings import Setting, default
-from videochat_flash.longvid.write import write
+from videochat_flash.longvid.write import Written, deliver, write
 
 fsspec = pytest.importorskip("fsspec")
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -121,6 +121,28 @@ def test_a_bucket_that_is_none_and_an_out_that_is_one(tmp_path: Path, capsys: py
     assert done.code == 1 and "there is nothing at memory://longvid/none" in done.err and len(done.lines) == 1
     done = run(capsys, "longvid", "scan", "--videos", tmp_path, "--out", "memory://longvid/out")
     assert done.code == 2 and "out must be a local folder, since what is finished is appended" in done.err
+
+
+def test_what_an_earlier_delivery_left_goes_and_nothing_else(tmp_path: Path) -> None:
+    """A shard that stayed would have for training what is held out now."""
+    names = ("train.jsonl", "validation.jsonl", "webdataset/train-000000.tar")
+    old = ("train.json", "webdataset/train-000001.tar", "parquet/validation-000000.parquet")
+    others = ("train.txt", "notes/train.jsonl", "webdataset/mine.tar", "parquet/2024/train-000000.parquet")
+    out, folder = tmp_path / "out", tmp_path / "out" / "dataset"
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("new")
+    for to in (str(tmp_path / "there"), f"{MEMORY}/there"):
+        for name in (*names, *old, *others):
+            put(Path(__file__), f"{to}/{name}")
+        setting = default(str(tmp_path / "films"), str(out))
+        setting = replace(setting, write=replace(setting.write, to=to))
+        deliver(setting, Written([folder / name for name in names]), lambda *_: None)
+        there = {one.url.rpartition("/there/")[2] for one in below(to)}
+        assert there == {*names, *others}
+        with fetched(f"{to}/train.jsonl") as local:
+            assert local.read_text() == "new"
+    fsspec.filesystem("memory").rm("/longvid/there", recursive=True)
 
 
 # Parquet.

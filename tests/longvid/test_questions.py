@@ -35,7 +35,7 @@ from videochat_flash.longvid.rows import meta
 from videochat_flash.longvid.settings import Ask, Sieve, Weave
 from videochat_flash.longvid.templates import drafts
 from videochat_flash.longvid.truth import CHECKS, right
-from videochat_flash.longvid.weave import alike, entities, time_line
+from videochat_flash.longvid.weave import alike, entities, like, normal, time_line
 from videochat_flash.times import interval
 
 SIX = tuple((10.0 * i, 10.0 * i + 10, text) for i, text in enumerate(ACTS))
@@ -66,6 +66,19 @@ def test_what_meets_and_says_the_same_is_one_event() -> None:
     ]
 
 
+def test_what_is_told_twice_in_a_row_without_ends_happens_twice() -> None:
+    """A narration lasts until the next one, and so meets it, by a guess alone."""
+    told_of = ((10.0, 14.0), (14.0, 24.0), (14.0, 14.5))
+    notes = tuple(
+        Note(*one, "narration", "The camera wearer picks a brick", f"e: {i}", open=True)
+        for i, one in enumerate(told_of)
+    )
+    events = time_line(notes, Weave())
+    assert [(one.start, one.end, one.notes) for one in events] == [(10, 14, (0,)), (14, 24, (1, 2))]
+    found = asked(Film(video(), notes, events), each=20)
+    assert "count.times" in found and {one.answer for one in found["count.times"]} == {"2"}
+
+
 def test_speech_is_joined_to_sentences() -> None:
     words = ("so first", "we cut it.", "Then we", "wait")
     notes = tuple(Note(2.0 * i, 2.0 * i + 2, "speech", text, f"s: {i}") for i, text in enumerate(words))
@@ -85,6 +98,23 @@ def test_speech_is_joined_to_sentences() -> None:
 )
 def test_things_that_a_text_names(text: str, names: tuple[str, ...]) -> None:
     assert entities(text) == names
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "taken"),
+    [
+        ("A man cuts the onion.", "A man cuts the onion on a wooden board in the kitchen.", True),
+        ("A dog", "A dog runs across the grass", True),
+        ("The camera wearer picks a brick", "The camera wearer drops a brick", False),
+        ("A dog runs.", "A child throws the ball.", False),
+    ],
+)
+def test_a_text_that_another_tells_as_well_could_be_taken_for_it(one: str, other: str, taken: bool) -> None:
+    first, second = Counter(normal(one)), Counter(normal(other))
+    assert like(first, second) is like(second, first) is taken
+    film = told((0, 10, one), (20, 30, other), (40, 50, "Rain falls."))
+    named = {one.question.split('"')[1] for one in asked(film, each=20)["grounding.span"]}
+    assert named == {"Rain falls"} | (set() if taken else {one.rstrip("."), other.rstrip(".")})
 
 
 @given(st.text(max_size=60), st.text(max_size=60))
@@ -151,6 +181,57 @@ def test_a_guessed_end_is_never_told() -> None:
 def test_which_of_these_is_not_asked_without_any_others() -> None:
     found = asked(told(SIX[0]), each=20)
     assert "understanding.at" not in found and "caption.whole" in found
+
+
+def test_wrong_options_of_a_time_could_be_right_of_another() -> None:
+    """What comes twice, or for a moment, is never right there, and who knows that would know it wrong."""
+    acts = [*SIX, (60.0, 60.5, "A bird sits on the roof."), (62.0, 70.0, " ".join(["Very"] * 50) + " long rain.")]
+    found = asked(told(*acts, duration=90.0), each=20)["understanding.at"]
+    fit = {ACTS[i].rstrip(".") for i in (0, 2, 3, 5)}
+    assert {one.answer for one in found} == fit and all(set(one.options) == fit for one in found)
+
+
+def test_no_pair_is_asked_for_its_order_twice() -> None:
+    film = told(*((10.0 * i, 10.0 * i + 10, ACTS[place]) for i, place in enumerate((0, 2, 3))))
+    found = asked(film, each=20)["relationship.order"]
+    assert len({frozenset(one.events) for one in found}) == len(found) == 3
+
+
+def test_a_summary_without_an_end_is_not_asked_for() -> None:
+    """How long it holds is a guess: ten seconds, as of a narration."""
+    film = Film(video(), (Note(0, 10, "summary", "The man cooks.", "a: 1", open=True),))
+    assert asked(film) == {}
+
+
+def named(*acts: tuple[float, float, str]) -> Film:
+    """A film with a time line of these events, with what their texts name."""
+    film = told(*acts)
+    return replace(film, events=tuple(replace(one, entities=entities(one.text)) for one in film.events))
+
+
+COMES = ("A dog runs.", "A man near a lamp sings.", "A cup falls.", "Rain.", "A lamp breaks near a cup.")
+
+
+def test_a_thing_comes_when_it_is_told_of_first_or_briefly() -> None:
+    for seconds, names in ((10.0, {"dog", "man", "cup"}), (3.0, {"dog", "man", "cup", "lamp"})):
+        some = [(10.0 * i, 10.0 * i + seconds, text) for i, text in enumerate(COMES)]
+        found = {one.question.split()[5]: one.answer for one in asked(named(*some), each=20)["change.appears"]}
+        assert set(found) == names and found["cup"] == "At 20 seconds."
+
+
+def test_a_thing_comes_for_the_last_time_when_it_was_gone() -> None:
+    acts = (
+        *((0, 10, "A dog runs."), (10, 20, "A dog sits.")),
+        *((20, 30, "A cup falls."), (35, 45, "A cup breaks."), (50, 60, "A dog near a cup sleeps.")),
+    )
+    film = named(*acts)
+    [last] = asked(film, each=20)["change.last_seen"]
+    assert (last.question.split()[5], last.answer) == ("dog", "At 50 seconds.")
+    truth = [Shown(event.start, event.end, event.text) for event in film.events]
+    assert right(film, last, truth)
+    assert not right(film, replace(last, answer="At 10 seconds."), truth[:2])  # there it stayed
+    [other] = asked(replace(film, events=film.events[:4]), each=20)["change.last_seen"]
+    assert (other.question.split()[5], other.answer) == ("cup", "At 35 seconds.")
 
 
 def test_without_events_nothing_is_asked_but_of_chapters() -> None:
@@ -292,6 +373,15 @@ def test_faults(changes: dict[str, object], reason: str) -> None:
         ("From 10 to 20 seconds.", "ten", False),
         ("At 10 seconds.", "At 10.5 seconds.", True),
         ("At 10 seconds.", "At 13 seconds.", False),
+        ("At 0 seconds.", "0 seconds", True),
+        ("At 10 seconds.", "10 s", True),
+        ("At 10 seconds.", "It is at 10 secs.", True),
+        ("At 10 seconds.", "0:10", True),
+        ("At 70 seconds.", "1:10", True),
+        ("At 10 seconds.", "10", True),
+        ("At 2 seconds.", "2 minutes", False),
+        ("At 10 seconds.", "10 or 20 seconds", False),
+        ("At 10 seconds.", "nobody knows", False),
         ("A dog runs", "The dog runs.", True),
         ("A dog runs", "A dog", False),
         ("A", "a", True),
@@ -301,6 +391,17 @@ def test_faults(changes: dict[str, object], reason: str) -> None:
 )
 def test_a_blind_answer_is_graded(truth: str, said: str, good: bool) -> None:
     assert sieve.right(said, question(answer=truth)) is good
+
+
+@pytest.mark.parametrize(
+    ("said", "good"),
+    [
+        *((one, True) for one in ("2", "Two.", "2 times", "It happens two times.", "twice")),
+        *((one, False) for one in ("3", "20 times", "2 men", "No one knows.", "two times, or 3 times")),
+    ],
+)
+def test_a_blind_count_is_graded(said: str, good: bool) -> None:
+    assert sieve.right(said, question(family="count", kind="times", answer="2")) is good
 
 
 def test_a_blind_choice_is_graded_by_its_letter() -> None:

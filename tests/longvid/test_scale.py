@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -180,3 +181,18 @@ def test_the_exam_reads_what_was_written_and_asks_with_and_without_the_video(
 def test_captions_are_scored_by_shared_words() -> None:
     question = Question("0" * 16, "caption", "whole", "What?", "A red dog runs.", 0, 1, "template 1")
     assert exam.points("a red dog", question) == pytest.approx(2 / 3)
+
+
+def test_of_two_things_one_came_first_whether_or_not_they_are_options() -> None:
+    order = Question("0" * 16, "relationship", "order", "Which?", "A dog", 0, 1, "template 1")
+    assert exam.chance(order) == exam.chance(replace(order, options=("A dog", "A cup"))) == 0.5
+    other = replace(order, kind="after")
+    assert exam.chance(other) == 0 and exam.chance(replace(other, options=("A dog", "a", "b", "c"))) == 0.25
+
+
+def test_an_exam_without_the_layout_that_it_reads_names_the_setting(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="run the steps before"):
+        next(exam.held_out(tmp_path))
+    (tmp_path / "dataset").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"validation.jsonl is missing: name reference in write.formats"):
+        next(exam.held_out(tmp_path))

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import json
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from longvid_corpus import video
 
 from videochat_flash.journal import canonical
-from videochat_flash.longvid.cluster import packed, unpacked
+from videochat_flash.longvid.cluster import Cluster, packed, part_of, unpacked
 from videochat_flash.longvid.records import Film, line_of
 from videochat_flash.longvid.steps import Made, Ran, Step, check
 from videochat_flash.longvid.steps import run as run_step
@@ -89,3 +96,85 @@ def test_why_a_worker_cannot_begin_is_told_from_its_process() -> None:
     step = Step("some", {}, partial(int, "PySceneDetect"))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="PySceneDetect"):
         list(Pool(2)(step, iter([("0" * 32, "{}")])))
+
+
+def test_a_worker_that_ends_between_two_bunches_ends_the_run_in_one_line() -> None:
+    """A pool that has lost its process takes nothing more."""
+
+    def slow() -> Iterator[tuple[str, str]]:
+        yield "0" * 32, "{}"
+        deadline = time.monotonic() + 60
+        while multiprocessing.active_children() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(0.5)  # until the pool knows it as well
+        yield "1" * 32, "{}"
+
+    step = Step("some", {}, partial(os._exit, 9))
+    with pytest.raises(OSError, match="some: a worker process was ended: the same command goes on"):
+        list(Pool(1)(step, slow()))
+
+
+# A cluster, whose Ray is played by this process.
+
+
+class RayError(Exception):
+    """What Ray raises."""
+
+
+class Data:
+    """Ray's data: a block for each file, in one worker."""
+
+    def __init__(self, breaks: bool) -> None:
+        self.breaks, self.sizes = breaks, list[int]()
+
+    def read_text(self, folder: str, override_num_blocks: int) -> Data:
+        self.blocks = [path.read_text().splitlines() for path in sorted(Path(folder).iterdir())]
+        assert len(self.blocks) == override_num_blocks
+        return self
+
+    def map_batches(self, kind: Any, fn_constructor_args: Sequence[Any], batch_size: None, concurrency: int) -> Data:
+        self.worker = kind(*fn_constructor_args)
+        return self
+
+    def iter_rows(self) -> Iterator[dict[str, str]]:
+        for block in self.blocks:
+            if self.breaks:
+                raise RayError("Traceback of Ray\n  and more of it\nSomeError: the actor died\n")
+            self.sizes.append(len(block))
+            made = self.worker({"text": np.array(block, dtype=object)})
+            for line, why in zip(made["line"], made["why"], strict=True):
+                yield {"line": line, "why": why}
+
+
+def cluster(folder: Path, workers: int = 2, breaks: bool = False) -> Cluster:
+    made = Cluster.__new__(Cluster)  # which joins no Ray
+    ray = SimpleNamespace(data=Data(breaks), exceptions=SimpleNamespace(RayError=RayError))
+    vars(made).update(ray=ray, workers=workers, folder=folder)
+    return made
+
+
+def test_a_cluster_gives_the_same_bytes_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    run_step(failing(3), lines(60), tmp_path / "here", 0.1)
+    where = cluster(tmp_path / "there")
+    run_step(failing(3), lines(60), tmp_path / "there", 0.1, where=where)
+    for name in ("some.jsonl", "some.aside.jsonl"):
+        assert (tmp_path / "there" / name).read_bytes() == (tmp_path / "here" / name).read_bytes()
+    sizes = where.ray.data.sizes
+    assert sum(sizes) == 60 and sizes[:16] == [1] * 16 and max(sizes) <= 60 // 8
+    assert not list((tmp_path / "there" / "journal").glob("*.todo"))
+
+
+@given(st.integers(0, 10_000_000), st.integers(1, 1000))
+def test_parts_of_a_cluster_are_small_beside_what_came_before(count: int, workers: int) -> None:
+    size = part_of(count, workers)
+    assert 1 <= size <= 256 and (size == 1 or 4 * workers * size <= count)
+
+
+def test_why_a_cluster_fails_is_one_line(tmp_path: Path) -> None:
+    step = Step("some", {}, partial(int, "PySceneDetect"))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="PySceneDetect"):
+        list(cluster(tmp_path)(step, iter([("0" * 32, "{}")])))
+    words = r"some: a worker of the cluster failed \(SomeError: the actor died\): the same command goes on"
+    with pytest.raises(OSError, match=words):
+        list(cluster(tmp_path, breaks=True)(failing(), iter([("0" * 32, json.dumps({}))])))
+    assert not list((tmp_path / "journal").glob("*.todo"))

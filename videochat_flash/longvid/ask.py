@@ -15,7 +15,7 @@ from ..journal import digest
 from ..remote import Refused
 from .answers import Answers, prompt, prompt_mark
 from .hide import COPIES, hidden, lost
-from .records import Aside, Film, Question, question_id
+from .records import Aside, Film, Question, is_text, question_id
 from .settings import Ask, Setting
 from .steps import Made, Step, Work
 from .templates import VERSION, Draft, drafts, said_time
@@ -167,6 +167,8 @@ def _draft(film: Film, entry: Any, families: Sequence[str]) -> Draft:
     wrong = entry.get("wrong", [])
     if not isinstance(wrong, list) or not all(isinstance(one, str | int) for one in wrong):
         raise ValueError(f"wrong {wrong!r} is no list of answers")
+    if not all(is_text(str(one)) for one in (ask, answer, *wrong)):
+        raise ValueError("it holds half a character")
     if not isinstance(places, list) or not places or not all(_is_place(one, film) for one in places):
         raise ValueError(f"events {places!r} are no numbers of events")
     some = [film.events[place] for place in places]

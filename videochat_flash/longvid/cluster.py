@@ -1,7 +1,7 @@
 """The records of a step on a Ray cluster, through Ray Data.
 
-Lines travel as text, in files of some hundred that are written where every machine can read them; what comes back goes
-into the same journal as anywhere else, so that the step's files are the same bytes.
+Lines travel as text, in small files that are written where every machine can read them; what comes back goes into the
+same journal as anywhere else, so that the step's files are the same bytes.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,8 @@ from .steps import JOURNAL, KEY, Step, Work, finished
 from .workers import portable
 
 KEYS = re.compile(f"[0-9a-f]{{{KEY}}}")
-PART = 256  # lines of a file: what one task of Ray reads
-BATCH = 8  # lines that a worker does before what came of them is on its way
+LARGEST = 256  # lines of a file: one task of Ray reads it, and what came of them is on its way when all are done
+SHARES = 4  # of the lines so far, a file has one part in so many for each worker
 
 
 class Cluster:
@@ -49,18 +49,41 @@ class Cluster:
         shutil.rmtree(parts, ignore_errors=True)
         parts.mkdir(parents=True)
         try:
-            number = 0
-            while some := list(islice(lines, PART)):
+            number = count = 0
+            while some := list(islice(lines, part_of(count, self.workers))):
                 (parts / f"{number:06d}.txt").write_text("".join(packed(*one) for one in some), encoding="ascii")
-                number += 1
+                number, count = number + 1, count + len(some)
             if number:
                 data = self.ray.data.read_text(str(parts), override_num_blocks=number)
                 made = data.map_batches(
-                    Worker, fn_constructor_args=(portable(step),), batch_size=BATCH, concurrency=self.workers
+                    Worker, fn_constructor_args=(portable(step),), batch_size=None, concurrency=self.workers
                 )
-                yield from (str(row["line"]) for row in made.iter_rows())
+                yield from told(row for row in made.iter_rows())
+        except self.ray.exceptions.RayError as error:
+            *_, why = "", *str(error).strip().splitlines()
+            raise OSError(
+                f"{step.name}: a worker of the cluster failed ({why.strip()}): the same command goes on"
+            ) from None
         finally:
             shutil.rmtree(parts, ignore_errors=True)
+
+
+def part_of(count: int, workers: int) -> int:
+    """How many lines the next file has, behind so many in others: few at first, so that of few lines every worker has
+    some, and never more than all workers can share out."""
+    return min(LARGEST, max(1, count // (SHARES * workers)))
+
+
+def told(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Journal lines of what workers gave back.
+
+    Raises:
+        ValueError: a worker cannot begin.
+    """
+    for row in rows:
+        if row["why"]:
+            raise ValueError(str(row["why"]))
+        yield str(row["line"])
 
 
 def packed(key: str, line: str) -> str:
@@ -85,9 +108,20 @@ class Worker:
 
     def __init__(self, step: Step) -> None:
         self.step = step
-        self.work: Work = step.worker()
+        self.work: Work | None = None
 
     def __call__(self, batch: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Journal lines of a batch of keyed lines."""
-        pairs = (unpacked(str(text)) for text in batch["text"])
-        return {"line": np.array([finished(self.step, self.work, key, line) for key, line in pairs], dtype=object)}
+        """Journal lines of a batch of keyed lines; or why there are none.
+
+        The step's work is made here and not as the process begins, so that why it cannot be is told as any error is.
+        """
+        try:
+            work = self.work = self.work or self.step.worker()
+            pairs = [unpacked(str(text)) for text in batch["text"]]
+        except (ValueError, OSError) as error:
+            return _columns([""], str(error) or type(error).__name__)
+        return _columns([finished(self.step, work, key, line) for key, line in pairs])
+
+
+def _columns(lines: Sequence[str], why: str = "") -> dict[str, NDArray[Any]]:
+    return {"line": np.array(lines, dtype=object), "why": np.array([why] * len(lines), dtype=object)}

@@ -21,6 +21,7 @@ from .write import FOLDER
 
 ROOM = 16  # tokens beyond the bytes of the right answer, after which a wrong one may end
 TOLD = ("caption", "summary")  # families whose answers are texts: scored by the words that they share with the truth
+FORM = "reference"  # the layout that is read
 
 
 @dataclass
@@ -37,10 +38,12 @@ def held_out(built: Path) -> Iterator[tuple[str, Question]]:
     """Videos and questions of the validation part, in its order.
 
     Raises:
-        FileNotFoundError: nothing was written.
+        FileNotFoundError: nothing was written, or not in the layout that is read.
         ValueError: a damaged line.
     """
     path = built / FOLDER / "validation.jsonl"
+    if path.parent.is_dir() and not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: name {FORM} in write.formats, and write the set again")
     for number, line in enumerate(read_lines(path), 1):
         try:
             yield _read(json.loads(line))
@@ -84,10 +87,17 @@ def exam(
             how = replace(vc.decoding, max_new_tokens=ROOM + len(question.reply.encode()))
             score.seen += points(vc.answer(sight, question.prompt, decoding=how, prefix=begun), question)
             score.blind += points(vc.answer(None, question.prompt, decoding=how), question)
-            score.chance += 1 / len(question.options) if question.options else 0.0
+            score.chance += chance(question)
             count += 1
             told(count)
     return dict(sorted(scores.items()))
+
+
+def chance(question: Question) -> float:
+    """How likely who knows nothing is right: of two things one came first, whether or not they are options."""
+    if question.kind == "order":
+        return 0.5
+    return 1 / len(question.options) if question.options else 0.0
 
 
 def points(said: str, question: Question) -> float:

@@ -14,7 +14,7 @@ from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, Literal, get_args
 
 from ..bucket import below, fetched, is_url
-from .records import Aside, AsideKind, Note, NoteKind
+from .records import Aside, AsideKind, Note, NoteKind, is_text, written
 from .settings import Format
 from .subtitles import chapters, cues
 
@@ -81,6 +81,9 @@ def read(paths: Iterable[str], layout: Format, videos: Callable[[PurePath], bool
     for path in paths:
         root = f"{path if is_url(path) else Path(path)}".rstrip("/") + "/"
         for place, alone in _files(path, videos):
+            if not is_text(place):
+                found.asides.append(Aside("shots", "missing", written(place), "its name is no UTF-8: rename it"))
+                continue
             name = PurePosixPath(place).name if alone else place.removeprefix(root)
             try:
                 with fetched(place) as local:
@@ -123,6 +126,9 @@ def _read_file(place: str, origin: str, data: bytes, layout: Format, found: Anno
         if not isinstance(raw.video, str) or not raw.video:
             found.asides.append(_aside(place, raw, "missing", "it names no video"))
             continue
+        if not is_text(raw.video):
+            found.asides.append(_aside(place, raw, "missing", "the name of its video holds half a character"))
+            continue
         track = found.tracks.setdefault((place, raw.video), Track(place, raw.video))
         if raw.own:
             track.own = "speech" if raw.kind == "speech" else "chapter"
@@ -133,8 +139,8 @@ def _read_file(place: str, origin: str, data: bytes, layout: Format, found: Anno
 
 
 def _aside(place: str, raw: Raw, kind: AsideKind, why: str) -> Aside:
-    kept = json.dumps([raw.video, raw.start, raw.end, raw.text], default=str, ensure_ascii=False)[:RAW]
-    return Aside("shots", kind, f"{place} {raw.place}", why, kept)
+    kept = json.dumps([raw.video, raw.start, raw.end, raw.text], default=str)[:RAW]
+    return Aside("shots", kind, written(f"{place} {raw.place}"), written(why), kept)
 
 
 def _decoded(place: str, data: bytes, found: Annotations) -> str:
@@ -346,7 +352,7 @@ def _note(origin: str, raw: Raw) -> Note:
         if isinstance(one, bool) or not isinstance(one, int | float) or not abs(one) < 1e9:
             raise ValueError("its times are no numbers of seconds")
     text = " ".join(raw.text.split())
-    if any("\ud800" <= one <= "\udfff" for one in text):  # JSON may hold it, but it could not be written down
+    if not is_text(text):
         raise ValueError("its text holds half a character")
     start, end = round(float(raw.start), 3), round(float(end), 3)
-    return Note(start, end, raw.kind, text, f"{origin}: {raw.place}", open=raw.end is None)
+    return Note(start, end, raw.kind, text, written(f"{origin}: {raw.place}"), open=raw.end is None)

@@ -97,7 +97,8 @@ class Matches:
             if chosen is None:
                 self._lose(track, "of a video for which other folders hold some as well: put the right ones beside it")
             elif track is not chosen:
-                self.lost.append(Aside("shots", "duplicate", track.place, f"{chosen.place} is read for this video"))
+                why = f"{chosen.place} is read for this video"
+                self.lost.append(Aside("shots", "duplicate", track.place, why, about=chosen.place))
         return [chosen] if chosen else []
 
     def _lose(self, track: Track, why: str) -> None:

@@ -171,6 +171,7 @@ class Aside:
             changed and used, ``missing`` has no video, the others were sorted out on purpose.
         what: path of the video, or place of the entry.
         raw: the thing itself, as JSON or as it came.
+        about: the path that the reason names, where it is another one than ``what``.
     """
 
     step: str
@@ -178,6 +179,7 @@ class Aside:
     what: str
     reason: str
     raw: str = ""
+    about: str = ""
 
 
 FILM = Schema(Film)
@@ -301,6 +303,16 @@ def read_asides(path: Path) -> Iterator[Aside]:
     """What a step kept out."""
     for number, line in enumerate(read_lines(path), 1):
         yield parse(ASIDE, line, f"{path} line {number}")
+
+
+def is_text(text: str) -> bool:
+    """Whether a text can be written down: JSON and names of files may hold halves of characters."""
+    return not any("\ud800" <= one <= "\udfff" for one in text)
+
+
+def written(text: str) -> str:
+    """A text as it can be written down: of halves of characters their codes."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def question_id(video: Video, question: str, answer: str) -> str:

@@ -8,7 +8,7 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ import numpy as np
 from ..files import beside
 from ..grade import LETTERS
 from .pipeline import STEPS
-from .records import Film, Question, read_asides, read_films, stored
+from .records import Aside, Film, Question, read_asides, read_films, stored
 from .settings import Setting, Sieve
 from .sieve import length_of
 from .write import SPLITS, Written
@@ -69,13 +69,21 @@ def facts_of(out: Path) -> Facts:
         for one in read_asides(path) if path.is_file() else ():
             if one.kind == "rejected" and one.reason == "answered without the video":
                 facts.blind["guessed"] += 1
-            told = _kind_of_reason(one.reason)
+            told = _kind_of_reason(one)
             facts.reasons.setdefault(f"{name}: {one.kind}", Counter())[told] += 1
     return facts
 
 
-def _kind_of_reason(reason: str) -> str:
-    """A reason without the names and numbers that differ from case to case, so that it can be counted."""
+def _kind_of_reason(one: Aside) -> str:
+    """A reason without the names and numbers that differ from case to case, so that it can be counted.
+
+    The paths that an aside names itself are left out as they are: they may hold spaces.
+    """
+    reason = one.reason
+    for path in (one.about, one.what):
+        name = PurePosixPath(path).name  # of a copy of what lies in a bucket, the folder is another one
+        if "/" in path and name:
+            reason = re.sub(rf"\S*/{re.escape(name)}", "FILE", reason.replace(path, "FILE"))
     return re.sub(r"\b\d+(\.\d+)?\b", "N", re.sub(r"\S*/\S*", "FILE", reason))
 
 

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Int64, UInt64
 from ..bucket import Stored, below, fetched, is_url
 from ..looks import NEAR, hash_of
 from ..video import STILLS, SamplePlan, VideoInfo, VideoWarning, decode, probe
-from .records import FOUND, Aside, Film, Found, Video
+from .records import FOUND, Aside, Film, Found, Video, is_text, written
 from .settings import Scan, Setting
 from .steps import Made, Step, Work
 
@@ -121,20 +121,15 @@ def _folders(path: str, source: str) -> Iterator[Folder]:
 def _local(folder: Path) -> Iterator[Folder]:
     try:
         shown = [one for one in sorted(folder.iterdir()) if not one.name.startswith(".")]
-        within = [one for one in shown if _is_text(one.name) and one.is_dir()]
+        within = [one for one in shown if is_text(one.name) and one.is_dir()]
     except OSError as error:
         yield Folder(str(folder), [], ((str(folder), f"it cannot be listed: {error.strerror}"),))
         return
-    files = [_stored(one) for one in shown if _is_text(one.name) and one not in within]
-    odd = [repr(str(one))[1:-1] for one in shown if not _is_text(one.name)]
+    files = [_stored(one) for one in shown if is_text(one.name) and one not in within]
+    odd = [written(str(one)) for one in shown if not is_text(one.name)]
     yield Folder(str(folder), files, tuple((one, "its name is no UTF-8: rename it") for one in odd))
     for one in within:
         yield from _local(one)
-
-
-def _is_text(name: str) -> bool:
-    """Whether a name can be written down: bytes that are no UTF-8 come as halves of characters."""
-    return not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def _stored(path: Path) -> Stored:
@@ -226,9 +221,13 @@ def settle(alike: float, films: Callable[[], Iterator[Film]]) -> Iterator[Film |
         if film.video.benchmark:
             continue
         if lead in leaked:
-            yield Aside("scan", "benchmark", film.video.path, f"it looks like {names[lead]}", film.video.key)
+            yield Aside(
+                "scan", "benchmark", film.video.path, f"it looks like {names[lead]}", film.video.key, names[lead]
+            )
         elif lead != number:
-            yield Aside("scan", "duplicate", film.video.path, f"it looks like {names[lead]}", film.video.key)
+            yield Aside(
+                "scan", "duplicate", film.video.path, f"it looks like {names[lead]}", film.video.key, names[lead]
+            )
         else:
             yield film
 

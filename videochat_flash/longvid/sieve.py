@@ -14,7 +14,7 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
@@ -29,10 +29,10 @@ from .hide import MAKER as DRAWN
 from .records import Aside, Event, Film, Note, Question, line_of
 from .settings import Setting, Sieve
 from .steps import Made, Step, Work
-from .templates import said_time
+from .templates import ORDER, said_time
 from .weave import normal
 
-VERSION = 2
+VERSION = 3
 SLACK = 1.0  # seconds by which times may differ
 BLIND = "Answer from general knowledge, without seeing the video. Give the answer alone.\n\n"
 BLIND_TOKENS = 64
@@ -43,7 +43,16 @@ ABOVE = 2**64 - 1  # no question has this number
 LESSER = re.compile("is|are|was|were|be|at|to|from|of|in|on|and|or|seconds?|s|it|this")
 UNIT = r"\s*(?:seconds|second|secs|sec|s)\b"
 SPAN = re.compile(rf"\bfrom\s+(\d+(?:\.\d+)?)(?:{UNIT})?\s+to\s+(\d+(?:\.\d+)?){UNIT}", re.IGNORECASE)
-MOMENT = re.compile(r"\bat\s+(\d+(?:\.\d+)?)\s+seconds\b", re.IGNORECASE)
+MOMENT = re.compile(rf"\bat\s+(\d+(?:\.\d+)?){UNIT}", re.IGNORECASE)
+CLOCK = r"(?:\d+:)?\d+:[0-5]\d(?:\.\d+)?"
+LARGER = r"\s*(?:minutes?|mins?|m|hours?|hrs?|h)\b"
+TIME = re.compile(rf"(?<![\w.:])({CLOCK}|\d+(?:\.\d+)?)(?:{UNIT})?(?![\w:]|\.\d|{LARGER})", re.IGNORECASE)
+WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+NUMBERS = {word: number for number, word in enumerate(WORDS)} | {"once": 1, "twice": 2}
+NUMBER = rf"(\d+|{'|'.join(NUMBERS)})"
+TIMES = re.compile(rf"^\W*{NUMBER}\W*$|\b{NUMBER}\s+times?\b", re.IGNORECASE)
+ASKED = re.compile(re.escape(ORDER).replace(r"\{\}", "(.*?)"), re.DOTALL)
+TIMED = ("grounding", "change")  # families whose answers may be times
 Ask = Callable[[Film, Question], str]
 
 
@@ -72,15 +81,15 @@ def worker(setting: Setting) -> Work:
             words = (question.family, question.kind, *normal(question.question))
             if not reason and words in seen:
                 reason = "the same question of this video"
-            if not reason and blind is not None:
-                question = guessed(film, question, blind)
-                if question.guessed and rules.drop_guessed:
-                    reason = "answered without the video"
             if reason:
                 asides.append(_rejected(film, question, reason))
             else:
                 seen.add(words)
                 kept.append(question)
+        told = kept if blind is None else blindly(film, kept, blind)
+        gone = [one for one in told if one.guessed and rules.drop_guessed]
+        asides += [_rejected(film, one, "answered without the video") for one in gone]
+        kept = [one for one in told if not (one.guessed and rules.drop_guessed)]
         return Made((replace(film, questions=tuple(kept)),), tuple(asides))
 
     return work
@@ -155,11 +164,29 @@ def right(said: str, question: Question) -> bool:
     truth, told = interval(question.answer), interval(said)
     if truth is not None:
         return told is not None and iou(told, truth) >= OVERLAP
-    moment = MOMENT.findall(question.answer)
-    if moment and question.family in ("grounding", "change"):
-        there = MOMENT.findall(said)
-        return len(there) == 1 and abs(float(there[0]) - float(moment[0])) <= SLACK
+    if question.family in ("grounding", "change") and MOMENT.search(question.answer):
+        moment, there = moment_of(question.answer), moment_of(said)
+        return moment is not None and there is not None and abs(there - moment) <= SLACK
+    if question.family == "count" and question.answer.isdecimal():
+        return count_of(said) == int(question.answer)
     return _plain(said) == _plain(question.answer)
+
+
+def moment_of(text: str) -> float | None:
+    """The one time that a text names, in seconds: ``At 10 seconds.``, ``10 s``, ``0:10``."""
+    found = {_seconds(one) for one in MOMENT.findall(text) or TIME.findall(text)}
+    return found.pop() if len(found) == 1 else None
+
+
+def _seconds(time: str) -> float:
+    return reduce(lambda total, part: 60 * total + float(part), time.split(":"), 0.0)
+
+
+def count_of(text: str) -> int | None:
+    """The one number of times that a text names: ``2``, ``Two.``, ``2 times``, ``twice``."""
+    said = {word.casefold() for words in TIMES.findall(text) for word in words if word}
+    found = {NUMBERS[word] if word in NUMBERS else int(word) for word in said}
+    return found.pop() if len(found) == 1 else None
 
 
 def _plain(text: str) -> object:
@@ -170,15 +197,42 @@ def _plain(text: str) -> object:
 def guessed(film: Film, question: Question, blind: Ask) -> Question:
     """A question with what was answered without the video.
 
-    With options it is asked once for each place that the right one can have, as long as the answers are right: what
-    is right by its place alone, as an endpoint that always says (B), is no knowledge.
+    With options it is asked once for each place that the right one can have, and which of two things came first with
+    their names in both orders, as long as the answers are right: what is right by its place alone, as an endpoint that
+    always says (B), is no knowledge.
     """
     said = blind(film, question)
     good = right(said, question)
-    for turn in range(1, len(question.options)):
-        turned = replace(question, options=question.options[turn:] + question.options[:turn])
+    for turned in _turned(question):
         good = good and right(blind(film, turned), turned)
     return replace(question, blind=said[:200] or "(nothing)", guessed=good)
+
+
+def _turned(question: Question) -> Iterator[Question]:
+    """A question with its options, and the two things whose order it asks for, in all other places."""
+    options = question.options
+    turns = [replace(question, options=options[turn:] + options[:turn]) for turn in range(max(1, len(options)))]
+    if named := ASKED.fullmatch(question.question):
+        turns += [replace(one, question=ORDER.format(named[2], named[1])) for one in turns]
+    yield from turns[1:]
+
+
+def blindly(film: Film, questions: Sequence[Question], blind: Ask) -> list[Question]:
+    """The questions of a film with what was answered without it.
+
+    Of a kind that is asked in rounds each answer is right once in a while: who always gives the same one, and without
+    knowing anything is right with some, would leave the others to be guessed. Only who knows all of a kind knows any.
+    """
+    told = [guessed(film, question, blind) for question in questions]
+    missed = {(one.family, one.kind) for one in told if _in_rounds(one) and not one.guessed}
+    return [
+        replace(one, guessed=False) if _in_rounds(one) and (one.family, one.kind) in missed else one for one in told
+    ]
+
+
+def _in_rounds(question: Question) -> bool:
+    """Whether an answer is a number or a time."""
+    return question.family == "count" or (question.family in TIMED and bool(times_of(question.answer)))
 
 
 def _blind(setting: Setting) -> Ask | None:
@@ -241,8 +295,8 @@ class Limits:
     """Caps of families, of lengths of answers and of sources, one after the other: of each, the questions whose names
     are the smallest numbers stay.
 
-    While they are found, some 50 bytes are held for each question; afterwards only how often was kept what is there
-    more often than it may be.
+    While they are found, some 70 bytes are held for each question (28, and copies of them); afterwards only how often
+    was kept what is there more often than it may be.
     """
 
     def __init__(self, rules: Sieve, films: Iterator[Film]) -> None:

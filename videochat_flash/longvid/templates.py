@@ -6,21 +6,24 @@ overlaps it: whoever saw the video must come to the same answer.
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import islice, pairwise
 
 from .records import Event, Film
-from .weave import normal, shared
+from .weave import DETERMINERS, like, normal, words_of
 
-VERSION = "template 2"
+VERSION = "template 3"
 TOUCH = 0.5  # seconds by which events that follow each other may overlap
-LIKE = 0.7  # share of words in common from which on two texts could be taken for each other
 LISTED = 30  # events of a list, at most
 QUOTED = 40  # words of a text that is quoted, at most
 SCENE = 1.0  # seconds between two scenes that follow each other, at most
+BRIEF = 4.0  # seconds of an event in which all that its text names is seen from the beginning on, at most
+MOST_OTHERS = 7  # wrong options of a question, at most: ask.options is 8 or less
+ORDER = 'Which happens first: "{}" or "{}"?'
 TRIES = 8  # events that are tried for each question that is wanted
 PART = 0.8  # share of a video of which a summary is one of the whole
 
@@ -78,7 +81,11 @@ class Plot:
     def unlike(self, place: int, same: Sequence[int]) -> bool:
         """Whether no event's text, but those of ``same``, could be taken for this one's."""
         mine = self.bags[place]
-        return all(shared(mine, bag) < LIKE for i, bag in enumerate(self.bags) if i not in same)
+        return not any(like(mine, bag) for i, bag in enumerate(self.bags) if i not in same)
+
+    def fit(self, place: int) -> bool:
+        """Whether an event can be asked for by its time, as far as its text and its length go."""
+        return self.clear(place) and self.events[place].end - self.events[place].start >= 1
 
     def alone(self, place: int) -> bool:
         """Whether nothing else is seen while an event lasts."""
@@ -97,15 +104,12 @@ class Plot:
             self.rows = self.seen if follow else []
         return self.rows
 
-    def others(self, *places: int) -> tuple[str, ...]:
-        """Texts of what else is seen: answers that are wrong wherever those of ``places`` are right or named."""
+    def others(self, *places: int, fit: Callable[[int], bool] = lambda _: True) -> tuple[str, ...]:
+        """Texts of what else is seen and fit, as answers: wrong wherever those of ``places`` are right or named."""
         named = [self.bags[place] for place in places]
-        texts: dict[str, int] = {}
-        for place in self.rng.sample(self.seen, len(self.seen)):
-            texts.setdefault(bare(self.events[place].text), place)
-        return tuple(
-            text for text, place in texts.items() if all(shared(self.bags[place], one) < LIKE for one in named)
-        )
+        texts = {bare(self.events[i].text): i for i in self.rng.sample(self.seen, len(self.seen))}
+        wrong = (text for text, i in texts.items() if not any(like(self.bags[i], one) for one in named) and fit(i))
+        return tuple(islice(wrong, MOST_OTHERS))
 
 
 def rounds(plot: Plot, some: Iterable[Draft]) -> Iterator[Draft]:
@@ -188,10 +192,12 @@ def summary(plot: Plot) -> Iterator[Draft]:
     """What annotators wrote of the whole or of parts, and the chapters."""
     length = plot.film.video.duration
     for place, note in enumerate(plot.film.notes):
+        if note.kind != "summary" or note.open:
+            continue  # where nobody said when it ends, nobody knows what it is a summary of
         told = sentence(note.text)
-        if note.kind == "summary" and note.end - note.start >= PART * length:
+        if note.end - note.start >= PART * length:
             yield Draft("summary", "whole", "Summarise this video.", told, 0.0, length, (), notes=(place,))
-        elif note.kind == "summary" and note.end > note.start:
+        elif note.end > note.start:
             ask = f"Summarise what happens from {span(note.start, note.end)}."
             yield Draft("summary", "part", ask, told, note.start, note.end, (), notes=(place,))
     places = tuple(place for place, note in enumerate(plot.film.notes) if note.kind == "chapter")
@@ -211,9 +217,9 @@ def understanding(plot: Plot) -> Iterator[Draft]:
         event = plot.events[place]
         if plot.full("understanding", "at"):
             return
-        if plot.clear(place) and plot.alone(place) and event.end - event.start >= 1:
+        if plot.fit(place) and plot.alone(place):
             ask = plot.rng.choice(("Which of these happens from {}?", "What is shown from {}?"))
-            others = plot.others(place)
+            others = plot.others(place, fit=plot.fit)  # what could never be right would be known to be wrong
             text = ask.format(span(event.start, event.end))
             yield Draft("understanding", "at", text, bare(event.text), event.start, event.end, (place,), others, True)
 
@@ -292,13 +298,13 @@ def order(plot: Plot) -> Iterator[Draft]:
     row = plot.row()
     if len(row) < 2:
         return
-    for _ in range(TRIES * plot.each):
-        early, late = sorted(plot.rng.sample(range(len(row)), 2))
+    pairs = (sorted(plot.rng.sample(range(len(row)), 2)) for _ in range(TRIES * plot.each))
+    for early, late in dict.fromkeys((one, other) for one, other in pairs):
         here, there = row[early], row[late]
         if plot.clear(here) and plot.clear(there):
             texts = [bare(plot.events[here].text), bare(plot.events[there].text)]
             named = texts if plot.rng.random() < 0.5 else texts[::-1]
-            ask = f'Which happens first: "{named[0]}" or "{named[1]}"?'
+            ask = ORDER.format(*named)
             span_of = plot.events[here].start, plot.events[there].end
             yield Draft("relationship", "order", ask, texts[0], *span_of, (here, there), (texts[1],))
 
@@ -339,38 +345,38 @@ def scenes(plot: Plot) -> Iterator[Draft]:
 
 
 def things(plot: Plot) -> Iterator[Draft]:
-    """When a thing comes into view, and when it is seen last."""
+    """When a thing comes into view first, and for the last time, where it was gone before."""
     met: dict[str, list[int]] = {}
     for place in plot.seen:
         for name in plot.events[place].entities:
             met.setdefault(name, []).append(place)
-    texts = [f" {' '.join(_words(event.text))} " for event in plot.events]
-    names = list(met)
-    plot.rng.shuffle(names)
+    texts = [f" {' '.join(words_of(event.text))} " for event in plot.events]
     appears, last_seen = [], []
-    for name in names[: TRIES * plot.each]:
+    for name in plot.rng.sample(list(met), min(len(met), TRIES * plot.each)):
         words = f" {name} "
         where = [i for i, text in enumerate(texts) if words in text]
         if not set(where) <= set(met[name]) or len({plot.events[i].start for i in where}) < len(where):
             continue  # its words are in other names as well, or it is told of twice at once
-        first, last = where[0], max(where, key=lambda i: plot.events[i].start)
-        appears.append(_thing(plot, "appears", f"At what time does the {name} first come into view?", first))
-        if len(where) > 1:
+        *before, last = where
+        gone = max((plot.events[i].end for i in before), default=math.inf)
+        if _at_once(plot.events[where[0]], texts[where[0]], words):
+            appears.append(_thing(plot, "appears", f"At what time does the {name} first come into view?", where[0]))
+        if plot.events[last].start - gone > SCENE and _at_once(plot.events[last], texts[last], words):
             ask = f"At what time does the {name} come into view for the last time?"
             last_seen.append(_thing(plot, "last_seen", ask, last))
     yield from rounds(plot, appears)
     yield from rounds(plot, last_seen)
 
 
+def _at_once(event: Event, text: str, words: str) -> bool:
+    """Whether a thing is seen from the beginning of an event on: it is short, or is told of this thing first of all."""
+    return event.end - event.start <= BRIEF or set(text.split(words)[0].split()) <= set(DETERMINERS)
+
+
 def _thing(plot: Plot, kind: str, ask: str, place: int) -> Draft:
     event = plot.events[place]
     told = f"At {said_time(event.start)} seconds."
     return Draft("change", kind, ask, told, event.start, event.end, (place,))
-
-
-def _words(text: str) -> list[str]:
-    """Words as entities have them."""
-    return "".join(c if c.isalnum() or c in "'-_" else " " for c in text.casefold()).split()
 
 
 MAKERS: tuple[tuple[str, Callable[[Plot], Iterator[Draft]]], ...] = (

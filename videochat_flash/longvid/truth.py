@@ -180,13 +180,22 @@ def _scene(question: Question, truth: Sequence[Shown]) -> bool:
     return abs(there.start - here.end) <= 1 + SLACK and _stated(question.answer, there)
 
 
-def _thing(place: int) -> Check:
-    def check(question: Question, truth: Sequence[Shown]) -> bool:
-        name = f" {THING.findall(question.question)[0]} "
-        where = [one for one in _seen(truth) if name in f" {_bare(one.text).lower()} "]
-        return bool(where) and _stated(question.answer, where[place])
+def _named(question: Question, truth: Sequence[Shown]) -> list[Shown]:
+    """What is shown in whose words the thing is that a question names."""
+    name = f" {THING.findall(question.question)[0]} "
+    return [one for one in _seen(truth) if name in f" {_bare(one.text).lower()} "]
 
-    return check
+
+def _appears(question: Question, truth: Sequence[Shown]) -> bool:
+    where = _named(question, truth)
+    return bool(where) and _stated(question.answer, where[0])
+
+
+def _last_seen(question: Question, truth: Sequence[Shown]) -> bool:
+    """Who comes into view once more was gone before."""
+    where = _named(question, truth)
+    gone = len(where) > 1 and max(one.end for one in where[:-1]) < where[-1].start
+    return gone and _stated(question.answer, where[-1])
 
 
 CHECKS: dict[str, Check] = {
@@ -207,6 +216,6 @@ CHECKS: dict[str, Check] = {
     "relationship.order": _order,
     "count.times": _times,
     "change.scene": _scene,
-    "change.appears": _thing(0),
-    "change.last_seen": _thing(-1),
+    "change.appears": _appears,
+    "change.last_seen": _last_seen,
 }

@@ -13,7 +13,7 @@ from .records import Event, Note
 from .settings import Setting, Weave
 from .steps import Made, Step, Work
 
-VERSION = 1
+VERSION = 2
 SEEN = ("narration", "step", "caption", "card")
 DETERMINERS = ("a", "an", "the", "his", "her", "their", "its", "another", "some", "this", "that", "two", "three")
 # Words that end a name, beside what looks like a verb: prepositions, conjunctions, pronouns, auxiliaries.
@@ -26,8 +26,11 @@ STOPS = re.compile(
 VAGUE = re.compile(
     "bit|front|back|left|right|side|top|bottom|end|beginning|way|lot|time|video|camera|wearer|thing|something"
 )
+LIKE = 0.7  # share of the words of either text in common, from which on they could be taken for each other
+HELD = 0.9  # share of a text's words in a longer one, from which on that tells the same and more
 VERBAL = re.compile(r".+(?:ing|ed|izes|ises)$")
 MOST_WORDS = 3  # of an entity
+MEET = 0.05  # seconds between events that meet, and between the beginnings of those that begin together, at most
 
 
 def step(setting: Setting) -> Step:
@@ -53,13 +56,18 @@ def _event(note: Note, place: int, sort: Literal["seen", "said"]) -> Event:
 
 
 def _once(events: Sequence[Event], weave: Weave) -> list[Event]:
-    """Events that overlap or meet and say the same are one, told in the longest of their texts."""
+    """Events that overlap or meet and say the same are one, told in the longest of their texts.
+
+    Two whose ends are guessed only meet because of that: what is told twice, one after the other, happened twice.
+    """
     kept: list[Event] = []
     for event in sorted(events, key=lambda event: (event.start, event.end)):
         near = (
             place
             for place in range(len(kept) - 1, max(-1, len(kept) - 9), -1)
-            if event.start <= kept[place].end + 0.05 and alike(kept[place].text, event.text) >= weave.same
+            if event.start <= kept[place].end + MEET
+            and not (event.open and kept[place].open and event.start > kept[place].start + MEET)
+            and alike(kept[place].text, event.text) >= weave.same
         )
         place = next(near, None)
         if place is None:
@@ -104,6 +112,19 @@ def shared(one: Counter[str], other: Counter[str]) -> float:
     both = sum(min(number, other[word]) for word, number in one.items())
     either = one.total() + other.total() - both
     return both / either if either else 1.0
+
+
+def like(one: Counter[str], other: Counter[str]) -> bool:
+    """Whether two texts, by their words, could be taken for each other: most are the same, or one tells the other with
+    something more."""
+    both = sum(min(number, other[word]) for word, number in one.items())
+    either, least = one.total() + other.total() - both, min(one.total(), other.total())
+    return not either or both / either >= LIKE or (least > 0 and both / least >= HELD)
+
+
+def words_of(text: str) -> list[str]:
+    """Words as entities have them."""
+    return "".join(c if c.isalnum() or c in "'-_" else " " for c in text.casefold()).split()
 
 
 # -- what events have in common ----------------------------------------------------------------------------------------

@@ -54,12 +54,12 @@ class Pool:
             ahead: set[Future[tuple[float, list[str]]]] = set()
             size = 1
             while True:
-                while len(ahead) < AHEAD * self.processes and (some := list(islice(lines, size))):
-                    ahead.add(pool.submit(_some, some))
-                if not ahead:
-                    return
-                ended, ahead = wait(ahead, return_when=FIRST_COMPLETED)
-                try:
+                try:  # a pool that has lost a process takes no more either
+                    while len(ahead) < AHEAD * self.processes and (some := list(islice(lines, size))):
+                        ahead.add(pool.submit(_some, some))
+                    if not ahead:
+                        return
+                    ended, ahead = wait(ahead, return_when=FIRST_COMPLETED)
                     results = [one.result() for one in ended]
                 except BrokenProcessPool:
                     raise OSError(f"{step.name}: a worker process was ended: the same command goes on") from None

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..bucket import is_url, put
+from ..bucket import below, is_url, put, remove
 from ..files import beside
 from ..folders import take_place
 from ..journal import digest
@@ -23,6 +24,8 @@ FOLDER = "dataset"
 SPLITS = ("train", "validation")
 SHARDS = ("webdataset", "parquet")  # layouts of many files
 SUFFIXES = {"reference": ".jsonl", "reference-json": ".json", "messages": ".messages.jsonl"}
+PART = re.compile(r"\..+\.(?:[0-9a-f]{8}|old\.part)")  # what is not whole yet, and what makes room for it
+SHARD = re.compile(rf"(?:{'|'.join(SHARDS)})/(?:{'|'.join(SPLITS)})-\d{{6}}\.(?:tar|parquet)")
 
 
 @dataclass
@@ -50,6 +53,7 @@ def write(setting: Setting, sieved: Path) -> Written:
     held_out = validation(setting.write.validation, sieved)
     folder = Path(setting.out) / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
+    _sweep(folder)
     told = Written()
     with ExitStack() as whole, ExitStack() as stack:
         shards = {
@@ -70,6 +74,16 @@ def write(setting: Setting, sieved: Path) -> Written:
     told.files = [parts[path.parent] / path.name if path.parent in parts else path for path in told.files]
     _forget(folder, setting.write.formats)
     return told
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what runs that were killed had begun to write."""
+    for path in folder.iterdir():
+        if PART.fullmatch(path.name):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
 
 @contextmanager
@@ -97,6 +111,9 @@ def _forget(folder: Path, formats: Sequence[str]) -> None:
 def deliver(setting: Setting, written: Written, told: Callable[[int, int], None]) -> None:
     """Copy what was written into the bucket or folder that the setting names, and the films in which cards are hidden.
 
+    What an earlier delivery left there of the set goes when all is there: a shard of it may hold for training what is
+    held out now.
+
     Args:
         setting: says where to.
         written: files of the set.
@@ -104,7 +121,7 @@ def deliver(setting: Setting, written: Written, told: Callable[[int, int], None]
 
     Raises:
         ValueError: a driver is not installed.
-        OSError: the bucket does not take them.
+        OSError: the bucket does not take them, or does not let go of older ones.
     """
     to, folder = goal(setting), Path(setting.out) / FOLDER
     names = {path: path.relative_to(folder).as_posix() for path in written.files}
@@ -112,6 +129,19 @@ def deliver(setting: Setting, written: Written, told: Callable[[int, int], None]
     for number, (path, name) in enumerate(names.items() if to else (), 1):
         put(path, f"{to}/{name}")
         told(number, len(names))
+    for url in list(_stale(to, set(names.values()))) if to else ():
+        remove(url)
+
+
+def _stale(to: str, names: set[str]) -> Iterator[str]:
+    """What lies where the set goes, is called as files of a set are, and is none of these."""
+    for form in SHARDS:
+        with suppress(FileNotFoundError):
+            found = ((one.url, f"{form}/{one.url.rpartition(f'/{form}/')[2]}") for one in below(f"{to}/{form}"))
+            yield from (url for url, name in found if SHARD.fullmatch(name) and name not in names)
+    for name in {f"{split}{suffix}" for split in SPLITS for suffix in SUFFIXES.values()} - names:
+        with suppress(FileNotFoundError):
+            yield from (one.url for one in below(f"{to}/{name}"))
 
 
 def goal(setting: Setting) -> str:
