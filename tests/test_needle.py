@@ -137,10 +137,10 @@ def test_all_kinds_can_be_asked_for(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("frames", "kinds", "digest"),
-    [(64, KINDS, "9f98f925f334199e"), (16, ALL_KINDS, "509125915538bac4"), (40, ALL_KINDS, "fbb01758a8538832")],
+    [(64, KINDS, "9f98f925f334199e"), (16, ALL_KINDS, "12b939ec939102d4"), (40, ALL_KINDS, "788dd3521c96018d")],
 )
 def test_the_truth_is_that_of_before_pointers(frames: int, kinds: tuple[str, ...], digest: str, tmp_path: Path) -> None:
-    """The numbers were taken before there were any."""
+    """The first number was taken before there were any, the others when presence got harder noes."""
     made = make_needle(
         PROCEDURAL, frames, None, frames, tmp_path / "a.mp4", tmp_path / "a.json", kinds=kinds, size=(96, 64)
     )
