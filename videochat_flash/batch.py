@@ -129,6 +129,7 @@ def _ids(path: Path, model: str, marks: Mapping[str | int, str]) -> tuple[set[st
     """Of answers, and of failures; a last line that was cut off is neither."""
     done: set[str | int] = set()
     failed: set[str | int] = set()
+    others: list[str] = []
     try:
         for number, line in read_lines(path):
             row = line["id"]
@@ -136,23 +137,17 @@ def _ids(path: Path, model: str, marks: Mapping[str | int, str]) -> tuple[set[st
             if "error" not in line and "answer" not in line:
                 raise ValueError("a line without an answer")
             if line.get("model", model) != model:
-                whose = f"line {number} was answered by {line['model']}, not by {model}"
-                raise Mixed(f"{path} holds other results ({whose}): choose another file")
-            if row in marks and line.get("asked", marks[row]) != marks[row]:
-                whose = f"id {row!r} was asked something else, or with other options"
-                raise Mixed(f"{path} holds other results ({whose}): choose another file")
+                others.append(f"line {number} was answered by {line['model']}, not by {model}")
+            elif row in marks and line.get("asked", marks[row]) != marks[row]:
+                others.append(f"id {row!r} was asked something else, or with other options")
         cut = path.read_bytes().rpartition(b"\n")[2]
         if cut[: len(BEGIN)] != BEGIN[: len(cut)]:
             raise ValueError("the last line was none of a row")
-    except Mixed:
-        raise
     except (ValueError, TypeError, KeyError):
         raise ValueError(f"{path} holds something else than results: choose another file") from None
+    if others:
+        raise ValueError(f"{path} holds other results ({others[0]}): choose another file")
     return done, failed
-
-
-class Mixed(ValueError):
-    """Results of another run."""
 
 
 def grouped(rows: Iterable[Row]) -> list[list[Row]]:
@@ -202,9 +197,9 @@ def _seen(vc: VideoChatFlash, group: Sequence[Row], how: How) -> Seen | str:
     try:
         sampling = replace(common, start=_first(row.start, common.start), end=_first(row.end, common.end))
         sight = vc.see(probe(how.root / row.video), sampling)
+        return Seen(sight, _prefix(vc, sight, how) if len(group) > 1 else None)
     except FAILURES as error:
         return reason(error)
-    return Seen(sight, _prefix(vc, sight, how) if len(group) > 1 else None)
 
 
 def _prefix(vc: VideoChatFlash, sight: Sight, how: How) -> Prefix | None:
@@ -212,7 +207,6 @@ def _prefix(vc: VideoChatFlash, sight: Sight, how: How) -> Prefix | None:
     try:
         return prepare(vc, sight, keep=how.manner.keep)
     except FAILURES as error:
-        reason(error)
         if not out_of_memory(error):
             raise
         return None

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from videochat_flash.config import PIXEL_MEAN, PIXEL_STD, Config, LLMConfig, VisionConfig
 from videochat_flash.merge import merge_tokens
-from videochat_flash.synth import COLOURS, SHAPES, Card, Mover, card_clip, scene_frames
+from videochat_flash.synth import COLOURS, SHAPES, Card, Mover, Scene, card_clip, scene_frames
 from videochat_flash.synth.questions import chains
 from videochat_flash.train.learner import Learner
 from videochat_flash.train.loop import METRICS
@@ -41,6 +41,11 @@ def bank(tmp_path_factory: pytest.TempPathFactory) -> Bank:
     folder = tmp_path_factory.mktemp("pieces")
     fill(folder, tiny.model(CONFIG), VIDEOS, 0)
     return Bank(folder, VIDEOS)
+
+
+def video_of(bank: Bank, rng: np.random.Generator, world: World) -> tuple[torch.Tensor, Scene]:
+    """Of as many clips as its chance says first."""
+    return bank.video(rng, world, world.length(rng))
 
 
 @pytest.mark.parametrize("kind", ["frames", "clips"])
@@ -164,7 +169,7 @@ def test_spliced_videos_hold_chains_and_nothing_twice(bank: Bank) -> None:
     assert len(bank.tokens) == sum(round(small_scene(7, i, VIDEOS.pointers).duration / 4) for i in range(300))
     pairs_of = Counter[int]()
     for seed in range(30):
-        tokens, scene = bank.video(np.random.default_rng(seed), VIDEOS)
+        tokens, scene = video_of(bank, np.random.default_rng(seed), VIDEOS)
         assert len(tokens) == VIDEOS.length(np.random.default_rng(seed))
         assert tokens.shape == (8, 64, 24) and scene.duration == 32
         pairs = [(event.what.colour, event.what.shape) for event in scene.events]
@@ -177,7 +182,7 @@ def test_spliced_videos_hold_chains_and_nothing_twice(bank: Bank) -> None:
 
 def test_where_two_long_chains_find_no_room_two_shorter_ones_do(bank: Bank) -> None:
     long = replace(VIDEOS, clips=(5, 5), cards=(0, 0), moving=(0, 0), hops=(3, 3))
-    found = [chains(bank.video(np.random.default_rng(seed), long)[1]) for seed in range(30)]
+    found = [chains(video_of(bank, np.random.default_rng(seed), long)[1]) for seed in range(30)]
     assert {len(some) for some in found} <= {0, 2} and sum(len(some) == 2 for some in found) > 10
     assert {len(chain) - 1 for some in found for chain in some} == {1}  # eight cards of a clip or two need eight clips
 
@@ -189,7 +194,7 @@ def test_a_world_may_show_few_characters_and_ask_by_them_alone(bank: Bank, tmp_p
     assert torch.equal(some.tokens, bank.tokens) and len(some.cards) < len(bank.cards)
     for index in range(12):
         one = Drawn("a", "b", few, 3, index)
-        cards = [event.what for event in some.video(one.rng, few)[1].cards]
+        cards = [event.what for event in video_of(some, one.rng, few)[1].cards]
         shown_there = {card.character for card in cards if isinstance(card, Card)}
         assert shown_there <= set("1379LP")
         asked = some.draw(one)[1]
@@ -200,7 +205,7 @@ def test_a_world_may_show_few_colours_and_shapes(bank: Bank, tmp_path: Path) -> 
     few = replace(VIDEOS, colours=COLOURS[:4], shapes=SHAPES[:3], cards=(3, 3), moving=(1, 1), hops=(0, 0))
     save_file({"tokens": bank.tokens}, tmp_path / "0000000.safetensors")
     some = Bank(tmp_path, few)
-    events = [event for seed in range(12) for event in some.video(np.random.default_rng(seed), few)[1].events]
+    events = [event for seed in range(12) for event in video_of(some, np.random.default_rng(seed), few)[1].events]
     things = {(event.what.colour, event.what.shape) for event in events}
     things |= {(one.colour, one.shape) for event in events if (one := getattr(event.what, "points", None))}
     assert len(things) > 6 and things <= {(colour, shape) for colour in COLOURS[:4] for shape in SHAPES[:3]}
@@ -212,7 +217,7 @@ def test_a_world_may_show_several_decoys_and_asks_of_every_second_chain(bank: Ba
     for index in range(12):
         one = Drawn("a", "b", many, 3, index)
         asked = bank.draw(one)[1]
-        shown_there = len(chains(bank.video(one.rng, many)[1]))
+        shown_there = len(chains(video_of(bank, one.rng, many)[1]))
         assert len({question.chain for question in asked}) == len(asked) == (shown_there + 1) // 2
         found.append(shown_there)
     assert set(found) <= {2, 3, 4} and 4 in found

@@ -187,11 +187,9 @@ class Bank:
         if any(number and not shelf for shelf, number in wanted):
             raise ValueError(f"{world.pieces} pieces have not all that videos need: set data.world.pieces higher")
 
-    def video(self, rng: np.random.Generator, world: World) -> tuple[Float[Tensor, "C M D"], Scene]:
-        """A video as the world wants it: chains first, then movers and cards, and nothing in the rest."""
-        return self._video(rng, world, world.length(rng))
-
-    def _video(self, rng: np.random.Generator, world: World, clips: int) -> tuple[Float[Tensor, "C M D"], Scene]:
+    def video(self, rng: np.random.Generator, world: World, clips: int) -> tuple[Float[Tensor, "C M D"], Scene]:
+        """A video of so many clips as the world wants it: chains first, then movers and cards, and nothing in the
+        rest."""
         cards, moving, hops = (
             int(rng.integers(low, high + 1)) for low, high in (world.cards, world.moving, world.hops)
         )
@@ -260,7 +258,7 @@ class Bank:
         rng, world = one.rng, one.world
         clips = world.length(rng)
         for _ in range(TRIES):  # until there is something of what is to be asked
-            tokens, scene = self._video(rng, world, clips)
+            tokens, scene = self.video(rng, world, clips)
             asked = questions(rng, scene, world.kinds)
             if not world.kinds or any(question.kind in world.kinds for question in asked):
                 break
