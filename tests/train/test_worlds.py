@@ -245,6 +245,17 @@ def test_a_world_may_ask_of_chains_alone(bank: Bank) -> None:
     assert kinds["hop_character"] > 6 and kinds["hop_colour"] > 6
 
 
+def test_half_of_the_pointers_are_asked_about(bank: Bank) -> None:
+    """By what is asked about the others, who takes any that was not named yet is often right about the last."""
+    world = replace(VIDEOS, clips=(10, 10), hops=(2, 2), kinds=("pointer",))
+    for index in range(12):
+        tokens, asked = bank.draw(Drawn("a", "b", world, 3, index))
+        _, scene = bank.video((one := Drawn("a", "b", world, 3, index).rng), world, world.length(one))
+        assert len(tokens) == 10
+        pointing = sum(isinstance(what, Card) and what.points is not None for what in (e.what for e in scene.events))
+        assert {one.kind for one in asked} == {"pointer"} and len(asked) == (pointing + 1) // 2
+
+
 def test_what_could_be_taken_for_another_does_not_fit(bank: Bank) -> None:
     piece = bank.cards[0]
     assert fits(piece, [], 9) and not fits(piece, [piece], 9) and not fits(piece, [], piece.clips - 1)

@@ -223,11 +223,13 @@ def _order(rng: Rng, scene: Scene) -> list[Question]:
 
 
 def _pointer(rng: Rng, scene: Scene) -> list[Question]:
-    """One question about every card that points, whether or not what it points at is shown."""
+    """One question about every card that points, named as a thing or by its character, whether or not what it points at
+    is shown."""
     questions = []
     for event in scene.events:
         if isinstance(event.what, Card) and event.what.points is not None:
-            text = pick(rng, POINTER_TEMPLATES).format(thing=thing(event.what.colour, event.what.shape))
+            names = thing(event.what.colour, event.what.shape), f"card with the {event.what.character}"
+            text = pick(rng, POINTER_TEMPLATES).format(thing=pick(rng, names))
             answer = f"the {thing(event.what.points.colour, event.what.points.shape)}"
             questions.append(Question(text, answer, "pointer", (event.start, event.end)))
     return questions
