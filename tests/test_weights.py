@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from command import run
+from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tiny import CONFIG, INTERNVIDEO2, tokenizer
@@ -377,6 +379,19 @@ def test_a_release_is_fetched_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setattr(weights, "snapshot_download", lambda *a, **k: asked.append((a, k)) or str(tmp_path))
     assert weights.find("VideoChat-Flash-Qwen2-7B_res224", "v1") == tmp_path
     assert asked[0][0] == ("OpenGVLab/VideoChat-Flash-Qwen2-7B_res224",) and asked[0][1]["revision"] == "v1"
+
+
+@pytest.mark.parametrize("kind", [HTTPError, RuntimeError, ConnectionError])  # of a ReadError, and of hf_xet's
+def test_a_download_that_breaks_off_is_told_in_one_line(
+    kind: type[Exception], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise kind("peer closed connection")
+
+    monkeypatch.setattr(weights, "snapshot_download", broken)
+    done = run(capsys, "info", "someone/model")
+    assert (done.code, done.out, len(done.lines)) == (1, "", 1)
+    assert "someone/model could not be fetched to its end (peer closed connection): run it again" in done.err
 
 
 def test_qwen_tokenizer_files_equal_tokenizer_json(tmp_path: Path) -> None:

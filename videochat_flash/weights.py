@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalEntryNotFoundError  # type: ignore[attr-defined]
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
@@ -60,9 +60,7 @@ def find(name_or_path: str | Path, revision: str | None = None, wanted: Sequence
         ValueError: a file instead of a folder.
     """
     name = str(name_or_path)
-    if name == EMBEDDED:
-        return ASSETS / EMBEDDED
-    path = Path(os.path.expanduser(name_or_path))  # which leaves an unknown ~user as it is
+    path = ASSETS / name if name == EMBEDDED else Path(os.path.expanduser(name))  # an unknown ~user stays as it is
     if path.is_dir():
         return path
     if path.suffix in PICKLES:
@@ -81,6 +79,8 @@ def find(name_or_path: str | Path, revision: str | None = None, wanted: Sequence
         reason = "is not in the local cache and could not be fetched: check the network"
     except HfHubHTTPError as error:
         reason = f"(revision {revision or 'main'}) could not be fetched: HTTP {error.response.status_code}"
+    except (HTTPError, ConnectionError, TimeoutError, RuntimeError) as error:  # the last three are of hf_xet
+        reason = f"could not be fetched to its end ({error}): run it again, which keeps the files that are whole"
     raise FileNotFoundError(f"{repository} {reason}")
 
 
