@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+
+
+def known_device(device: str) -> str:
+    """The device; BadParameter for a name of none. Whether it is there is asked of torch, once that is loaded."""
+    if not re.fullmatch(r"(cpu|cuda|mps)(:\d+)?", device):
+        raise typer.BadParameter(f"device {device!r} is not known: use cpu, cuda, cuda:N or mps")
+    return device
+
 
 TINY = "flash-tiny"  # the built-in model
 _LOOK, _SAY, _LOAD, _TELL = "Which frames", "How it answers", "Which model", "What is told"
@@ -14,7 +23,7 @@ VideoOrSight = Annotated[
 ]
 Model = Annotated[str, typer.Option(help="flash-tiny (built in), a released name, or a folder.", rich_help_panel=_LOAD)]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a released model.", rich_help_panel=_LOAD)]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.", rich_help_panel=_LOAD)]
+Device = Annotated[str, typer.Option(callback=known_device, help="cpu, cuda, cuda:1, mps.", rich_help_panel=_LOAD)]
 Dtype = Annotated[
     Literal["auto", "float32", "bfloat16", "float16"],
     typer.Option(

@@ -14,7 +14,7 @@ import typer
 
 from .. import errors, show
 from ..files import beside
-from ..options import TINY, Dtype, Json, Keep, KeepBy, KvCacheDtype, Quantization, Quiet
+from ..options import TINY, Dtype, Json, Keep, KeepBy, KvCacheDtype, Quantization, Quiet, known_device
 from . import options
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ def bench(
         if plan and (compare is not None or video):
             raise ValueError(f"--plan runs nothing: leave out {'--video' if video else '--compare'}")
         _check_idle(_typed(context))
+        _check_device(device, plan)
         counts, bars = _frames(frames), not (quiet or as_json)
         compared = tasks.comparisons(compare) if compare is not None else ()
         packing, drops = Packing.of(quantization, kv_cache_dtype), plan_of(keep, keep_by)
@@ -95,6 +96,18 @@ def _frames(text: str | None) -> tuple[int, ...] | None:
         return tuple(int(word) for word in text.split(","))
     except ValueError:
         raise ValueError(f"--frames {text!r} is not a number, nor several as 256,1024") from None
+
+
+def _check_device(device: str, plan: bool) -> None:
+    """Raises ValueError or BadParameter for a name that no device has; whether it is there is seen later."""
+    from ..cost import GPUS, gpu_named
+
+    if device.lower() in {name.lower() for name in GPUS} and not plan:
+        raise ValueError(f"{device} is not a device of PyTorch: add --plan to compute for it, or name cuda")
+    if plan and device.partition(":")[0] not in ("cpu", "cuda", "mps"):
+        gpu_named(device)
+    else:
+        known_device(device)
 
 
 def _check_targets(out: Path | None, write: Path | None, drawn: bool) -> None:

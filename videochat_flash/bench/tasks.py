@@ -13,7 +13,6 @@ import torch
 from .. import show
 from ..chat import CLIP_BATCH, VideoChatFlash
 from ..config import Config, Plan, check_plan
-from ..cost import GPUS
 from ..facts import plan_text
 from ..failures import out_of_memory
 from ..quantise import AS_LOADED, Packing
@@ -88,8 +87,6 @@ class Asked:
 
     def load(self, packing: Packing = AS_LOADED) -> VideoChatFlash:
         """The model, on a device that is there, and a warning where others are at work, too."""
-        if self.device.lower() in {gpu.lower() for gpu in GPUS}:
-            raise ValueError(f"{self.device} is not a device of PyTorch: add --plan to compute for it, or name cuda")
         self.packing.check(self.device)
         crowd = busy()
         if crowd is not None:
