@@ -5,9 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+from command import run
 
+from videochat_flash import bucket as buckets
 from videochat_flash.bucket import below, fetched, is_url, put, remove
 
 fsspec = pytest.importorskip("fsspec")
@@ -58,6 +61,47 @@ def test_without_fsspec(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "fsspec.core", None)
     with pytest.raises(ValueError, match="memory://store: fsspec is not installed: pip install fsspec"):
         below("memory://store")
+
+
+def test_a_bucket_that_one_has_no_access_to(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As s3fs tells it, whose errors are no OSErrors."""
+
+    class NoCredentials(Exception):
+        pass
+
+    def closed(*_: object, **__: object) -> None:
+        raise NoCredentials("Unable to locate credentials")
+
+    driver = ModuleType("botocore.exceptions")
+    driver.__dict__["BotoCoreError"] = NoCredentials
+    monkeypatch.setitem(sys.modules, driver.__name__, driver)
+    put(Path(__file__), f"{bucket}/a.mp4")
+    said = f"{bucket}/a.mp4 cannot be reached: Unable to locate credentials"
+    memory = type(fsspec.filesystem("memory"))
+    for name in ("find", "isdir", "makedirs", "rm_file"):
+        monkeypatch.setattr(memory, name, closed)
+    with pytest.raises(OSError, match=said):
+        below(f"{bucket}/a.mp4")
+    with pytest.raises(OSError, match=said), fetched(f"{bucket}/a.mp4"):
+        pass
+    with pytest.raises(OSError, match=said):
+        put(Path(__file__), f"{bucket}/a.mp4")
+    with pytest.raises(OSError, match=said):
+        remove(f"{bucket}/a.mp4")
+    done = run(capsys, "longvid", "scan", "--videos", f"{bucket}/a.mp4", "--out", tmp_path / "out")
+    assert (done.code, done.lines) == (1, [f"vcflash: {said}"])
+    monkeypatch.undo()  # the bucket is emptied behind this
+
+
+def test_what_is_done_with_a_file_that_was_fetched_is_no_fault_of_the_bucket(
+    bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(Path(__file__), f"{bucket}/a.mp4")
+    monkeypatch.setattr(buckets, "_foreign", lambda: (ZeroDivisionError,))
+    with pytest.raises(ZeroDivisionError), fetched(f"{bucket}/a.mp4"):
+        raise ZeroDivisionError
 
 
 def test_a_file_is_removed_and_no_other(bucket: str, tmp_path: Path) -> None:

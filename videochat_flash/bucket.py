@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,14 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 MISSING = "fsspec is not installed: pip install fsspec, and the driver of the bucket (s3fs, gcsfs)"
+# Where drivers, and what they are built on, have their errors that are no OSError: no credentials, no connection.
+FOREIGN = {
+    "botocore.exceptions": ("BotoCoreError", "ClientError"),
+    "google.auth.exceptions": ("GoogleAuthError",),
+    "gcsfs.retry": ("HttpError",),
+    "azure.core.exceptions": ("AzureError",),
+    "aiohttp.client_exceptions": ("ClientError",),
+}
 
 
 @dataclass(frozen=True)
@@ -26,6 +35,21 @@ class Stored:
 def is_url(path: str) -> bool:
     """Whether a path is one of a bucket."""
     return "://" in path
+
+
+def _foreign() -> tuple[type[Exception], ...]:
+    """Those of FOREIGN that could have been raised: their modules were imported."""
+    there = ((sys.modules.get(module), name) for module, names in FOREIGN.items() for name in names)
+    return tuple(getattr(module, name) for module, name in there if hasattr(module, name))
+
+
+@contextmanager
+def _told(url: str) -> Iterator[None]:
+    """Whatever a driver raises in here for want of access or of a connection is an OSError that names the URL."""
+    try:
+        yield
+    except _foreign() as error:
+        raise OSError(f"{url} cannot be reached: {str(error) or type(error).__name__}") from None
 
 
 def _system(url: str) -> tuple[Any, str]:
@@ -53,8 +77,9 @@ def below(url: str) -> list[Stored]:
         ValueError: fsspec or a driver is not installed.
         OSError: the bucket does not answer.
     """
-    system, path = _system(url)
-    found = system.find(path, detail=True)
+    with _told(url):
+        system, path = _system(url)
+        found = system.find(path, detail=True)
     if not found:
         raise FileNotFoundError(f"there is nothing at {url}")
     return [
@@ -80,14 +105,15 @@ def fetched(path: str) -> Iterator[Path]:
     if not is_url(path):
         yield Path(path)
         return
-    system, there = _system(path)
     with TemporaryDirectory() as folder:
-        local = Path(folder) / (PurePosixPath(there).name or "media")
-        if system.isdir(there):
-            system.get(there, str(local), recursive=True)
-        else:
-            with system.open(there, "rb") as remote, local.open("wb") as copy:
-                shutil.copyfileobj(remote, copy)
+        with _told(path):
+            system, there = _system(path)
+            local = Path(folder) / (PurePosixPath(there).name or "media")
+            if system.isdir(there):
+                system.get(there, str(local), recursive=True)
+            else:
+                with system.open(there, "rb") as remote, local.open("wb") as copy:
+                    shutil.copyfileobj(remote, copy)
         yield local
 
 
@@ -98,9 +124,10 @@ def put(local: Path, url: str) -> None:
         ValueError: fsspec or a driver is not installed.
         OSError: the bucket does not take it.
     """
-    system, path = _system(url)
-    system.makedirs(str(PurePosixPath(path).parent), exist_ok=True)
-    system.put_file(str(local), path)
+    with _told(url):
+        system, path = _system(url)
+        system.makedirs(str(PurePosixPath(path).parent), exist_ok=True)
+        system.put_file(str(local), path)
 
 
 def remove(url: str) -> None:
@@ -110,5 +137,6 @@ def remove(url: str) -> None:
         ValueError: fsspec or a driver is not installed.
         OSError: the bucket does not let go of it.
     """
-    system, path = _system(url)
-    system.rm_file(path)
+    with _told(url):
+        system, path = _system(url)
+        system.rm_file(path)

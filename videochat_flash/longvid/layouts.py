@@ -91,7 +91,9 @@ def read(paths: Iterable[str], layout: Format, videos: Callable[[PurePath], bool
             except PermissionError as error:
                 if alone:
                     raise
-                found.asides.append(Aside("shots", "missing", place, f"it cannot be read: {error.strerror}", ""))
+                found.asides.append(
+                    Aside("shots", "missing", place, f"it cannot be read: {error.strerror or error}", "")
+                )
                 continue
             _read_file(place, name, data, layout, found, alone)
     return found
