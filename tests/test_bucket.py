@@ -104,6 +104,26 @@ def test_what_is_done_with_a_file_that_was_fetched_is_no_fault_of_the_bucket(
         raise ZeroDivisionError
 
 
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_a_local_file_takes_its_place_whole_or_not_at_all(
+    scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = tmp_path / "set" / "train.jsonl"
+    put(Path(__file__), f"{scheme}{there}")
+    whole = there.read_bytes()
+    assert whole == Path(__file__).read_bytes()
+
+    def full(_: object, part: str | Path) -> None:
+        Path(part).write_text("half of")
+        raise OSError(28, "No space left on device")
+
+    for place in ("shutil.copyfile", "shutil.copyfileobj"):
+        monkeypatch.setattr(place, full)
+    with pytest.raises(OSError, match="No space left"):
+        put(Path(__file__), f"{scheme}{there}")
+    assert there.read_bytes() == whole and list(there.parent.iterdir()) == [there]
+
+
 def test_a_file_is_removed_and_no_other(bucket: str, tmp_path: Path) -> None:
     for name in ("one.txt", "two.txt"):
         put(Path(__file__), f"{bucket}/{name}")

@@ -51,7 +51,8 @@ ALLOWED: dict[str, set[str]] = {
     "train": {*BELOW_CHAT, "failures", "bucket", "cost", "folders", "synth", "strict"},
     "needle": {"config", "files", "video", "mp4", "synth"},
     "grade": {"synth", "times"},
-    **{name: set() for name in ("bucket", "folders", "looks", "remote", "strict", "stats", "times", "cluster")},
+    "bucket": {"files"},
+    **{name: set() for name in ("folders", "looks", "remote", "strict", "stats", "times", "cluster")},
     "failures": set(),
     "journal": {"files"},
     "niah": {

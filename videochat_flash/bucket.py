@@ -12,6 +12,8 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from .files import beside
+
 MISSING = "fsspec is not installed: pip install fsspec, and the driver of the bucket (s3fs, gcsfs)"
 # Where drivers, and what they are built on, have their errors that are no OSError: no credentials, no connection.
 FOREIGN = {
@@ -21,6 +23,7 @@ FOREIGN = {
     "azure.core.exceptions": ("AzureError",),
     "aiohttp.client_exceptions": ("ClientError",),
 }
+LOCAL = ("file:", "local:")  # of URLs that name a local file
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,7 @@ def fetched(path: str) -> Iterator[Path]:
 
 
 def put(local: Path, url: str) -> None:
-    """Copy a file into a bucket, over what is there.
+    """Copy a file into a bucket or a folder, over what is there; readers see the old one or the whole new one.
 
     Raises:
         ValueError: fsspec or a driver is not installed.
@@ -127,7 +130,11 @@ def put(local: Path, url: str) -> None:
     with _told(url):
         system, path = _system(url)
         system.makedirs(str(PurePosixPath(path).parent), exist_ok=True)
-        system.put_file(str(local), path)
+        if is_url(url) and not url.startswith(LOCAL):
+            system.put_file(str(local), path)
+            return
+    with beside(Path(path)) as part:
+        shutil.copyfile(local, part)
 
 
 def remove(url: str) -> None:
