@@ -201,6 +201,12 @@ def test_frames_that_are_no_whole_clips_are_rounded_down_and_that_is_said_once(
     assert line.startswith("vcflash: note: max_frames 7") and "4 are used" in line
 
 
+def test_a_rate_that_is_thinned_is_said_once(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    done = run(capsys, "ask", world.film, "What?", "--model", world.model, "--fps", 5, "--max-frames", 8, "--json")
+    assert (done.code, json.loads(done.out)["frames"]) == (0, 8)
+    assert done.lines == ["vcflash: note: fps 5 takes more frames than max_frames: 8 spread evenly are used"]
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [

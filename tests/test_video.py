@@ -371,7 +371,9 @@ def test_counts_hold_for_every_policy(frames: int, fps: float, most: int, least:
         (min(least + 1, most) if policy == "count" else None),
     )
     sampling = Sampling(policy, most, least, rate, count)
-    indices = sample_indices(frames, frames / fps, sampling, group=group)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", VideoWarning)  # of a rate that takes more than ``most``
+        indices = sample_indices(frames, frames / fps, sampling, group=group)
     assert indices
     assert len(indices) % 4 == 0
     assert indices == sorted(indices)
@@ -397,7 +399,6 @@ def test_counts_hold_for_every_policy(frames: int, fps: float, most: int, least:
         (300, 30, Sampling("fps", fps=2), 20),
         (300, 30, Sampling("fps", fps=0.05), 4),
         (300, 30, Sampling("fps", fps=1e9), 300),
-        (300, 30, Sampling("fps", fps=30, max_frames=48), 48),
         (10 * 3600, 1, Sampling(max_frames=20000), 20000),
         (300, 30, Sampling("count", num_frames=8), 8),
         (300, 30, Sampling("count", 1000, num_frames=1000), 1000),
@@ -407,6 +408,14 @@ def test_counts(frames: int, fps: float, sampling: Sampling, count: int) -> None
     chosen = plan(steady(frames, fps), sampling)
     assert len(chosen.frames) == count
     assert chosen.frames.tolist() == sample_indices(frames, frames / fps, sampling)
+
+
+def test_a_rate_above_the_most_is_thinned_and_that_is_said() -> None:
+    asked = Sampling("fps", fps=30, max_frames=50)
+    with pytest.warns(VideoWarning, match=r"^fps 30 takes more frames than max_frames: 48 spread evenly are used$"):
+        thinned = sample_indices(300, 10, asked)
+    assert thinned == sample_indices(300, 10, Sampling("count", num_frames=48))
+    assert len(sample_indices(300, 10, Sampling("fps", fps=30, max_frames=300))) == 300  # and nothing is said
 
 
 @pytest.mark.parametrize(

@@ -318,11 +318,10 @@ def check_device(device: str) -> None:
         wanted = torch.device(device)
     except RuntimeError:
         raise ValueError(f"device {device!r} is not known: use cpu, cuda, cuda:N or mps") from None
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not there.get(wanted.type, False):
-        raise ValueError(
-            f"device {device} is not there: this machine has {', '.join(k for k, v in there.items() if v)}"
-        )
+    places = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    there = [name for name, found in places.items() if found]
+    if wanted.type not in there:
+        raise ValueError(f"device {device} is not there: this machine has {', '.join(there)}")
     if wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"device {device} is not there: this machine has {torch.cuda.device_count()} GPUs")
 

@@ -50,8 +50,7 @@ class Decoding:
             "repetition_penalty must be positive": self.repetition_penalty > 0,
             "seed must be a number of 64 bits": -(1 << 63) <= self.seed < 1 << 64,
         }
-        broken = [rule for rule, holds in rules.items() if not holds]
-        if broken:
+        if broken := [rule for rule, holds in rules.items() if not holds]:
             raise ValueError("; ".join(broken))
 
 

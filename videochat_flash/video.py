@@ -141,6 +141,8 @@ def sample_indices(frames: int, duration: float, sampling: Sampling, *, group: i
         every = sampling.fps * duration >= frames  # a rate above the video's own takes each frame once
         indices = list(range(frames)) if every else at_rate(frames, duration, sampling.fps) or spread(frames, 1)
         if len(indices) > most:
+            text = f"fps {sampling.fps:g} takes more frames than max_frames: {most} spread evenly are used"
+            warnings.warn(text, VideoWarning, stacklevel=3)
             return [indices[i] for i in spread(len(indices), most)]
         return (indices + indices[-1:] * CLIP)[: max(CLIP, len(indices) // CLIP * CLIP)]
     least = math.ceil(sampling.min_frames / CLIP) * CLIP
