@@ -30,6 +30,19 @@ FORMS = {
     "0:01:02 to 1:00:20": (62, 3620),
     "1 min 2 s to 1 min 20 s": (62, 80),
     "1m2s - 1m20s": (62, 80),
+    "from 1 minute 5 to 1 minute 20 seconds": (65, 80),
+    "from 1 minute and 5 to 1 minute and 20 seconds": (65, 80),
+    "1 minute, 5 to 1 minute, 20 seconds": (65, 80),
+    "between 1 minute 5 and 1 minute 20 seconds": (65, 80),
+    "1m5 - 1m20": (65, 80),
+    "It is shown from 1 minute 5 to 1 minute 20.": (65, 80),
+    "[1 minute 5, 1 minute 20]": (65, 80),
+    "starts at 1 minute 5 and ends at 1 minute 20 seconds": (65, 80),
+    "from 1 hour 5 to 1 hour 20 minutes": (3900, 4800),
+    "from 1 hour 2 minutes 5 to 1 hour 2 minutes 20 seconds": (3725, 3740),
+    "from 1 minute to 2 minutes 5 people walk": (60, 120),
+    "between 1 minute and 2 minutes and 30": (60, 150),
+    "From 1 minute 2.5 seconds to 2 minutes, 3 and 4 are shown": (62.5, 120),
     "1 to 2 minutes": (60, 120),
     "1.5 minutes to 2 minutes": (90, 120),
     "1 h 2 min 3 s to 1 h 3 min 3 s": (3723, 3783),
@@ -68,6 +81,9 @@ NONE = [
     "From 12 to 12 seconds.",
     "7 to 3 s",  # ends before it starts
     "5 - 5",  # as it starts
+    "from 1 minute 5 to 20 seconds",  # of which minute?
+    "after 1 minute, 5 to 10 seconds",
+    "1 hour 5 to 1 hour 20 seconds",
     "3 to 5 s or 7 to 9 s",  # which?
     "from 3 to 4 and from 5 to 6 seconds",
     "12,5 - 15,3",

@@ -1,7 +1,8 @@
 """Reads an interval of time out of an answer, in whatever form people and models write one; nothing is guessed.
 
 ``2.5 - 7``, ``from 2.5 to 7 seconds``, ``2.5s–7s``, ``between 2 and 7 s``, ``[2.5, 7]``, ``1:02 - 1:20.5``,
-``0:01:02 to 0:01:20``, ``1 min 2 s to 1 min 20 s``, ``starts at 2.5 s and ends at 7 s``, ``{"start": 2.5, "end": 7}``.
+``0:01:02 to 0:01:20``, ``1 min 2 s to 1 min 20 s``, ``1 minute 2 to 1 minute 20 seconds``,
+``starts at 2.5 s and ends at 7 s``, ``{"start": 2.5, "end": 7}``.
 flash-tiny is taught one of them, ``From 12 to 15 seconds.``
 """
 
@@ -20,19 +21,22 @@ _CLOCK = r"(?:\d+:)?\d+:[0-5]\d(?:\.\d+)?"
 _NEXT = r"\s*(?:,\s*)?(?:and\s+)?"
 _H, _HM = rf"(?:{_NUMBER}{_HOURS}{_NEXT})?", rf"(?:{_NUMBER}{_HOURS}{_NEXT})?(?:{_NUMBER}{_MINUTES}{_NEXT})?"
 _UNITS = rf"{_HM}{_NUMBER}{_SECONDS}|{_H}{_NUMBER}{_MINUTES}|{_NUMBER}{_HOURS}"
-_TIME = rf"(?:{_CLOCK}|{_UNITS}|{_NUMBER})"
+_CLOSED = re.compile(r"\s*(?:$|[.,;!?)\]}\"'*`]|and\b|or\b)")  # what may follow numbers that name no unit
+_LARGE = rf"(?:{_H}{_NUMBER}{_MINUTES}|{_NUMBER}{_HOURS})"
+_BARE = rf"{_LARGE}(?:\s+and)?\s*{_NUMBER}(?={_CLOSED.pattern})"  # 1 minute 5: of the next smaller unit
+_TIME = rf"(?:{_CLOCK}|{_BARE}|{_UNITS}|{_NUMBER})"
+_FIRST = rf"(?:{_LARGE}{_NEXT}{_NUMBER}|{_TIME})"  # a second time follows, not what the number could be one of
 _BEFORE, _AFTER = r"(?<![\w.:])(?<!\d,)", r"(?![\w:]|[.,]\d)"
 _DASH = r"\s*[-\u2010-\u2015\u2212~]\s*|\s+(?:to|until|till)\s+"
 _SPANS = (
-    re.compile(rf"{_BEFORE}({_TIME})(?:{_DASH})({_TIME}){_AFTER}", re.IGNORECASE),
-    re.compile(rf"\bbetween\s+({_TIME})\s+and\s+({_TIME}){_AFTER}", re.IGNORECASE),
+    re.compile(rf"{_BEFORE}({_FIRST})(?:{_DASH})({_TIME}){_AFTER}", re.IGNORECASE),
+    re.compile(rf"\bbetween\s+({_FIRST})\s+and\s+({_TIME}){_AFTER}", re.IGNORECASE),
     re.compile(rf"[\[(]\s*({_TIME})\s*[,;]\s*({_TIME})\s*[\])]", re.IGNORECASE),
 )
 _STARTS, _ENDS = (
     re.compile(rf"\b(?:{words})[a-z_]*[^\d.;!?\n]{{0,24}}?{_BEFORE}({_TIME}){_AFTER}", re.IGNORECASE)
     for words in ("start|begin", "end|stop|finish")
 )
-_CLOSED = re.compile(r"\s*(?:$|[.,;!?)\]}\"'*`]|and\b|or\b)")  # what may follow numbers that name no unit
 _MARKED = re.compile(rf"({_NUMBER})(\s*[)\]}}\"'*`]+)({_HOURS}|{_MINUTES}|{_SECONDS})", re.IGNORECASE)
 _PART = re.compile(rf"({_NUMBER})\s*([hms]?)", re.IGNORECASE)
 _WORTH = {"h": 3600.0, "m": 60.0, "s": 1.0, "": 1.0}
@@ -77,4 +81,7 @@ def _seconds(words: str) -> float:
         for part in words.split(":"):
             total = total * 60 + float(part)
         return total
-    return sum(float(number) * _WORTH[unit.lower()] for number, unit in _PART.findall(words))
+    parts = [(float(number), unit.lower()) for number, unit in _PART.findall(words)]
+    if len(parts) > 1 and not parts[-1][1]:
+        parts[-1] = (parts[-1][0], {"h": "m", "m": "s"}[parts[-2][1]])
+    return sum(number * _WORTH[unit] for number, unit in parts)
