@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from videochat_flash.chat import Reply, Stopwatch, VideoChatFlash, cut_at, held_back
-from videochat_flash.config import parse_plan
+from videochat_flash.config import Yarn, parse_plan
 from videochat_flash.generate import Decoding
 from videochat_flash.mp4 import write
 from videochat_flash.prompt import IM_END, Turn, control, plain_text, render
@@ -214,6 +215,10 @@ def test_more_rows_than_positions_are_told_and_not_cut(vc: VideoChatFlash, sight
     long = Sight.join([sight] * 20)
     with pytest.warns(UserWarning, match="beyond the 1024 positions"):
         assert vc.answer(long, "What?")
+    stretched = copy.copy(vc.model)
+    llm = replace(vc.model.config.llm, yarn=Yarn(4.0, 1024))
+    stretched.config = replace(vc.model.config, llm=llm)
+    assert VideoChatFlash(stretched, vc.tokenizer, vc.decoding).answer(long, "What?")  # and nothing is told
 
 
 def test_a_saved_model_answers_the_same(vc: VideoChatFlash, sight: Sight, tmp_path: Path) -> None:

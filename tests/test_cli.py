@@ -271,6 +271,16 @@ def test_info_of_a_folder(model: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert "2:0.5 by attention, 4:0.25 by attention" in text and "of patches 81" in text
 
 
+def test_info_tells_the_rows_that_yarn_makes_room_for(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scaling = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 4096}
+    values = json.loads((model / "config.json").read_text()) | {"rope_scaling": scaling}
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    told = json.loads(run(capsys, "info", tmp_path, "--json").out)
+    assert (told["max_rows"], told["max_frames"]) == (16_384, 16_384 // SMALL.tokens_per_frame)
+
+
 @pytest.mark.parametrize("name", RELEASES)
 def test_info_of_a_release_needs_no_file(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     told = json.loads(run(capsys, "info", f"OpenGVLab/{name}", "--json").out)

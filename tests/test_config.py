@@ -17,10 +17,17 @@ from videochat_flash.config import (
     LLMConfig,
     Plan,
     VisionConfig,
+    Yarn,
     check_plan,
     drop_plan,
     parse_plan,
 )
+
+
+@pytest.mark.parametrize("told", [32_768, 131_072])  # Qwen's configs tell what was before, others what is now
+def test_yarn_stretches_the_limit_of_rows(told: int) -> None:
+    llm = LLMConfig(max_positions=told)
+    assert llm.limit == told and replace(llm, yarn=Yarn(4.0, 32_768)).limit == 131_072
 
 
 @pytest.mark.parametrize(

@@ -240,7 +240,7 @@ class VideoChatFlash:
         prompt = render(self.tokenizer, [*history, Turn("user", question)], sights)
         newline = self.model.newline is not None
         rows = len(prompt.ids) + sum(s.tokens.shape[0] * s.tokens.shape[1] + newline for s in sights)
-        if rows > (limit := self.model.config.llm.max_positions):
+        if rows > (limit := self.model.config.llm.limit):
             warnings.warn(f"{rows} rows are beyond the {limit} positions that the model was made for", stacklevel=2)
         how = replace(given := decoding or self.decoding, eos=(*given.eos, control(self.tokenizer, IM_END)))
         room = min(how.max_new_tokens, LONGEST)

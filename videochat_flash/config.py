@@ -98,6 +98,11 @@ class LLMConfig:
         """Width of one attention head, the letter H."""
         return self.width // self.heads
 
+    @property
+    def limit(self) -> int:
+        """Rows that it was made for; with YaRN those that it is stretched to, whichever ``max_positions`` tells."""
+        return int(self.yarn.factor * self.yarn.original_max_positions) if self.yarn else self.max_positions
+
 
 @dataclass(frozen=True)
 class Drop:

@@ -80,8 +80,8 @@ def model_facts(name: str, revision: str | None = None) -> Facts:
         "parameters": sum(parts.values()),
         "parameters_by_part": parts,
         "dtype": dtype,
-        "max_rows": config.llm.max_positions,
-        "max_frames": min(MOST_FRAMES, config.llm.max_positions // config.tokens_per_frame // 4 * 4),
+        "max_rows": config.llm.limit,
+        "max_frames": min(MOST_FRAMES, config.llm.limit // config.tokens_per_frame // 4 * 4),
     }
 
 

@@ -89,12 +89,7 @@ class Sight:
             OSError: it cannot be written there.
         """
         path = Path(path)
-        header = {
-            "duration": self.duration,
-            "clip_frames": self.clip_frames,
-            "source": self.source,
-            "made_by": self.made_by,
-        }
+        header = {name: getattr(self, name) for name in ("duration", "clip_frames", "source", "made_by")}
         values = {"tokens": self.tokens.contiguous().cpu(), "seconds": self.seconds.contiguous().cpu()}
         with beside(path) as part:
             save_file(values, part, metadata={"format": FORMAT, "sight": json.dumps(header)})

@@ -178,7 +178,7 @@ def compute(asked: Asked, share: float) -> Found:
         forecast(config, frames, keep, dtype.itemsize, machine, share, CLIP_BATCH[kind], asked.packing, repeated)
         for frames in asked.frames or FEW
     ]
-    rows, limit = max(one.rows for one in made), config.llm.max_positions
+    rows, limit = max(one.rows for one in made), config.llm.limit
     if rows > limit:
         warnings.warn(f"{rows} rows are beyond the {limit} positions that the model was made for", stacklevel=2)
     bars = [(one.frames, {name: stage.seconds for name, stage in one.stages.items()}) for one in made]

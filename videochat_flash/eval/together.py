@@ -56,7 +56,7 @@ def begin(vc: VideoChatFlash, what: Seen, turns: Sequence[Turn], keep: Plan, dec
     """
     prompt, videos = render(vc.tokenizer, turns, what.sights), vc.tokens_of(what.sights)
     rows = len(prompt.ids) + sum(one.shape[0] * one.shape[1] for one in videos)
-    room, limit = min(decoding.max_new_tokens, ROOM), vc.model.config.llm.max_positions
+    room, limit = min(decoding.max_new_tokens, ROOM), vc.model.config.llm.limit
     if rows > limit:
         warnings.warn(f"{rows} rows are beyond the {limit} positions that the model was made for", stacklevel=2)
     if what.prefix is None:

@@ -133,7 +133,6 @@ class Ours:
         self.share = share and not pixels
         self.plan: Plan = (() if compatible else vc.model.config.keep) if keep is None else keep
         llm = vc.model.config.llm
-        window = int(llm.yarn.factor * llm.yarn.original_max_positions) if llm.yarn else llm.max_positions
         self.settings: dict[str, object] = {
             "transport": "pixels" if pixels else "splice",
             "model": how.name,
@@ -146,7 +145,7 @@ class Ours:
             "prompt": "compat" if compatible else PROMPTS,
             "max_new_tokens": list(self.limits),
         }
-        self.facts: dict[str, object] = {"device": how.device, "window": window // vc.model.config.tokens_per_frame}
+        self.facts: dict[str, object] = {"device": how.device, "window": llm.limit // vc.model.config.tokens_per_frame}
         self.held: tuple[int, Splicer] | None = None
         self.last: tuple[tuple[int, Film], Sight] | None = None
         self.begun: Prefix | None = None  # of the last film, where anything of it is used more than once

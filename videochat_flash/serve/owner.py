@@ -49,7 +49,7 @@ def main() -> None:
 
     threading.Thread(target=listen, name="listening", daemon=True).start()
     llm = vc.model.config.llm
-    about = {"made_by": vc.made_by, "layers": llm.layers, "max_positions": llm.max_positions}
+    about = {"made_by": vc.made_by, "layers": llm.layers, "max_positions": llm.limit}
     send({"ready": {**about, "kept": worker.kept()}})
     with suppress(ConnectionError):  # nobody listens any more
         worker.run()

@@ -248,7 +248,7 @@ class Worker:
         history = [Turn(role, text) for role, text in before]
         prompt = render(self.vc.tokenizer, [*history, Turn("user", question)], sights)
         visual = sum(sight.tokens.shape[0] * sight.tokens.shape[1] for sight in sights)
-        if len(prompt.ids) + visual > self.vc.model.config.llm.max_positions:
+        if len(prompt.ids) + visual > self.vc.model.config.llm.limit:
             raise Refused("prompt_too_long", "messages")
         yield ANSWER
         prefix = self._begun(job, sights, plan) if sights and self.prefixes.limit else None
