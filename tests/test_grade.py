@@ -119,6 +119,15 @@ def test_an_option_is_read_strictly(text: str, found: int | None) -> None:
     assert grade.option(text, OPTIONS) == found
 
 
+def test_what_is_thought_before_a_colon_leads_to_an_answer() -> None:
+    assert grade.option("the green star, the blue square: red", OPTIONS, lettered=False) == 0
+    assert grade.option("Answer: a blue kite.", OPTIONS) == 1
+    assert grade.option("red: the green star", OPTIONS) is None
+    assert grade.option("at 1:20", ("20", "1:20")) is None  # a time
+    assert grade.right("the star: the square: 7", "7") and not grade.right("the star: 7", "the star")
+    assert not grade.right("the star:", "7") and not grade.right("", "7")
+
+
 def test_letters_in_an_options_own_words_are_no_second_answer() -> None:
     assert grade.option("(B) Vitamin C.", ("Vitamin A.", "Vitamin C.", "none")) == 1
     assert grade.option("B. Washington D.C.", ("Paris", "Washington D.C.", "Rome", "Oslo")) == 1

@@ -81,7 +81,7 @@ ALLOWED: dict[str, set[str]] = {
     "batch": {*CORE, "failures", "prefix", "session", "journal"},
     "batch_cluster": {*CORE, "session", "batch"},
     "batch_command": {"batch", "batch_cluster", "cluster", "errors", "files", "options", "session", "show", "chat"},
-    "demo": {*CORE, "facts", "show", "session", "sheet", "needle", "synth"},
+    "demo": {*CORE, "facts", "grade", "show", "session", "sheet", "needle", "synth"},
     "cli": {
         *CORE,
         "convert",

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from . import session, show
+from . import grade, session, show
 from .chat import Reply, Stopwatch, VideoChatFlash
 from .files import beside
 from .needle import PROCEDURAL, Made, make_needle
@@ -36,8 +36,8 @@ class Asked:
 
     @property
     def right(self) -> bool:
-        """Word for word."""
-        return self.reply.text.strip() == self.question.answer
+        """Word for word, or what it comes to in the end."""
+        return grade.right(self.reply.text, self.question.answer)
 
 
 def run(video: Path | None, out: Path, seed: int, model: str, frames: int = FRAMES) -> list[Asked]:

@@ -67,7 +67,8 @@ def option(text: str, options: Sequence[str], lettered: bool = True) -> int | No
     """Which option an answer names, and nothing that has to be guessed.
 
     Read are, in this order: a lone letter, a letter before a delimiter, an answer that "is" a letter (the last such
-    words count), and an option's own words. Two different letters are no answer.
+    words count), and an option's own words, by themselves or behind the last colon, before which many a model thinks.
+    Two different letters are no answer.
 
     Args:
         text: what was said.
@@ -92,8 +93,16 @@ def option(text: str, options: Sequence[str], lettered: bool = True) -> int | No
     if said:
         several = re.search(rf"\b[{letters}][)\]*\"']*\s(?:or|and)\s[\s*\"'(\[]*[{letters}](?!\w)", plain)
         return None if several else letters.index("".join(said[-1]))
-    own = [i for i, one in enumerate(options) if bare(one).casefold() == plain.casefold()]
-    return own[0] if len(own) == 1 else None
+    for words in (plain, re.split(r":\s+", plain)[-1]):
+        own = [i for i, one in enumerate(options) if bare(one).casefold() == bare(words).casefold()]
+        if own:
+            return own[0] if len(own) == 1 else None
+    return None
+
+
+def right(text: str, truth: str) -> bool:
+    """Whether an answer comes to the true one's own words."""
+    return option(text, [truth], lettered=False) == 0
 
 
 def bare(text: str) -> str:

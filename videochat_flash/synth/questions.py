@@ -15,7 +15,8 @@ class Question:
     """A question, its one right answer, and from when to when the video has to be seen to know it.
 
     Questions of the same ``chain``, named by the card at which it starts, belong together: only who answers all of
-    them right has followed its pointers. ``hops`` is how many there are to follow.
+    them right has followed its pointers. ``hops`` is how many there are to follow, and ``way`` the cards to which they
+    lead: who says these first has one card to look up at a time.
     """
 
     question: str
@@ -24,6 +25,12 @@ class Question:
     seconds: tuple[float, float]
     chain: str = ""
     hops: int = 0
+    way: tuple[str, ...] = ()
+
+    @property
+    def thought(self) -> str:
+        """The answer behind the way that leads to it: ``the green star, the blue square: 7``."""
+        return f"{', '.join(f'the {one}' for one in self.way)}: {self.answer}" if self.way else self.answer
 
 
 TEMPLATES: dict[str, tuple[str, ...]] = {
@@ -242,14 +249,12 @@ def _hops(kind: str, answer: Callable[[Card], str]) -> Callable[[Rng, Scene], li
         words = f"{pick(rng, LEADS)} {pick(rng, HOP_TEMPLATES[kind])}"
         questions = []
         for members in chains(scene):
-            first, last = scene.events[members[0]].what, scene.events[members[-1]].what
+            last = scene.events[members[-1]].what
             assert isinstance(last, Card)
             seen = [scene.events[i] for i in members]
             span = min(event.start for event in seen), max(event.end for event in seen)
-            name = thing(first.colour, first.shape)
-            questions.append(
-                Question(words.format(thing=name), answer(last), kind, span, chain=name, hops=len(members) - 1)
-            )
+            name, *way = (thing(event.what.colour, event.what.shape) for event in seen)
+            questions.append(Question(words.format(thing=name), answer(last), kind, span, name, len(way), tuple(way)))
         return questions
 
     return make

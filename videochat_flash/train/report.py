@@ -257,8 +257,8 @@ def rows_of(records: Sequence[Record], named: bool = False) -> list[Row]:
 
 
 def _row(kind: str, frames: int, keep: str, group: Sequence[Record]) -> Row:
-    right = sum(one.answers[keep] == one.truth for one in group)
-    blind = sum(one.blind == one.truth for one in group)
+    right = sum(grade.right(one.answers[keep], one.truth) for one in group)
+    blind = sum(grade.right(one.blind, one.truth) for one in group)
     chance = sum(_chance(one, group) for one in group) / len(group)
     return Row(
         kind, frames, keep, len(group), right, right / len(group), wilson(right, len(group)), chance, blind / len(group)
@@ -270,8 +270,8 @@ def _joint_rows(frames: int, keep: str, group: Sequence[Record]) -> Iterator[Row
     for hops in (0, *sorted({one.hops for one in group})):
         some = [one for one in group if hops in (0, one.hops)]
         place = [(one.haystack, one.seed, one.chain) for one in some]
-        right = grade.jointly(zip(place, (one.answers[keep] == one.truth for one in some), strict=True))
-        blind = grade.jointly(zip(place, (one.blind == one.truth for one in some), strict=True))
+        right = grade.jointly(zip(place, (grade.right(one.answers[keep], one.truth) for one in some), strict=True))
+        blind = grade.jointly(zip(place, (grade.right(one.blind, one.truth) for one in some), strict=True))
         kind = f"{JOINT}, {hops}" if hops else JOINT
         yield _scored(kind, frames, keep, [*right.values()], 1 / CHAINS, [*blind.values()])
 

@@ -217,8 +217,8 @@ def nothing(rng: np.random.Generator) -> Question:
 
 
 def turns_of(asked: Sequence[Question]) -> tuple[Turn, ...]:
-    """Questions and answers as one conversation about one video."""
+    """Questions and answers as one conversation about one video; answers about chains say the way first."""
     turns: list[Turn] = []
     for one in asked:
-        turns += [Turn("user", one.question), Turn("assistant", one.answer)]
+        turns += [Turn("user", one.question), Turn("assistant", one.thought)]
     return tuple(turns)
