@@ -20,7 +20,7 @@ from PIL import Image
 
 from videochat_flash.niah import build
 from videochat_flash.niah.place import Part, length_of
-from videochat_flash.niah.suite import Setting, Suite, Trial, load_suite, verify
+from videochat_flash.niah.suite import Setting, Suite, Trial, load_suite, open_stack, verify
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -178,6 +178,29 @@ def test_films_without_room(tmp_path: Path) -> None:
         small(tmp_path / "a", lengths=(4,))
     with pytest.raises(ValueError, match="no room for 10 cards"):
         small(tmp_path / "a", lengths=(64,), depths=(), hops=(4,))
+
+
+def drawn(setting: Setting) -> build.Builder:
+    """Of its trials, without a look at its haystacks."""
+    stacks = [open_stack(setting, number) for number in range(len(setting.haystacks))]
+    return build.Builder(setting, stacks, build._drawn(setting))
+
+
+def test_depths_that_are_one_place_are_refused(tmp_path: Path) -> None:
+    usual = Setting().depths
+    with pytest.raises(ValueError, match=r"--depths 0 and 0\.2 .* in 16 frames: .*, or --align frame$"):
+        small(tmp_path / "a", lengths=(16, 64), depths=usual)
+    with pytest.raises(ValueError, match=r"--depths 0\.5 and 0\.51 .* in 32 frames: .* fewer --depths$"):
+        small(tmp_path / "a", lengths=(32,), depths=(0.5, 0.51), align="frame")
+    with pytest.raises(ValueError, match=r"--depths 0\.5 and 0\.51 .* in 20 frames: .* fewer --depths$"):
+        setting = official(tmp_path, mode="compat", lengths=(20,))
+        build.build(tmp_path / "a", replace(setting, depths=(0.5, 0.51)), lambda *_: None)
+    assert not (tmp_path / "a").exists()
+    for more in ({"lengths": (24,)}, {"lengths": (16,), "align": "frame"}):
+        made = list(drawn(replace(LITTLE, depths=usual, items=1, controls=0, **more)).trials())
+        assert len({one.film for one in made}) == len({one.depth for one in made}) == 6
+    chains = replace(LITTLE, lengths=(20,), depths=(0.5, 0.51), mode="compat", needles="a.json")
+    assert list(build.Builder(chains, [], []).trials()) == []  # a list without single needles asks at no depth
 
 
 # Lists.

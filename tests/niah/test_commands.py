@@ -187,6 +187,8 @@ def test_what_is_wrong_with_a_suite_is_listed(tmp_path: Path, capsys: pytest.Cap
         film,
         "--lengths",
         "16",
+        "--depths",
+        "0,1",
         "--items",
         "1",
         "--controls",

@@ -157,10 +157,39 @@ class Builder:
         """All of them: the grid by length, then the controls."""
         for length in self.setting.lengths:
             for number, item in enumerate(self.listed):
-                for depth in self.setting.depths if item.suite == "single" else (None,):
+                for depth in self._depths(length) if item.suite == "single" else (None,):
                     yield from self._asked(item, number, length, depth, "", self._film(item, length, depth))
         if self.setting.mode == "strict":
             yield from self._controls()
+
+    def _depths(self, length: int) -> tuple[float, ...]:
+        """Those of a setting; ValueError where two of them are the same film, which would be asked twice."""
+        found: dict[int, float] = {}
+        for depth in self.setting.depths:
+            other = found.setdefault(self._cut(length, depth), depth)
+            if other != depth:
+                finer = ", or --align frame" if self.setting.mode == "strict" and self.step > 1 else ""
+                raise ValueError(
+                    f"--depths {other:g} and {depth:g} are one place in {length} frames: "
+                    f"use longer films or fewer --depths{finer}"
+                )
+        return self.setting.depths
+
+    def _cut(self, length: int, depth: float) -> int:
+        """Haystack frames before a single needle."""
+        if self.setting.mode == "compat":
+            return compat.single_cut(length, depth)
+        return place.depth_at(self._free(length, 1), depth, self.step)
+
+    def _free(self, length: int, count: int) -> int:
+        """Haystack frames of a film; ValueError where so many needles leave none."""
+        free = length - self.setting.hold * count
+        if free < CLIP:
+            raise ValueError(
+                f"{length} frames have no room for {count} needles of {self.setting.hold} frames in a haystack: "
+                "use longer films, or a shorter --hold"
+            )
+        return free
 
     def _controls(self) -> Iterator[Trial]:
         """On the first items of each kind, at the shortest length."""
@@ -196,16 +225,11 @@ class Builder:
     def _film(self, item: Item, length: int, depth: float | None) -> Film:
         names = [name_of(item, i) for i in range(len(item.needles))]
         if self.setting.mode == "compat":
-            cuts = [compat.single_cut(length, depth)] if depth is not None else compat.multi_cuts(length, len(names))
+            cuts = [self._cut(length, depth)] if depth is not None else compat.multi_cuts(length, len(names))
             return compat.film(cuts, self.rows[:length], names)
-        free = length - self.setting.hold * len(names)
-        if free < CLIP:
-            raise ValueError(
-                f"{length} frames have no room for {len(names)} needles of {self.setting.hold} frames in a haystack: "
-                "use longer films, or a shorter --hold"
-            )
+        free = self._free(length, len(names))
         if depth is not None:
-            cuts = [place.depth_at(free, depth, self.step)]
+            cuts = [self._cut(length, depth)]
         else:
             rng = rng_of(self.setting.seed, "places", item.id, length, self.step)
             cuts = place.spread_over(free, len(names), self.step, rng)
