@@ -16,6 +16,17 @@ def known_device(device: str) -> str:
     return device
 
 
+def typed(context: typer.Context) -> dict[str, str]:
+    """Parameters that were given, and how each was written."""
+    found = {}
+    for option in context.command.params:
+        name = str(option.name)
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            found[name] = option.secondary_opts[0] if context.params[name] is False else option.opts[0]
+    return found
+
+
 TINY = "flash-tiny"  # the built-in model
 _LOOK, _SAY, _LOAD, _TELL = "Which frames", "How it answers", "Which model", "What is told"
 VideoOrSight = Annotated[

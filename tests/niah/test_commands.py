@@ -17,7 +17,8 @@ from PIL import Image
 from videochat_flash.niah.suite import load_suite
 
 pytestmark = pytest.mark.usefixtures("unchecked")
-FEW = ("--lengths", "16", "--depths", "0,1", "--items", "2", "--controls", "0", "--size", "96x64")
+SHORT = ("--lengths", "16", "--depths", "0,1", "--controls", "0", "--size", "96x64")
+FEW = (*SHORT, "--items", "2")
 
 
 @pytest.fixture(scope="module")
@@ -114,8 +115,9 @@ def test_lists_are_asked_for_letters(tmp_path: Path, capsys: pytest.CaptureFixtu
     entry = {"image": "a.png", "question": "What?", "options": ["kite", "boat"], "answer": "boat"}
     (tmp_path / "list.json").write_text(json.dumps([entry]))
     listed = ("--needles", tmp_path / "list.json")
-    for number, (more, lettered) in enumerate((((), False), (listed, True), ((*listed, "--ask", "words"), False))):
-        assert run(capsys, "niah", "build", "--out", tmp_path / str(number), *FEW, *more).code == 0
+    drawn = ("--items", "2")
+    for number, (more, lettered) in enumerate(((drawn, False), (listed, True), ((*listed, "--ask", "words"), False))):
+        assert run(capsys, "niah", "build", "--out", tmp_path / str(number), *SHORT, *more).code == 0
         assert load_suite(tmp_path / str(number)).trials[0].lettered == lettered
 
 
@@ -135,6 +137,8 @@ BAD = {
     "plot": (["plot", "{}/x"], 1, "suite.json is missing"),
     "verify": (["verify", "{}/x"], 1, "suite.json is missing"),
     "images": (["build", "--out", "{}/x", "--images", "{}"], 2, "--needles"),
+    "items": (["build", "--out", "{}/x", "--needles", "a.json", "--items", "20"], 2, "leave out --items"),
+    "decoys": (["build", "--out", "{}/x", "--needles", "a.json", "--decoys", "1"], 2, "leave out --decoys"),
     "name": (["run", "{}/x", "--name", "../y"], 2, "plain name"),
     "score name": (["score", "{}/x", "--name", "../y"], 2, "plain name"),
     "shard": (["run", "{}/x", "--shard", "3/2"], 2, "3/2"),

@@ -14,7 +14,7 @@ import typer
 
 from .. import errors, show
 from ..files import beside
-from ..options import TINY, Dtype, Json, Keep, KeepBy, KvCacheDtype, Quantization, Quiet, known_device
+from ..options import TINY, Dtype, Json, Keep, KeepBy, KvCacheDtype, Quantization, Quiet, known_device, typed
 from . import options
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def bench(
     with errors.usage():
         if plan and (compare is not None or video):
             raise ValueError(f"--plan runs nothing: leave out {'--video' if video else '--compare'}")
-        _check_idle(_typed(context))
+        _check_idle(typed(context))
         _check_device(device, plan)
         counts, bars = _frames(frames), not (quiet or as_json)
         compared = tasks.comparisons(compare) if compare is not None else ()
@@ -124,31 +124,20 @@ def _check_targets(out: Path | None, write: Path | None, drawn: bool) -> None:
         errors.check_target(out / "bench.json")
 
 
-def _typed(context: typer.Context) -> dict[str, str]:
-    """Parameters that were given, and how each was written."""
-    typed = {}
-    for option in context.command.params:
-        name = str(option.name)
-        source = context.get_parameter_source(name)
-        if source is not None and source.name == "COMMANDLINE":
-            typed[name] = option.secondary_opts[0] if context.params[name] is False else option.opts[0]
-    return typed
-
-
-def _check_idle(typed: Mapping[str, str]) -> None:
+def _check_idle(given: Mapping[str, str]) -> None:
     """Raises ValueError for an option that would change nothing."""
     for name, idle in IDLE.items():
         for other in idle:
-            if name in typed and other in typed:
-                raise ValueError(f"{typed[other]} changes nothing with {typed[name]}: leave it out")
-    if "share" in typed and "plan" not in typed:
+            if name in given and other in given:
+                raise ValueError(f"{given[other]} changes nothing with {given[name]}: leave it out")
+    if "share" in given and "plan" not in given:
         raise ValueError("--share changes nothing without --plan: leave it out, or add --plan")
 
 
 def _command(context: typer.Context) -> str:
     """What was typed, as far as it matters; of a file or folder its name alone."""
     words = ["vcflash", "bench"]
-    for name, option in _typed(context).items():
+    for name, option in typed(context).items():
         if name in NOT_TOLD:
             continue
         value = context.params[name]

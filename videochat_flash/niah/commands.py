@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import typer
 
 from .. import errors, show
-from ..options import TINY, Device, Dtype, Json, Keep, KeepBy, MaxNewTokens, Model, Quiet, Revision, SynthSeed
+from ..options import TINY, Device, Dtype, Json, Keep, KeepBy, MaxNewTokens, Model, Quiet, Revision, SynthSeed, typed
 from . import options
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ app = typer.Typer(help="Needle in a video haystack: how far into a long video a 
 
 @app.command()
 def build(
+    context: typer.Context,
     out: options.Out,
     haystack: options.Haystacks = None,
     join: options.Join = False,
@@ -54,8 +55,7 @@ def build(
 
     names = tuple(one if one == PROCEDURAL else str(Path(one).resolve()) for one in haystack or [PROCEDURAL])
     with errors.usage():
-        if images and not needles:
-            raise ValueError("--images is where the pictures of --needles lie: name these, too")
+        _check_listed(typed(context))
         setting = Setting(
             mode="compat" if compat else "strict",
             haystacks=(names,) if join else tuple((name,) for name in names),
@@ -212,6 +212,15 @@ def verify(folder: options.Folder, name: options.Name = "", as_json: Json = Fals
         show.print_facts({**facts, "wrong": len(wrong)})
     if wrong:
         raise typer.Exit(1)
+
+
+def _check_listed(given: Mapping[str, str]) -> None:
+    """Raises ValueError for what changes nothing with a list of needles, or without one."""
+    if "images" in given and "needles" not in given:
+        raise ValueError("--images is where the pictures of --needles lie: name these, too")
+    for name in ("item_count", "decoys"):
+        if name in given and "needles" in given:
+            raise ValueError(f"{given[name]} is of what is drawn, --needles brings its own: leave out {given[name]}")
 
 
 def _numbers(option: str, text: str, kind: type[Any]) -> list[Any]:
