@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,11 @@ from command import ENTRY, ROOT
 from haystacks import LITTLE, small
 from PIL import Image
 
+from videochat_flash.journal import digest
+from videochat_flash.looks import hash_of
 from videochat_flash.niah import build
+from videochat_flash.niah.draws import VERSION
+from videochat_flash.niah.film import Scenery
 from videochat_flash.niah.place import Part, length_of
 from videochat_flash.niah.suite import Setting, Suite, Trial, load_suite, open_stack, verify
 
@@ -201,6 +205,39 @@ def test_depths_that_are_one_place_are_refused(tmp_path: Path) -> None:
         assert len({one.film for one in made}) == len({one.depth for one in made}) == 6
     chains = replace(LITTLE, lengths=(20,), depths=(0.5, 0.51), mode="compat", needles="a.json")
     assert list(build.Builder(chains, [], []).trials()) == []  # a list without single needles asks at no depth
+
+
+# What the draws of small suites come to; of frames what they look like.
+PINNED = {"niah 2": "4436f431dae5e83bcf3c96409075157d9bbf6be6a55e47f776e7f47a47fd93dd"}
+FRAMES = {"niah 2": (14793283601123482064, 14359521859454114904, 2595813013208012936)}
+DRAWN = Setting(lengths=(96, 128), depths=(0.0, 0.5, 1.0), items=3, hops=(0, 1, 2), controls=2, size=(96, 64), seed=5)
+
+
+def test_a_draw_that_means_something_else_needs_another_version() -> None:
+    """Rows of manifests, and how cards look, to six digits: alike on any machine."""
+    told: list[object] = []
+    for setting in (DRAWN, replace(DRAWN, way="letters", rotations=2, align="frame", hold=3)):
+        made = drawn(setting)
+        told += [one.plain() for one in made.trials()]
+        told += [[name, *rounded(asdict(one.drawn()[1]))] for name, one in made.needles.items()]
+    assert {VERSION: digest(told)} == PINNED, "raise VERSION in niah/draws.py, and pin what is drawn now"
+
+
+def rounded(values: object) -> list[object]:
+    """Values in order, floats to six digits."""
+    if isinstance(values, dict | list | tuple):
+        inner = values.values() if isinstance(values, dict) else values
+        return [value for one in inner for value in rounded(one)]
+    return [f"{values:.6f}" if isinstance(values, float) else values]
+
+
+def test_frames_that_look_otherwise_need_another_version() -> None:
+    """Within some bits of 64: processors and codecs round otherwise."""
+    made = drawn(DRAWN)
+    scenery = Scenery(made.stacks[0], made.needles)
+    seen = [hash_of(scenery.frame(ref)) for ref in (("", 0, 0), ("", 40, 0), ("single-0000/0", 0, 8))]
+    off = [(one ^ other).bit_count() for one, other in zip(seen, FRAMES[VERSION], strict=True)]
+    assert max(off) <= 6, f"{seen}: raise VERSION in niah/draws.py, and pin what is drawn now"
 
 
 # Lists.
