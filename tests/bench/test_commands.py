@@ -11,7 +11,7 @@ import pytest
 import tiny
 import torch
 import videos
-from command import SMALL, run
+from command import SMALL, run, small_model
 
 from videochat_flash.bench import commands, gauge, stages, tasks
 from videochat_flash.bench.stages import Setting
@@ -65,11 +65,52 @@ def test_a_file_is_measured_for_people_machines_and_eyes(
     assert stage["share_of_matmul"] == pytest.approx(stage["flop_per_second"] / told["machine"]["flop_per_second"])
     assert (out / "bench.png").read_bytes().startswith(b"\x89PNG")
     written = document.read_text()
-    assert f"## `{told['command']}`" in written and "![stages](made/out/bench.png)" in written
+    assert f"## `{told['command']}`, model " in written and "![stages](made/out/bench.png)" in written
     assert str(tmp_path) not in written
     again = run(capsys, *line, "--write", document, "--json")
     assert json.loads(again.out)["command"] == told["command"] and again.lines == [str(document)]
     assert document.read_text().count("## ") == 1
+
+
+def test_models_and_files_of_one_name_stay_apart(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, film: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document, told = tmp_path / "benchmarks.md", []
+    places = [tmp_path / name for name in ("a", "b", "c")]
+    for place, frames, seed in zip(places, (24, 24, 25), (0, 1, 1), strict=True):
+        place.mkdir()
+        videos.make(place / "film.mp4", frames)
+        small_model(place, seed).rename(place / "model")
+    for place in (*places, places[0]):
+        line = ("--video", place / "film.mp4", "--model", place / "model", "--frames", "4", *SHORT, "--json")
+        told.append(json.loads(run(capsys, "bench", *line, "--write", document).out))
+    assert len({one["command"] for one in told}) == 1 and {one["model"] for one in told} == {"model"}
+    models, films = ([one["marks"][name] for one in told] for name in ("model", "video"))
+    assert models[0] == models[3] != models[1] == models[2] and films[0] == films[1] == films[3] != films[2]
+    assert probe(film).fingerprint.startswith(films[0])
+    headings = [text for text in document.read_text().splitlines() if text.startswith("## ")]
+    wanted = [f"model {model}, video {video}" for model, video in zip(models[:3], films[:3], strict=True)]
+    assert headings == [f"## `{told[0]['command']}`, {words}" for words in wanted]
+
+
+def test_a_mark_is_of_all_weights_and_of_sizes_where_none_are_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def marks(*line: object) -> dict[str, str]:
+        done = run(capsys, "bench", "--frames", "4", "--json", *line)
+        return dict(json.loads(done.out)["marks"])
+
+    first, told = tiny.model(SMALL), {}
+    deep = tiny.model(replace(SMALL, llm=replace(SMALL.llm, layers=7)))
+    for name, made in (("a", first), ("b", deep)):
+        save_model(tmp_path / name / "model", made, plain_text(tiny.tokenizer()), Decoding(eos=(1,)))
+    first.decoder.norm.weight.data += 1  # as a stage that trains the decoder alone
+    save_model(tmp_path / "c" / "model", first, plain_text(tiny.tokenizer()), Decoding(eos=(1,)))
+    for name in "abc":
+        told[name] = [marks("--model", tmp_path / name / "model", *more)["model"] for more in (FEW, ("--plan",))]
+    assert len({measured for measured, _ in told.values()}) == 3
+    assert told["a"][1] == told["c"][1] != told["b"][1]
+    assert marks("--model", RELEASED, "--plan") == {}  # its name tells
 
 
 def test_full_sizes_are_drawn_without_a_download(capsys: pytest.CaptureFixture[str], model: Path) -> None:

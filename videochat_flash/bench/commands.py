@@ -195,7 +195,8 @@ def _written(
 
     def page(folder: Path) -> str:
         seen = [f"![stages]({Path(relpath(picture, folder)).as_posix()})"] if picture is not None else []
-        return section(command, [*paragraphs, *notes, *seen])
+        marks = [f"{name} {mark}" for name, mark in facts["marks"].items()]
+        return section(command, [*paragraphs, *notes, *seen], marks)
 
     if out is not None:
         texts = {"bench.json": json.dumps(facts, indent=1, ensure_ascii=False) + "\n", "bench.md": page(out)}

@@ -1,4 +1,4 @@
-"""A Markdown file of what commands found: a section for each command line, in place of its earlier one."""
+"""A Markdown file of what commands found: a section for each command line and its files, instead of the earlier one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from ..files import beside
 
 HEAD = """# Benchmarks
 
-Written by `vcflash bench`: a section for each command line, with the machine and the versions that it ran on. Seconds
+Written by `vcflash bench`: a section for each command line, with the machine and the versions that it ran on. Marks
+behind it are of its model and its video where these are a folder and a file: others may have the same names. Seconds
 are medians, with quartiles beside them. Looking into a file and resizing its frames are parts of decoding it. FLOP are
 those of matrix products, two for each multiply-add, in causal attention only those that are needed; bytes are the
 fewest that a stage must read and write. *Of peak* is held against a matrix product, *of copy* against a copy, both
@@ -20,9 +21,9 @@ whole program on the host, of PyTorch on a device; *added* is what a comparison'
 """
 
 
-def section(command: str, paragraphs: Sequence[str]) -> str:
-    """What one command found, as Markdown."""
-    return "\n\n".join([f"## `{command}`", *paragraphs]) + "\n"
+def section(command: str, paragraphs: Sequence[str], marks: Sequence[str] = ()) -> str:
+    """What one command found, as Markdown; ``marks`` are of what it names by a file, as ``model 1a2b3c4d``."""
+    return "\n\n".join([", ".join([f"## `{command}`", *marks]), *paragraphs]) + "\n"
 
 
 def sections_of(path: Path) -> list[str]:

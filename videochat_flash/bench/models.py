@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from .. import steady, weights
 from ..chat import VideoChatFlash
 from ..config import FLASH_TINY, RELEASE_OWNER, RELEASES, Config, LLMConfig, VisionConfig, parse_plan
 from ..generate import Decoding
-from ..model import VideoChatFlashModel
+from ..model import VideoChatFlashModel, sampled
 from ..quantise import AS_LOADED, Packing
 
 CARD_PLAN = parse_plan("4:0.75,18:0.25")  # the dropout that the released models' card shows
@@ -79,6 +80,12 @@ def load(
     if dtype is None and device == "cpu":
         model.suit_cpu()
     return VideoChatFlash(model.to(device), weights.read_tokenizer(folder), decoding, steady.steps)
+
+
+def mark_of(config: Config, model: VideoChatFlashModel | None = None) -> str:
+    """By which a model is told from others of its name: its sizes and, where it was loaded, a sample of its weights."""
+    known = b"" if model is None else sampled(model)
+    return hashlib.sha256(repr(config).encode() + known).hexdigest()[:8]
 
 
 def random_model(config: Config, dtype: torch.dtype, device: str) -> VideoChatFlashModel:

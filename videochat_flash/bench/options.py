@@ -61,7 +61,7 @@ Out = Annotated[Path | None, typer.Option(help="Folder for bench.json, bench.md 
 Write = Annotated[
     Path | None,
     typer.Option(
-        help="A Markdown file to put the tables in, in place of what the same command wrote before.",
+        help="A Markdown file to put the tables in, in place of what the same command wrote of the same files before.",
         rich_help_panel=_TELL,
     ),
 ]

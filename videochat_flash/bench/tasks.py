@@ -15,10 +15,12 @@ from ..chat import CLIP_BATCH, VideoChatFlash
 from ..config import Config, Plan, check_plan
 from ..facts import plan_text
 from ..failures import out_of_memory
+from ..model import VideoChatFlashModel
 from ..quantise import AS_LOADED, Packing
+from ..video import VideoInfo
 from .compare import DROPPING, FRAMES, check, compare, drops_of, reason
 from .gauge import Spread, busy, by_data_sheet, measured
-from .models import config_of, load
+from .models import config_of, load, mark_of
 from .plan import Forecast, forecast
 from .report import (
     Facts,
@@ -131,6 +133,7 @@ def measure(asked: Asked, settings: Sequence[Setting]) -> Found:
     bars = [(one.frames, {name: Spread.of(s.seconds).median for name, s in one.stages.items()}) for one in runs]
     facts: Facts = {
         **_about(asked, vc.model.config, vc.model.dtype, next(iter(peaks)), asked.drops(vc.model.config)),
+        "marks": _marks(asked, vc.model.config, vc.model, info),
         "smaller": None if cost is None else cost_facts(cost),
         "runs": [run_facts(one, peaks) for one in runs],
     }
@@ -182,7 +185,11 @@ def compute(asked: Asked, share: float) -> Found:
     if rows > limit:
         warnings.warn(f"{rows} rows are beyond the {limit} positions that the model was made for", stacklevel=2)
     bars = [(one.frames, {name: stage.seconds for name, stage in one.stages.items()}) for one in made]
-    facts: Facts = {**_about(asked, config, dtype, dtype, keep), "forecasts": [forecast_facts(one) for one in made]}
+    facts: Facts = {
+        **_about(asked, config, dtype, dtype, keep),
+        "marks": _marks(asked, config),
+        "forecasts": [forecast_facts(one) for one in made],
+    }
     return Found({dtype: machine}, facts, [forecast_table(one) for one in made], bars)
 
 
@@ -219,6 +226,7 @@ def hold(asked: Asked, names: Sequence[str], setting: Setting) -> Found:
     keep = drops_of(config, asked.keep) if dropping else asked.drops(config)
     facts: Facts = {
         **_about(asked, config, vc.model.dtype, next(iter(peaks)), keep),
+        "marks": _marks(asked, config, vc.model, info),
         "comparisons": [comparison_facts(one) for one in made],
     }
     return Found(peaks, facts, [comparison_table(one) for one in made])
@@ -234,3 +242,11 @@ def _about(asked: Asked, config: Config, dtype: torch.dtype, tower: torch.dtype,
         "quantised": str(asked.packing) or None,
         "dropout": plan_text(keep),
     }
+
+
+def _marks(
+    asked: Asked, config: Config, model: VideoChatFlashModel | None = None, info: VideoInfo | None = None
+) -> dict[str, str]:
+    """Of a folder and a file: only the last name of their paths is told, which others may have, too."""
+    marks = {"model": mark_of(config, model)} if Path(asked.model).is_dir() else {}
+    return marks if info is None else {**marks, "video": info.fingerprint[:8]}
