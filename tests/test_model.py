@@ -96,6 +96,15 @@ def test_the_fingerprint_is_that_of_tower_and_connector_in_any_dtype() -> None:
     assert model(replace(CONFIG, tokens_per_frame=1)).fingerprint() != mark
 
 
+def test_the_fingerprint_of_what_is_stored_in_bfloat16_is_that_in_float16() -> None:
+    """Which has only some of bfloat16's smallest numbers, as there are some in every larger model."""
+    net = model().bfloat16()
+    with torch.no_grad():
+        for scale, weight in zip(10.0 ** torch.linspace(0, -8, 40), net.vision.parameters(), strict=False):
+            weight *= scale
+    assert copy.deepcopy(net).half().fingerprint() == net.fingerprint() == copy.deepcopy(net).float().fingerprint()
+
+
 # Rows.
 
 

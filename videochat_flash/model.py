@@ -104,10 +104,10 @@ class VideoChatFlashModel(nn.Module):
 
 
 def sampled(part: nn.Module) -> bytes:
-    """Names and some numbers of its weights, by which they are known: the same for every dtype they were loaded to."""
-    known = b""
+    """Names and some numbers of its weights, by which they are known: in any dtype, if they are stored in bfloat16."""
+    known = b""  # of numbers as bfloat16 and float16 both hold them: of the smallest float16 has not all
     for name, tensor in part.state_dict().items():
         flat = tensor.flatten()
         places = torch.arange(64, device=flat.device) * (len(flat) - 1) // 63  # whole numbers: alike on every device
-        known += name.encode() + flat[places].bfloat16().float().cpu().numpy().tobytes()
+        known += name.encode() + flat[places].bfloat16().half().float().cpu().numpy().tobytes()
     return known
