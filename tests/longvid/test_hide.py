@@ -20,7 +20,7 @@ from videochat_flash.longvid.steps import Made, journal_line
 from videochat_flash.longvid.truth import right
 from videochat_flash.mp4 import write
 from videochat_flash.synth import ATTRIBUTES, HOPS
-from videochat_flash.video import SamplePlan, decode, probe
+from videochat_flash.video import SamplePlan, Sampling, decode, plan, probe
 
 SIX = tuple((10.0 * i, 10.0 * i + 10, text) for i, text in enumerate(ACTS))
 
@@ -56,6 +56,17 @@ def test_videos_of_any_length_get_cards(seconds: int, fps: float, tmp_path: Path
     kinds = {one.kind for one in hidden.questions}
     assert {"character", "hop_character"} <= kinds and ("grounding" in kinds) == (scanned.video.duration >= 16)
     assert all(sieve.fault(hidden, one, Sieve()) == "" and one.events for one in hidden.questions)
+
+
+def test_every_card_of_a_long_copy_is_in_a_frame_that_is_looked_at(tmp_path: Path) -> None:
+    write(tmp_path / "long.mp4", (np.full((96, 128, 3), 5 * (i % 40), np.uint8) for i in range(600)), 0.125)
+    setting = Setting(str(tmp_path / "out"), (Source(str(tmp_path)),), ask=Ask(needles=1))
+    [scanned] = scan.step(setting)(scan.discover(setting))
+    hidden = ask.hidden(scanned, setting.ask, tmp_path / "out")
+    info = probe(hidden.video.path)
+    for policy in ("paper", "reference"):  # of asking, of training
+        seen = plan(info, Sampling(policy)).seconds
+        assert all(np.any((seen >= one.start) & (seen < one.end)) for one in hidden.events), policy
 
 
 def test_copies_of_other_seeds_stay_and_a_copy_that_is_gone_is_made_anew(tmp_path: Path) -> None:

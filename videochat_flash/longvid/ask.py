@@ -14,7 +14,7 @@ from typing import Any
 from ..journal import digest
 from ..remote import Refused
 from .answers import Answers, prompt, prompt_mark
-from .hide import COPIES, hidden, lost
+from .hide import COPIES, MAKER, hidden, lost
 from .records import Aside, Film, Question, is_text, question_id
 from .settings import Ask, Setting
 from .steps import Made, Step, Work
@@ -29,6 +29,8 @@ MOST_EVENTS = 400  # of a time line that is sent
 def step(setting: Setting) -> Step:
     """The step."""
     mark: dict[str, Any] = {"version": VERSION, **vars(setting.ask)}
+    if setting.ask.needles:
+        mark["cards"] = MAKER
     if setting.ask.endpoint:
         mark |= {"model": setting.endpoint.model, "prompt": prompt_mark("questions")}
     return Step("ask", mark, partial(worker, setting), lost=lost)

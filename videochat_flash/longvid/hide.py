@@ -19,15 +19,15 @@ from .records import Event, Film, Note, Question, question_id
 from .settings import Ask
 
 COPIES = "needles"  # folder of the copies
-FRAMES = 1024  # of a copy at most
+FRAMES = 512  # of a copy at most: as many as are looked at by default, so that a card of one frame is seen
 LEAST = 16  # frames; fewer have no room for cards
 WIDE = 640  # pixels
-MAKER = "synth needle 1"
+MAKER = "synth needle 2"
 COPY = re.compile(rb'"parent":"[0-9a-f]+","path":("(?:[^"\\]|\\.)*")')  # of a video in canonical JSON
 
 
 def hidden(film: Film, ask: Ask, folder: Path) -> Film:
-    """A copy of a video with cards in it, as long as the video, to the second, and a frame a second (or 1,024 in all,
+    """A copy of a video with cards in it, as long as the video, to the second, and a frame a second (or 512 in all,
     and then it is not asked when something is shown: that would be between whole seconds).
 
     Its file is named by all that it depends on: what other settings hid stays as their journal lines tell it.
