@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
@@ -18,7 +19,7 @@ from longvid_corpus import corpus, video
 from videochat_flash.chat import VideoChatFlash
 from videochat_flash.longvid import exam, plan
 from videochat_flash.longvid import simulate as simulation
-from videochat_flash.longvid.pipeline import STEPS, do
+from videochat_flash.longvid.pipeline import STATE, STEPS, do
 from videochat_flash.longvid.records import Film, Note, Question, line_of
 from videochat_flash.longvid.scan import settle
 from videochat_flash.longvid.settings import Ask, Describe, Endpoint, Setting, Shots, Sieve, Source
@@ -157,6 +158,20 @@ def test_a_plan_takes_the_tokens_that_an_endpoint_counted(tmp_path: Path) -> Non
 def test_a_plan_without_a_whole_run_says_what_to_do(built: Path, capsys: pytest.CaptureFixture[str]) -> None:
     done = run(capsys, "longvid", "plan", built.parent)
     assert done.code == 1 and "scan.jsonl is missing" in done.err
+
+
+@pytest.mark.parametrize("changes", [{"before": 1}, None])
+def test_a_plan_of_a_build_that_was_interrupted_names_the_steps_without_a_cost(
+    changes: dict[str, int] | None, built: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(built, tmp_path / "out")
+    state = json.loads((tmp_path / "out" / STATE).read_text())
+    for name in ("shots", "ask"):
+        state[name] = {**state[name], **changes} if changes else None
+    told = {name: one for name, one in state.items() if one}
+    (tmp_path / "out" / STATE).write_text(json.dumps(told))
+    with pytest.raises(ValueError, match=r"out: shots, ask did not run from beginning to end in one run"):
+        plan.plan(tmp_path / "out", plan.Assumed(10.0, 1, 1, 256, 8, 128))
 
 
 def test_the_exam_reads_what_was_written_and_asks_with_and_without_the_video(

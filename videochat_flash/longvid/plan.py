@@ -50,13 +50,14 @@ def plan(built: Path, assumed: Assumed) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: no step has run.
-        ValueError: no step was run from its beginning, so that no cost is known.
+        ValueError: a step was not run from its beginning, so that its cost is not known.
     """
     state = remembered(built)
     measured = sum(video.duration for video in read_videos(stored(built, "scan"))) / 3600
     costs = dict(_costs(built, state, measured))
-    if not costs:
-        raise ValueError(f"{built}: no step tells its cost: build anew in an empty folder, in one run")
+    if untold := [name for name in STEPS[:-1] if name not in costs]:  # a sum without them would pass for all
+        told = f"{', '.join(untold)} did not run from beginning to end in one run"
+        raise ValueError(f"{built}: {told}, so that their cost is not known: build anew in an empty folder")
     shots = sum(note.kind == "shot" for film in read_films(stored(built, "shots")) for note in film.notes)
     tokens = _tokens(built)
     asked, prompt, reply = tokens.pop("captions")
