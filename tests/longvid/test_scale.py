@@ -148,6 +148,8 @@ def test_a_plan_takes_the_tokens_that_an_endpoint_counted(tmp_path: Path) -> Non
         setting = Setting(**{**vars(setting), "sieve": Sieve("endpoint"), "ask": Ask(endpoint=2)})
         for name in STEPS[3:6]:
             do(name, setting)
+    with (tmp_path / "out" / "responses" / "000.jsonl").open("a") as file:
+        file.write('{"key":"0123')  # of a run that was killed
     whole = plan.plan(tmp_path / "out", plan.Assumed(10.0, 1, 1, 256, 8, 128))
     told = whole["captions"]
     assert whole["other_tokens"]["questions"] == [700 * 600, 30 * 600] and whole["other_tokens"]["blind"][0] > 0

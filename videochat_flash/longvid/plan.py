@@ -14,7 +14,7 @@ from .hide import COPIES
 from .pipeline import STEPS, remembered
 from .records import read_films, read_videos, stored
 from .report import table
-from .steps import JOURNAL
+from .steps import JOURNAL, LINE
 from .write import FOLDER as DATASET
 
 WORDS = 100  # tokens of a prompt beside its pictures, where no response tells
@@ -120,11 +120,12 @@ def _tokens(built: Path) -> dict[str, tuple[int, float, float]]:
     average, as it counted them."""
     sums = {name: [0, 0, 0] for name in ("captions", "questions", "blind")}
     for path in sorted((built / "responses").glob("*.jsonl")):
-        with path.open(encoding="utf-8") as file:
+        with path.open("rb") as file:
             for line in file:
-                one = json.loads(line)
-                if one["failed"]:
+                told = LINE.match(line)  # half a line of a run that was killed is none
+                if told is None or told["failed"] == b"true":
                     continue
+                one = json.loads(line)
                 usage, what = json.loads(one["response"]).get("usage") or {}, one["asked"]["what"]
                 if usage.get("prompt_tokens"):
                     held = sums["captions" if "start" in what else "blind" if "blind" in what else "questions"]
