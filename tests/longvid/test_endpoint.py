@@ -201,6 +201,25 @@ def test_prose_is_kept_aside_whole(tmp_path: Path) -> None:
     assert made.questions  # those of the templates
 
 
+@pytest.mark.parametrize("fence", ["", "```json\n"])
+def test_of_a_list_that_is_cut_off_the_whole_questions_are_read_and_it_is_said(fence: str, tmp_path: Path) -> None:
+    films = corpus(tmp_path / "films", 1)
+    text = f"{fence}{json.dumps([GOOD, {**GOOD, 'question': 'What is put on a board?'}, GOOD])[:-9]}"
+    choice = {"message": {"role": "assistant", "content": text}, "finish_reason": "length"}
+    with serving(lambda _: (200, json.dumps({"choices": [choice]}).encode())) as server:
+        ask = Ask(endpoint=4, families=("summary",))
+        setting = setting_of(films, tmp_path / "out", server.url, ask=ask, shots=Shots(fps=0))
+        through(setting, "scan", "shots", "describe", "weave", "ask")
+        assert server.requests[0].body["max_tokens"] == 4 * (120 + 3 * 30)
+        again = replace(setting, ask=replace(ask, options=5))
+        do("ask", again)
+        assert server.requests[1].body["max_tokens"] == 4 * (120 + 4 * 30)  # what was cut may be whole now
+    [one] = read_asides(tmp_path / "out" / "ask.aside.jsonl")
+    assert (one.reason, one.raw) == ("the reply was cut off at 960 tokens, behind 2 whole questions", text)
+    [made] = read_films(tmp_path / "out" / "ask.jsonl")
+    assert [question.question for question in made.questions] == ["What is cut?", "What is put on a board?"]
+
+
 @pytest.mark.parametrize("knows", [True, False])
 @pytest.mark.parametrize("drop", [True, False])
 def test_what_is_answered_blind_is_marked_or_goes(drop: bool, knows: bool, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import random
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from .templates import VERSION, Draft, drafts, said_time
 
 FENCE = re.compile(r"^```\w*\n(.*?)\n?```$", re.DOTALL)
 TOKENS = 120  # of a question with its answer, as an endpoint writes it
+WRONG = 30  # of each wrong answer beside it
 WRITTEN = ("understanding", "relationship", "count", "change", "summary")  # families that an endpoint writes of
 MOST_EVENTS = 400  # of a time line that is sent
 
@@ -33,6 +35,7 @@ def step(setting: Setting) -> Step:
         mark["cards"] = MAKER
     if setting.ask.endpoint:
         mark |= {"model": setting.endpoint.model, "prompt": prompt_mark("questions")}
+        mark["tokens"] = most_tokens(setting.ask)
     return Step("ask", mark, partial(worker, setting), lost=lost)
 
 
@@ -112,7 +115,7 @@ def _by_endpoint(film: Film, ask: Ask, answers: Answers) -> tuple[list[Question]
     maker = f"{answers.model} {prompt_mark('questions')}"
     place = f"{film.video.path} {maker}"
     try:
-        reply = answers.ask({"video": film.video.key}, list, words, TOKENS * ask.endpoint)
+        reply = answers.ask({"video": film.video.key}, list, words, most_tokens(ask))
     except Refused as error:
         return [], [Aside("ask", "entry", place, str(error))]
     made: list[Question] = []
@@ -120,7 +123,11 @@ def _by_endpoint(film: Film, ask: Ask, answers: Answers) -> tuple[list[Question]
     try:
         entries = parse_list(reply.text)
     except ValueError as error:
-        return [], [Aside("ask", "entry", place, str(error), reply.text)]
+        entries, why = [], str(error)
+        if reply.finish == "length":
+            entries = whole_entries(reply.text)
+            why = f"the reply was cut off at {most_tokens(ask)} tokens, behind {len(entries)} whole questions"
+        asides.append(Aside("ask", "entry", place, why, reply.text))
     rng = random.Random(digest(["written", ask.seed, film.video.key]))
     for number, entry in enumerate(entries):
         try:
@@ -140,6 +147,11 @@ def told(film: Film) -> str:
     )
 
 
+def most_tokens(ask: Ask) -> int:
+    """Of a reply: wrong answers are written beside each question."""
+    return (TOKENS + WRONG * (ask.options - 1)) * ask.endpoint
+
+
 def parse_list(text: str) -> list[Any]:
     """The JSON list that a reply is.
 
@@ -155,6 +167,18 @@ def parse_list(text: str) -> list[Any]:
     if not isinstance(value, list):
         raise ValueError("the endpoint wrote JSON, but no list")
     return value
+
+
+def whole_entries(text: str) -> list[Any]:
+    """The entries of a JSON list that breaks off, without the one within which it does."""
+    _, _, rest = text.partition("[")
+    entries, rest = [], rest.lstrip()
+    with suppress(json.JSONDecodeError):
+        while rest.startswith("{"):
+            entry, end = json.JSONDecoder().raw_decode(rest)
+            entries.append(entry)
+            rest = rest[end:].lstrip().removeprefix(",").lstrip()
+    return entries
 
 
 def _draft(film: Film, entry: Any, families: Sequence[str]) -> Draft:
