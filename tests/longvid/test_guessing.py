@@ -112,7 +112,10 @@ def test_the_report_tells_of_the_best_rule_that_reads_options_alone() -> None:
     assert "3 questions have options: whoever guesses is right on 41.7 %; " in text
     assert "options (smallest number) on 100.0 %" in text
     assert "| count | times | 3 | 3 | 41.7 % | 100.0 % (smallest number) |" in text
-    assert report.totals(facts)["hours"] == round(60 / 3600, 3)  # a copy shows nothing that its video does not
+    totals = report.totals(facts)
+    assert totals["hours"] == round(60 / 3600, 3)  # a copy shows nothing that its video does not
+    assert (totals["films"], totals["copies"], len(facts.durations)) == (1, 1, 1)
+    assert "- 1 films, 1 copies of films with hidden cards, 0.02 hours" in text
 
 
 def test_reasons_are_counted_without_the_paths_that_they_name(tmp_path: Path) -> None:

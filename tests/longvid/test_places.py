@@ -82,6 +82,7 @@ def test_videos_of_a_bucket_give_the_same_questions_and_the_set_goes_there(
     there = {path.removeprefix("/longvid/set/") for path in memory.find("/longvid/set")}
     here = {path.relative_to(far / "dataset").as_posix() for path in (far / "dataset").rglob("*.*")}
     copies = {f"needles/{path.name}" for path in (far / "needles").glob("*.mp4")}
+    assert f"about 3 videos of 0.05 hours, {len(copies)} copies" in (far / "dataset" / "README.md").read_text()
     assert there == here | copies and {"README.md", "parquet/train-000000.parquet"} < here and copies
     lines = [json.loads(line) for line in memory.cat_file("/longvid/set/train.jsonl").decode().splitlines()]
     assert all(one["video"].startswith((f"{MEMORY}/films/film", f"{MEMORY}/set/needles/")) for one in lines)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..files import beside
-from .report import Facts, table, totals
+from .report import Facts, copies, table, totals
 from .settings import Setting
 from .write import FOLDER, Written
 
@@ -18,8 +18,8 @@ language:
 
 # Long-video instructions: {sources}
 
-{questions:,} questions with answers about {films:,} videos of {hours:,.2f} hours, made by `vcflash longvid`. The videos
-are not part of this folder, except where there are WebDataset shards.
+{questions:,} questions with answers about {films:,} videos of {hours:,.2f} hours{beside}, made by `vcflash longvid`.
+The videos are not part of this folder, except where there are WebDataset shards.
 
 {licenses}
 
@@ -53,8 +53,10 @@ def card(facts: Facts, setting: Setting, written: Written) -> str:
     ]
     makers = [(name, f"{number:,}") for name, number in facts.makers.most_common()]
     folder = Path(setting.out) / FOLDER
+    told = totals(facts)
     return CARD.format(
-        **totals(facts),
+        **told,
+        beside=copies(told["copies"]),
         sources=", ".join(sorted(facts.kept)),
         licenses="\n".join(table(("source", "license", "films"), licenses)),
         makers="\n".join(table(("maker", "questions"), makers)),

@@ -51,7 +51,7 @@ def build(
     if as_json:
         typer.echo(json.dumps(facts, ensure_ascii=False))
         return
-    kept = {name: facts[name] for name in ("films", "hours", "questions", "words")}
+    kept = {name: facts[name] for name in ("films", "copies", "hours", "questions", "words")}
     aside = {"kept aside": facts["kept_aside"]} if facts["kept_aside"] else {}
     show.print_facts(
         {**kept, **facts["families"], **aside, "records": written.records, "report": f"{setting.out}/report.md"}

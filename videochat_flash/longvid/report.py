@@ -33,11 +33,11 @@ class Facts:
     """Counts of a build.
 
     Attributes:
-        kept: films, hours, questions and words of the set, by source.
+        kept: films, copies of them with hidden cards, hours, questions and words of the set, by source.
         licenses: films by license.
         tasks: questions by family, then kind.
         makers: questions by what made them.
-        durations: seconds of each film.
+        durations: seconds of each film, not of its copy.
         reasons: by step and kind of aside, how often each reason was given.
         options: by family and kind, the questions with options, the sum of their chances to be guessed, and how many
             each rule that reads the options alone has right.
@@ -90,11 +90,14 @@ def _kind_of_reason(one: Aside) -> str:
 def count(facts: Facts, film: Film) -> None:
     """Add a film of the set."""
     one = facts.kept.setdefault(film.video.source, Counter())
-    one["films"] += 1
-    one["seconds"] += 0 if film.video.parent else round(film.video.duration)  # a copy shows no more than its video
+    if film.video.parent:  # a copy shows no more than its video
+        one["copies"] += 1
+    else:
+        one["films"] += 1
+        one["seconds"] += round(film.video.duration)
+        facts.licenses[film.video.license] += 1
+        facts.durations.append(film.video.duration)
     one["questions"] += len(film.questions)
-    facts.licenses[film.video.license] += 1
-    facts.durations.append(film.video.duration)
     for question in film.questions:
         words = len(question.answer.split())
         one["words"] += words + len(question.question.split())
@@ -133,6 +136,7 @@ def totals(facts: Facts) -> dict[str, Any]:
     whole = sum(facts.kept.values(), Counter())
     return {
         "films": whole["films"],
+        "copies": whole["copies"],
         "hours": round(whole["seconds"] / 3600, 3),
         "questions": whole["questions"],
         "words": whole["words"],
@@ -148,15 +152,17 @@ def report(facts: Facts, steps: Steps, written: Written | None, rules: Sieve | N
     """The report as Markdown; ``rules`` are what the set was to be balanced by."""
     told = totals(facts)
     lines = ["# What was built", ""]
-    lines += [f"- {told['films']:,} films, {told['hours']:,.2f} hours, {told['questions']:,} questions, "]
-    lines[-1] += f"{told['words']:,} words"
+    lines += [f"- {told['films']:,} films{copies(told['copies'])}, {told['hours']:,.2f} hours, "]
+    lines[-1] += f"{told['questions']:,} questions, {told['words']:,} words"
     if written:
         lines += [
-            f"- {split}: {written.records[split]:,} records of {written.videos[split]:,} films" for split in SPLITS
+            f"- {split}: {written.records[split]:,} records of {written.videos[split]:,} films"
+            + copies(written.copied[split])
+            for split in SPLITS
         ]
     lines += list(_chance(facts))
     lines += list(_unbalanced(facts, rules or Sieve()))
-    lines += ["", *table(("source", "films", "hours", "questions", "words"), list(_sources(facts)))]
+    lines += ["", *table(("source", "films", "copies", "hours", "questions", "words"), list(_sources(facts)))]
     lines += ["", "## Tasks", "", "![Questions by family and kind](tasks.png)", ""]
     lines += table(("family", "kind", "questions", "with options", "guessing", "best rule"), list(_tasks(facts)))
     lines += ["", "## Durations", "", "![Films and answers by length](lengths.png)", ""]
@@ -175,6 +181,11 @@ def report(facts: Facts, steps: Steps, written: Written | None, rules: Sieve | N
     ]
     lines += table(("step", "records", "there before", "failed", "entries", "bad entries", "films out"), told_of)
     return "\n".join(lines) + "\n"
+
+
+def copies(number: int) -> str:
+    """How many copies there are beside films, where there are any."""
+    return f", {number:,} copies of films with hidden cards" if number else ""
 
 
 def _chance(facts: Facts) -> Iterator[str]:
@@ -233,7 +244,7 @@ def _guesses(facts: Facts, name: str) -> tuple[str, ...]:
 def _sources(facts: Facts) -> Iterator[tuple[str, ...]]:
     for name, one in sorted(facts.kept.items()):
         hours = f"{one['seconds'] / 3600:,.2f}"
-        yield name, f"{one['films']:,}", hours, f"{one['questions']:,}", f"{one['words']:,}"
+        yield name, f"{one['films']:,}", f"{one['copies']:,}", hours, f"{one['questions']:,}", f"{one['words']:,}"
 
 
 def _lengths(facts: Facts) -> Iterator[str]:

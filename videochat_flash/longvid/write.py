@@ -36,6 +36,7 @@ class Written:
     copies: list[Path] = field(default_factory=list)  # films in which cards are hidden
     records: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SPLITS, 0))
     videos: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SPLITS, 0))
+    copied: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SPLITS, 0))  # of those films, how many copies
 
 
 def write(setting: Setting, sieved: Path) -> Written:
@@ -63,7 +64,7 @@ def write(setting: Setting, sieved: Path) -> Written:
         for film in read_films(sieved):
             split = "validation" if film.video.group in held_out else "train"
             some = talks(film.questions, setting.write.turns if split == "train" else 1)
-            told.videos[split] += 1
+            (told.copied if film.video.parent else told.videos)[split] += 1
             told.copies += [Path(film.video.path)] if film.video.parent else []
             told.records[split] += len(some)
             for out in outs[split]:
