@@ -20,7 +20,7 @@ from longvid_corpus import video
 
 from videochat_flash.journal import canonical
 from videochat_flash.longvid.cluster import Cluster, packed, part_of, unpacked
-from videochat_flash.longvid.records import Film, line_of
+from videochat_flash.longvid.records import Film, line_of, read_asides
 from videochat_flash.longvid.steps import Made, Ran, Step, check
 from videochat_flash.longvid.steps import run as run_step
 from videochat_flash.longvid.workers import Pool
@@ -71,6 +71,26 @@ def test_a_damaged_line_of_a_journal_is_passed_over_and_its_record_done_anew(tmp
     journal.write_bytes(first + b'{"key":"and more of a text: it is no key' + second[40:] + third)
     ran = run_step(failing(), lines(3), tmp_path, 0.1)
     assert (ran.before, ran.films) == (2, 3) and (tmp_path / "some.jsonl").read_bytes() == whole
+
+
+def test_what_changes_while_a_step_works_is_told_of_and_done_by_the_next_run(tmp_path: Path) -> None:
+    """Records are listed three times: to be counted, worked on, and written down."""
+    listed = iter([(0, 1, 2), (0, 1, 2), (0, 7, 2), *[(0, 7)] * 3, (0, 7), (0, 7), (0,)])
+
+    def some() -> Iterator[str]:
+        return (line_of(Film(video(key=f"{number:032x}", path=f"{number}.mp4"))) for number in next(listed))
+
+    def asides() -> list[tuple[str, str]]:
+        return [(one.what, one.reason) for one in read_asides(tmp_path / "some.aside.jsonl")]
+
+    ran = run_step(failing(), some, tmp_path, 0.1)
+    assert (ran.records, ran.films, ran.failed, ran.kinds) == (3, 2, 1, {"failed": 1})
+    assert asides() == [("7.mp4", "it was changed, or came, while the step was working: the same command works on it")]
+    ran = run_step(failing(), some, tmp_path, 0.1)
+    assert (ran.records, ran.films, ran.failed, asides()) == (2, 2, 0, [])
+    ran = run_step(failing(), some, tmp_path, 0.1)
+    assert (ran.records, ran.films, ran.failed) == (2, 1, 1)
+    assert asides() == [("some.jsonl", "1 of 2 records were gone when the step had worked on them")]
 
 
 def test_what_was_left_outside_of_the_journal_and_is_gone_is_done_anew(tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ HEAD = '{"key":"'
 FAILED = '","failed":'
 LINE = re.compile(rb'\{"key":"(?P<key>[0-9a-f]{%d})","failed":(?P<failed>true|false),.*\n' % KEY)
 FEWEST = 20  # records before a step is ended early: of a small set all is told
+CHANGED = "it was changed, or came, while the step was working: the same command works on it"
 ADVICE = "wait for it, or build in another folder"
 
 
@@ -115,8 +116,12 @@ def done(step: Step, work: Work, record: Any) -> Made:
     try:
         return work(record)
     except (ValueError, OSError, Unanswered, MemoryError) as error:
-        what = record.video.path if isinstance(record, Film) else str(getattr(record, "path", record))
-        return Made((), (Aside(step.name, "failed", what, str(error) or type(error).__name__, line_of(record)),))
+        why = str(error) or type(error).__name__
+        return Made((), (Aside(step.name, "failed", _named(record), why, line_of(record)),))
+
+
+def _named(record: Any) -> str:
+    return record.video.path if isinstance(record, Film) else str(getattr(record, "path", record))
 
 
 def journal_line(key: str, made: Made) -> str:
@@ -221,9 +226,9 @@ def run(
             ran.records += 1
             place = index.find(key_of(mark, line)) if len(index) else None
             ran.before += place is not None and place >= 0
-        _work(step, ((key_of(mark, line), line) for line in lines()), index, journal, ran, limit, told, where)
+        whole = _work(step, ((key_of(mark, line), line) for line in lines()), index, journal, ran, limit, told, where)
         target = folder / f"{step.name}.{form}"
-        _write(step, (key_of(mark, line) for line in lines()), path, target, ran)
+        _write(step, ((key_of(mark, line), line) for line in lines()), path, target, ran, whole)
         for other in {*get_args(Form)} - {form}:
             (folder / f"{step.name}.{other}").unlink(missing_ok=True)
     ran.seconds = round(time.perf_counter() - began, 3)
@@ -239,8 +244,8 @@ def _work(
     limit: float,
     told: Told,
     where: Where,
-) -> None:
-    """Everything that the index has not as finished, into the journal."""
+) -> bool:
+    """Everything that the index has not as finished, into the journal; whether that was all of it."""
 
     def left() -> Iterator[tuple[str, str]]:
         for key, line in records:
@@ -256,12 +261,14 @@ def _work(
         failed += line[len(HEAD) + KEY + len(FAILED) :].startswith("true")
         told(count, ran.records)
         if count >= FEWEST and too_many(failed, ran.records, limit):
-            break  # ``check`` fails whatever the rest comes to; what is written now tells which
+            return False  # ``check`` fails whatever the rest comes to; what is written now tells which
+    return True
 
 
-def _write(step: Step, keys: Iterator[str], path: Path, target: Path, ran: Ran) -> None:
-    """The step's two files, from the journal."""
-    index = Index(path)
+def _write(step: Step, records: Iterator[tuple[str, str]], path: Path, target: Path, ran: Ran, whole: bool) -> None:
+    """The step's two files, from the journal. Records are listed anew for it: what has changed since the step worked on
+    them, and what is gone, has failed, unless the step was stopped before all of them."""
+    index, there = Index(path), 0
     raw = path.with_suffix(".films.jsonl")
     with ExitStack() as stack:
         aside = stack.enter_context(
@@ -269,10 +276,15 @@ def _write(step: Step, keys: Iterator[str], path: Path, target: Path, ran: Ran) 
         )
         with writing(raw if step.settle else target) as out, path.open("rb") as journal:
             ran.failed = 0
-            for key in keys:
+            for key, line in records:
+                there += 1
                 place = index.find(key)
                 if place is None:
-                    continue  # the step was stopped before it
+                    if whole:
+                        what = _named(parse(step.reads, line, step.name))
+                        _put(aside, Aside(step.name, "failed", what, CHANGED, line), ran)
+                        ran.failed += 1
+                    continue
                 journal.seek(place if place >= 0 else -place - 1)
                 values = json.loads(journal.readline())
                 ran.failed += bool(values["failed"])
@@ -282,6 +294,10 @@ def _write(step: Step, keys: Iterator[str], path: Path, target: Path, ran: Ran) 
                     ran.films += not step.settle
                 for one in values["asides"]:
                     _put(aside, ASIDE.read(one, str(path)), ran)
+        if there < ran.records:
+            gone = f"{ran.records - there} of {ran.records} records were gone when the step had worked on them"
+            _put(aside, Aside(step.name, "failed", target.name, gone), ran)
+            ran.failed += ran.records - there
         if step.settle:
             _settle(step, raw, target, aside, ran)
         for one in step.more():
