@@ -15,9 +15,10 @@ from videochat_flash.longvid import ask, scan, sieve
 from videochat_flash.longvid.hide import lost
 from videochat_flash.longvid.pipeline import STEPS, do
 from videochat_flash.longvid.records import Film, Note, read_films
+from videochat_flash.longvid.rendered import Shown
 from videochat_flash.longvid.settings import Ask, Setting, Shots, Sieve, Source, default
 from videochat_flash.longvid.steps import Made, journal_line
-from videochat_flash.longvid.truth import right
+from videochat_flash.longvid.truth import CARD, SIGN, right
 from videochat_flash.mp4 import write
 from videochat_flash.synth import ATTRIBUTES, HOPS
 from videochat_flash.video import SamplePlan, Sampling, decode, plan, probe
@@ -129,3 +130,29 @@ def test_answers_about_cards_follow_from_what_was_drawn(tmp_path: Path) -> None:
             if other.answer != one.answer:
                 assert not right(hidden, replace(one, answer=other.answer), []), (one, other)
     assert not right(replace(hidden, events=()), hidden.questions[0], [])
+    cards = [card for event in hidden.events if (card := CARD.fullmatch(event.text))]
+    for one in hidden.questions:  # what the video shows itself makes what is asked of it wrong, and nothing else
+        below = {
+            card["thing"]: right(hidden, one, [Shown(0, 1, "A star is shown.", thing=card["thing"])]) for card in cards
+        }
+        signs = {card["sign"]: right(hidden, one, [Shown(0, 1, "It is shown.", sign=card["sign"])]) for card in cards}
+        if one.kind in ("colour", "shape"):
+            assert all(below.values()) and [sign for sign, held in signs.items() if not held] == SIGN.findall(
+                one.question
+            )
+        else:
+            chain = [thing for thing, held in below.items() if not held]
+            assert all(signs.values()) and any(thing in one.question for thing in chain)
+            assert len(chain) > 1 if one.family == "hops" else len(chain) == 1
+
+
+def test_no_cards_are_hidden_where_a_source_shows_some(tmp_path: Path) -> None:
+    (tmp_path / "films").mkdir()
+    filmed(tmp_path / "films" / "some.mp4", 1, seconds=30)
+    source = Source(str(tmp_path / "films"))
+    setting = Setting(str(tmp_path / "out"), (source,), shots=Shots(fps=0), ask=Ask(("needle",), needles=1))
+    for name in STEPS[:4]:
+        do(name, setting)
+    for needles in (True, False):  # the step is done anew
+        ran = do("ask", replace(setting, source=(replace(source, needles=needles),)))
+        assert (ran.before, ran.films) == (0, 1 + needles)

@@ -32,7 +32,7 @@ def step(setting: Setting) -> Step:
     """The step."""
     mark: dict[str, Any] = {"version": VERSION, **vars(setting.ask)}
     if setting.ask.needles:
-        mark["cards"] = MAKER
+        mark["cards"] = [MAKER, *sorted(_without_needles(setting))]
     if setting.ask.endpoint:
         mark |= {"model": setting.endpoint.model, "prompt": prompt_mark("questions")}
         mark["tokens"] = most_tokens(setting.ask)
@@ -43,6 +43,7 @@ def worker(setting: Setting) -> Work:
     """Asks about one film; makes a second one where cards are hidden in it."""
     ask = setting.ask
     answers = Answers(setting) if ask.endpoint else None
+    none = _without_needles(setting)
 
     def work(film: Film) -> Made:
         asked = list(by_templates(film, ask))
@@ -53,7 +54,8 @@ def worker(setting: Setting) -> Work:
             asked, asides, entries = [*asked, *more], bad, len(more) + len(bad)
         films = [replace(film, questions=tuple({one.id: one for one in asked}.values()))]
         wanted = {"needle", "hops"} & set(ask.families)
-        if ask.needles and wanted and film.video.kind == "video" and int(film.video.key, 16) % ask.needles == 0:
+        some = ask.needles and wanted and film.video.kind == "video" and film.video.source not in none
+        if some and int(film.video.key, 16) % ask.needles == 0:
             try:
                 films.append(hidden(film, ask, Path(setting.out) / COPIES))
             except ValueError as error:  # too short or too small; its other questions stand
@@ -61,6 +63,11 @@ def worker(setting: Setting) -> Work:
         return Made(tuple(films), tuple(asides), entries)
 
     return work
+
+
+def _without_needles(setting: Setting) -> set[str]:
+    """Sources in whose videos no cards are hidden."""
+    return {source.label for source in setting.source if not source.needles}
 
 
 def by_templates(film: Film, ask: Ask) -> Iterator[Question]:

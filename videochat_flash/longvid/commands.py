@@ -146,15 +146,15 @@ def proof(
     from . import proof as room
     from .records import FAMILIES
 
-    bars = not (quiet or as_json)
+    bars, plain = not (quiet or as_json), room.plain_ones(videos, needles)
     with show.progress("rendering", bars) as told:
-        room.corpus(out / "films", videos, round(60 * minutes), seed, haystack or [], told)
-    setting = room.setting_of(out, fps, needles)
-    found = room.prove(setting, out / "films", lambda name: show.progress(name, bars))
+        room.corpus(out, videos, plain, round(60 * minutes), seed, haystack or [], told)
+    setting = room.setting_of(out, fps, plain)
+    found = room.prove(setting, lambda name: show.progress(name, bars))
     fine = found.share >= room.LEAST and bool(found.asked)
     parts = {"of_annotations": found.of(set(FAMILIES) - set(room.CARDS)), "of_cards": found.of(room.CARDS)}
     facts = {
-        "videos": videos,
+        "videos": videos + plain,
         "hours": round(found.seconds / 3600, 3),
         "asked": found.asked.total(),
         "right": found.right.total(),

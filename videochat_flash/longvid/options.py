@@ -26,7 +26,12 @@ Haystacks = Annotated[
     list[str] | None, typer.Option(help="A video to draw over, for every second one; may be repeated.")
 ]
 ShotFps = Annotated[float, typer.Option(min=0, help="Frames a second that are looked at for shots; 0 finds none.")]
-Needles = Annotated[int, typer.Option(min=0, help="Of so many videos, one gets cards hidden in a copy; 0 is none.")]
+Needles = Annotated[
+    int,
+    typer.Option(
+        min=0, help="For so many videos, one more shows nothing, and cards are hidden in its copy; 0 is none."
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")]
 Hours = Annotated[float, typer.Option(min=0, help="Of video that are planned for.")]
 Cores = Annotated[int, typer.Option(min=1, help="That work at a time.")]

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ from ..config import FLASH_TINY
 from ..files import beside
 from .pipeline import STEPS, do
 from .records import Film, Question, read_films
-from .rendered import read_truth, render
+from .rendered import Shown, read_truth, render, render_plain, truth_of
 from .settings import SCHEMA, Setting, check
 from .truth import right
 from .write import FOLDER, write
 
 LEAST = 0.995  # share of template answers that must be right
+FILMS, PLAIN = "films", "plain"  # folders: of rendered videos, and of those that show nothing
 LENGTHS = (2, 4, 6, 8, 10)  # of videos, in sixths of the average: short ones are told of whole, long ones are long
 CARDS = ("needle", "hops")  # families of hidden cards
 FRAMES = 64  # of a video that are seen in the fine-tuning
@@ -49,12 +51,19 @@ class Proof:
         ]
 
 
-def corpus(folder: Path, videos: int, seconds: int, seed: int, haystacks: Sequence[str], told: Any) -> None:
+def plain_ones(videos: int, needles: int) -> int:
+    """How many videos show nothing, so that cards can be hidden in their copies: where some are shown already, a
+    question about one that is hidden may have two answers."""
+    return -(-videos // needles) if needles else 0
+
+
+def corpus(out: Path, videos: int, plain: int, seconds: int, seed: int, haystacks: Sequence[str], told: Any) -> None:
     """Render what is not there yet; haystacks are dealt out to every second video in turn, the rest are made.
 
     Args:
-        folder: of the videos.
-        videos: how many there are.
+        out: folder of all.
+        videos: how many show something.
+        plain: how many show nothing.
         seconds: that they last, on average.
         seed: of all.
         haystacks: real videos to draw over.
@@ -63,28 +72,34 @@ def corpus(folder: Path, videos: int, seconds: int, seed: int, haystacks: Sequen
     Raises:
         VideoError: a haystack that cannot be read.
     """
-    for number in range(videos):
-        if not (folder / "truth" / f"video{number:03d}.json").is_file():
+    for place in range(videos + plain):
+        number, bare = (place, False) if place < videos else (place - videos, True)
+        video = out / PLAIN / f"plain{number:03d}" if bare else out / FILMS / f"video{number:03d}"
+        if truth_of(video).is_file():
+            continue
+        length = seconds * LENGTHS[(number + number // len(LENGTHS)) % len(LENGTHS)] // 6
+        bar = partial(_told, told, f"{place + 1} of {videos + plain}")
+        if bare:
+            render_plain(video.parent, number, length, seed, bar)
+        else:
             stack = haystacks[number // 2 % len(haystacks)] if haystacks and number % 2 == 0 else ""
-            words = f"{number + 1} of {videos}"
-            length = seconds * LENGTHS[(number + number // len(LENGTHS)) % len(LENGTHS)] // 6
-            render(folder, number, length, seed, stack, lambda done, of, words=words: told(done, of, words))
+            render(video.parent, number, length, seed, stack, bar)
 
 
-def setting_of(out: Path, fps: float, needles: int) -> Setting:
-    """How the corpus is built."""
-    source = {
-        "videos": str(out / "films"),
-        "name": "rendered",
-        "license": "CC0-1.0",
-        "annotations": [str(out / "films")],
-    }
+def _told(told: Any, words: str, done: int, of: int) -> None:
+    told(done, of, words)
+
+
+def setting_of(out: Path, fps: float, plain: int) -> Setting:
+    """How the corpus is built; ``plain`` is how many of its videos show nothing."""
+    films, bare = str(out / FILMS), str(out / PLAIN)
+    told = {"videos": films, "name": "rendered", "license": "CC0-1.0", "annotations": [films], "needles": False}
     values: dict[str, Any] = {
         "out": str(out / "built"),
-        "source": [source],
+        "source": [told, *([{"videos": bare, "name": "plain", "license": "CC0-1.0"}] if plain else [])],
         "shots": {"fps": fps},
         "scan": {"alike": 1.0},  # made haystacks may look alike, and their videos are not the same for that
-        "ask": {"needles": needles},
+        "ask": {"needles": min(plain, 1)},
         "write": {"validation": 0.2, "formats": ["reference", "messages"], "turns": TURNS},
     }
     setting = SCHEMA.read(values, "longvid proof")
@@ -92,12 +107,11 @@ def setting_of(out: Path, fps: float, needles: int) -> Setting:
     return setting
 
 
-def prove(setting: Setting, films: Path, told: Callable[[str], Any]) -> Proof:
+def prove(setting: Setting, told: Callable[[str], Any]) -> Proof:
     """Build the set, and check every question that was asked, whether or not the sieve left it.
 
     Args:
         setting: of the build.
-        films: the rendered corpus with its truth.
         told: a bar for each step, as a context that gives who is told.
 
     Raises:
@@ -108,13 +122,15 @@ def prove(setting: Setting, films: Path, told: Callable[[str], Any]) -> Proof:
             do(name, setting, bar)
     write(setting, Path(setting.out) / "sieve.jsonl")
     proof = Proof(kept=sum(len(film.questions) for film in read_films(Path(setting.out) / "sieve.jsonl")))
-    for film in read_films(Path(setting.out) / "ask.jsonl"):
-        _check(proof, film, films)
+    places: dict[str, Path] = {}
+    for film in read_films(Path(setting.out) / "ask.jsonl"):  # a copy comes behind its video
+        if not film.video.parent:
+            places[film.video.key] = Path(film.video.path)
+        _check(proof, film, read_truth(places[film.video.group]))
     return proof
 
 
-def _check(proof: Proof, film: Film, films: Path) -> None:
-    truth = [] if film.video.parent else read_truth(films, film.video.stem)
+def _check(proof: Proof, film: Film, truth: Sequence[Shown]) -> None:
     proof.seconds += 0.0 if film.video.parent else film.video.duration
     for question in film.questions:
         name = f"{question.family}.{question.kind}"

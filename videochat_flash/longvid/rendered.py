@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,8 @@ class Shown:
     end: float
     text: str
     sort: str = "seen"  # or "said", "chapter", "summary"
+    thing: str = ""  # colour and shape, where it is a card or a mover, however coarsely annotations tell of it
+    sign: str = ""  # character of a card
 
 
 def render(folder: Path, number: int, seconds: int, seed: int, haystack: str = "", told: Any = None) -> list[Shown]:
@@ -51,31 +53,58 @@ def render(folder: Path, number: int, seconds: int, seed: int, haystack: str = "
         VideoError: a haystack that cannot be read.
     """
     name = f"video{number:03d}"
-    (folder / "truth").mkdir(parents=True, exist_ok=True)
+    truth_of(folder / name).parent.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng((seed, number))
     scene = _scene(rng, seconds)
     coarse = number % 2 == 1
-    truth = [Shown(event.start, event.end, words(event.what, coarse)) for event in scene.events]
+    truth = [_shown(event, coarse) for event in scene.events]
     layout = LAYOUTS[number % len(LAYOUTS)]
     truth += _more(truth, seconds, layout)
     stack = evenly(probe(haystack), seconds, SIZE) if haystack else _made(rng, seconds)
-
-    def frames() -> Iterator[Image8]:
-        for i, frame in enumerate(stack):
-            yield scene.frame(i, frame)[0]
-            if told is not None:
-                told(i + 1, seconds)
-
-    write(folder / f"{name}.mp4", frames(), 1.0, crf=20)
+    write(folder / f"{name}.mp4", _drawn(scene, stack, told), 1.0, crf=20)
     _annotate(folder, name, truth, layout, seconds)
-    with beside(folder / "truth" / f"{name}.json") as part:
-        part.write_text(json.dumps([asdict(one) for one in truth], indent=1) + "\n", encoding="utf-8")
+    _save(truth_of(folder / name), json.dumps([asdict(one) for one in truth], indent=1) + "\n")
     return truth
 
 
-def read_truth(folder: Path, stem: str) -> list[Shown]:
+def render_plain(folder: Path, number: int, seconds: int, seed: int, told: Any = None) -> None:
+    """Write a video that shows nothing, so that cards can be hidden in its copy; its truth is empty.
+
+    Args:
+        folder: of all of them; the video is ``plainNNN.mp4``.
+        number: of the video.
+        seconds: that it lasts.
+        seed: of all.
+        told: frames that are written, of how many.
+    """
+    path = folder / f"plain{number:03d}"
+    truth_of(path).parent.mkdir(parents=True, exist_ok=True)
+    stack = _made(np.random.default_rng((seed, number, 1)), seconds)
+    write(path.with_suffix(".mp4"), _drawn(Scene(float(seconds), 1.0, ()), stack, told), 1.0, crf=20)
+    _save(truth_of(path), "[]\n")
+
+
+def _drawn(scene: Scene, stack: Iterable[Image8], told: Any) -> Iterator[Image8]:
+    for i, frame in enumerate(stack):
+        yield scene.frame(i, frame)[0]
+        if told is not None:
+            told(i + 1, round(scene.duration))
+
+
+def _shown(event: Event, coarse: bool) -> Shown:
+    what = event.what
+    sign = what.character if isinstance(what, Card) else ""
+    return Shown(event.start, event.end, words(what, coarse), thing=thing(what.colour, what.shape), sign=sign)
+
+
+def truth_of(video: Path) -> Path:
+    """Where the truth of a video lies."""
+    return video.parent / "truth" / f"{video.stem}.json"
+
+
+def read_truth(video: Path) -> list[Shown]:
     """What was rendered in a video."""
-    return [Shown(**one) for one in json.loads((folder / "truth" / f"{stem}.json").read_text(encoding="utf-8"))]
+    return [Shown(**one) for one in json.loads(truth_of(video).read_text(encoding="utf-8"))]
 
 
 def words(what: Card | Mover, coarse: bool) -> str:

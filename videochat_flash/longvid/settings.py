@@ -26,6 +26,7 @@ class Source:
     annotations: tuple[str, ...] = ()  # files, or folders of them
     format: Format = "auto"
     frame_fps: float = 1.0  # frames a second of folders of frames
+    needles: bool = True  # cards may be hidden in copies of its videos; not where they show such cards themselves
 
     @property
     def label(self) -> str:

@@ -29,7 +29,7 @@ def right(film: Film, question: Question, truth: Sequence[Shown]) -> bool:
         ValueError: a kind of question that nothing here can check.
     """
     if question.family in ("needle", "hops"):
-        return _drawn(film, question)
+        return _drawn(film, question, truth)
     check = CHECKS.get(f"{question.family}.{question.kind}")
     if check is None:
         raise ValueError(f"no check for questions of {question.family}.{question.kind}")
@@ -38,12 +38,13 @@ def right(film: Film, question: Question, truth: Sequence[Shown]) -> bool:
     return check(question, truth)
 
 
-def _drawn(film: Film, question: Question) -> bool:
-    """What is asked of hidden cards, by what was drawn when: the copy's events."""
+def _drawn(film: Film, question: Question, truth: Sequence[Shown]) -> bool:
+    """What is asked of hidden cards, by what was drawn when: the copy's events. Wrong is what is asked of anything that
+    the video below the cards shows as well: it would have two answers."""
     cards = [(told, event) for event in film.events if (told := CARD.fullmatch(event.text))]
     named = {told["thing"]: (told, event) for told, event in cards}
-    words = question.question
-    if question.family == "needle" and question.kind in ("colour", "shape"):
+    words, of_sign = question.question, question.family == "needle" and question.kind in ("colour", "shape")
+    if of_sign:
         [sign] = SIGN.findall(words)
         found = [(told, event) for told, event in cards if told["sign"] == sign]
     else:
@@ -51,11 +52,14 @@ def _drawn(film: Film, question: Question) -> bool:
     if len(found) != 1 or len(named) < len(cards):
         return False
     told, event = found[0]
+    met = [told]
+    for _ in cards if question.family == "hops" else ():
+        told = named[told["points"]][0] if told["points"] else told
+        met.append(told)
+    if any(one.sign == told["sign"] if of_sign else one.thing in {card["thing"] for card in met} for one in truth):
+        return False
     if question.kind == "grounding":
         return question.answer == f"From {ceil(event.start)} to {ceil(event.end)} seconds."
-    if question.family == "hops":
-        for _ in cards:
-            told = named[told["points"]][0] if told["points"] else told
     wanted = {"character": "sign", "colour": "colour", "shape": "shape"}[question.kind.removeprefix("hop_")]
     return not (question.family == "hops" and told["points"]) and question.answer == told[wanted]
 
