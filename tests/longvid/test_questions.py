@@ -7,6 +7,7 @@ import random
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command import run
@@ -16,7 +17,7 @@ from longvid_corpus import ACTS, told, video
 
 from videochat_flash.config import FLASH_TINY
 from videochat_flash.grade import LETTERS
-from videochat_flash.longvid import report, sieve
+from videochat_flash.longvid import proof, report, sieve
 from videochat_flash.longvid.ask import by_templates, parse_list
 from videochat_flash.longvid.records import (
     FAMILIES,
@@ -327,6 +328,21 @@ def test_the_proof_in_small(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     recipe = load_recipe(Path(facts["recipe"]))
     assert (recipe.start, recipe.plan) == ("flash-tiny", FLASH_TINY.keep)
     assert len({film.video.duration for film in read_films(tmp_path / "built" / "scan.jsonl")}) == 5
+
+
+def test_a_folder_holds_one_proof_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    what: dict[str, Any] = {"videos": 5, "plain": 1, "seconds": 60, "seed": 0, "haystacks": ["some.mp4"]}
+    proof.begin(tmp_path / "out", **what)
+    proof.begin(tmp_path / "out", **what)
+    for change in ({"videos": 6}, {"plain": 2}, {"seconds": 61}, {"seed": 1}, {"haystacks": []}):
+        with pytest.raises(ValueError, match=f"another run .{next(iter(change))} .*: choose another folder"):
+            proof.begin(tmp_path / "out", **{**what, **change})
+    done = run(capsys, "longvid", "proof", "--out", tmp_path / "out", "--videos", 4)
+    assert done.code == 1 and "choose another folder" in done.err
+    (tmp_path / "out" / "films").mkdir()
+    (tmp_path / "out" / "run.json").unlink()  # as of versions that wrote none
+    with pytest.raises(ValueError, match=r"holds videos, but no run\.json that tells which: choose another folder"):
+        proof.begin(tmp_path / "out", **what)
 
 
 # What may pass.

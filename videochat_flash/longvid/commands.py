@@ -147,8 +147,10 @@ def proof(
     from .records import FAMILIES
 
     bars, plain = not (quiet or as_json), room.plain_ones(videos, needles)
+    what = (out, videos, plain, round(60 * minutes), seed, haystack or [])
+    room.begin(*what)
     with show.progress("rendering", bars) as told:
-        room.corpus(out, videos, plain, round(60 * minutes), seed, haystack or [], told)
+        room.corpus(*what, told)
     setting = room.setting_of(out, fps, plain)
     found = room.prove(setting, lambda name: show.progress(name, bars))
     fine = found.share >= room.LEAST and bool(found.asked)

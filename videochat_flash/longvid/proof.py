@@ -12,9 +12,10 @@ from typing import Any
 
 from ..config import FLASH_TINY
 from ..files import beside
+from ..journal import RUN, begin_run
 from .pipeline import STEPS, do
 from .records import Film, Question, read_films
-from .rendered import Shown, read_truth, render, render_plain, truth_of
+from .rendered import VERSION, Shown, read_truth, render, render_plain, truth_of
 from .settings import SCHEMA, Setting, check
 from .truth import right
 from .write import FOLDER, write
@@ -26,6 +27,7 @@ CARDS = ("needle", "hops")  # families of hidden cards
 FRAMES = 64  # of a video that are seen in the fine-tuning
 TURNS = 8  # questions of a conversation: a video is seen once for all of them
 RECIPE = "finetune.toml"
+OTHERWISE = "choose another folder"
 
 
 @dataclass
@@ -55,6 +57,18 @@ def plain_ones(videos: int, needles: int) -> int:
     """How many videos show nothing, so that cards can be hidden in their copies: where some are shown already, a
     question about one that is hidden may have two answers."""
     return -(-videos // needles) if needles else 0
+
+
+def begin(out: Path, videos: int, plain: int, seconds: int, seed: int, haystacks: Sequence[str]) -> None:
+    """Write down what is rendered, or check that the folder holds the same; arguments as of ``corpus``.
+
+    Raises:
+        ValueError: it holds something else.
+    """
+    if (out / FILMS).is_dir() and not (out / RUN).is_file():
+        raise ValueError(f"{out} holds videos, but no {RUN} that tells which: {OTHERWISE}")
+    settings = {"videos": videos, "plain": plain, "seconds": seconds, "seed": seed, "version": VERSION}
+    begin_run(out, {**settings, "haystacks": [str(Path(one).resolve()) for one in haystacks]}, {}, OTHERWISE)
 
 
 def corpus(out: Path, videos: int, plain: int, seconds: int, seed: int, haystacks: Sequence[str], told: Any) -> None:

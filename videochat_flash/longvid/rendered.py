@@ -18,6 +18,7 @@ from ..synth.questions import sort_of, thing, with_article
 from ..synth.world import Image8, Rng, pick
 from ..video import probe
 
+VERSION = 2  # of what is rendered, and of the truth that lies beside it
 SIZE = (320, 180)
 LAYOUTS = ("captions", "steps", "narrations", "notes", "mixed")  # dealt out to the videos in turn
 CARD_SECONDS, MOVER_SECONDS, GAP_SECONDS = (3, 9), (6, 9), (0, 6)  # from, and below
