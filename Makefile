@@ -93,7 +93,7 @@ tiny: install  ## train the embedded model anew by recipes/tiny, stage after sta
 	for stage in recipes/tiny/stage*.toml; do $(TRAIN) $$stage $(if $(SET),--set '$(SET)') || exit; done
 
 PROOF ?= runs/longvid
-EXAM := $(BIN)/vcflash longvid exam $(PROOF)/built --max-frames 64
+EXAM := $(BIN)/vcflash longvid exam $(PROOF)/built
 WEIGHTS := videochat_flash/assets/flash-tiny/model.safetensors
 
 longvid-proof: $(PROOF)/after.txt  ## two hours of rendered video through all of longvid, every answer checked; then flash-tiny learns from them

@@ -6,6 +6,7 @@ import json
 import random
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from longvid_corpus import ACTS, told, video
 
 from videochat_flash.config import FLASH_TINY
 from videochat_flash.grade import LETTERS
-from videochat_flash.longvid import proof, report, sieve
+from videochat_flash.longvid import proof, rendered, report, sieve
 from videochat_flash.longvid.ask import by_templates, parse_list
 from videochat_flash.longvid.records import (
     FAMILIES,
@@ -38,6 +39,8 @@ from videochat_flash.longvid.templates import drafts
 from videochat_flash.longvid.truth import CHECKS, right
 from videochat_flash.longvid.weave import alike, entities, like, normal, time_line
 from videochat_flash.times import interval
+from videochat_flash.train.recipe import load_recipe
+from videochat_flash.video import Sampling, sample_indices
 
 SIX = tuple((10.0 * i, 10.0 * i + 10, text) for i, text in enumerate(ACTS))
 
@@ -323,11 +326,24 @@ def test_the_proof_in_small(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert facts["share"] >= 0.995 and facts["asked"] >= 150 and 100 <= facts["in_the_set"] <= facts["asked"]
     assert facts["of_cards"][1] > 20 and facts["of_cards"][1] + facts["of_annotations"][1] == facts["asked"]
     assert {name.split(".")[0] for name in facts["kinds"]} == set(FAMILIES)
-    from videochat_flash.train.recipe import load_recipe
-
     recipe = load_recipe(Path(facts["recipe"]))
     assert (recipe.start, recipe.plan) == ("flash-tiny", FLASH_TINY.keep)
     assert len({film.video.duration for film in read_films(tmp_path / "built" / "scan.jsonl")}) == 5
+
+
+@pytest.mark.parametrize("minutes", [0.5, 2, 2.6, 6, 15])
+def test_whatever_the_proof_shows_is_in_a_frame_that_is_taught_and_asked(minutes: float, tmp_path: Path) -> None:
+    """Of all videos by default every frame is; of longer ones so many that nothing rendered falls between two."""
+    average = round(60 * minutes)
+    taught = load_recipe(proof.recipe(proof.setting_of(tmp_path, 0, 0), tmp_path, average))
+    video = taught.video
+    learning = Sampling("reference", max_frames=video.max_frames, min_frames=video.min_frames)
+    assert 16 * video.max_frames < taught.max_rows == taught.pack
+    for length in (average * part // 6 for part in proof.LENGTHS):
+        for sampling in (learning, Sampling()):
+            seen = {-1, *sample_indices(length, length, sampling), length}
+            missed = max(after - before - 1 for before, after in pairwise(sorted(seen)))
+            assert missed < rendered.CARD_SECONDS[0] and (missed == 0 or minutes != 2), (length, sampling)
 
 
 def test_a_folder_holds_one_proof_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -133,11 +133,11 @@ def report(
 @app.command()
 def proof(
     out: options.ProofOut,
-    videos: options.Count = 20,
-    minutes: options.Minutes = 6.0,
+    videos: options.Count = 50,
+    minutes: options.Minutes = 2.0,
     haystack: options.Haystacks = None,
     fps: options.ShotFps = 1.0,
-    needles: options.Needles = 4,
+    needles: options.Needles = 5,
     seed: options.Seed = 0,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -164,7 +164,7 @@ def proof(
         **parts,
         "in_the_set": found.kept,
         "kinds": {name: [found.right[name], found.asked[name]] for name in sorted(found.asked)},
-        **({"recipe": str(room.recipe(setting, out))} if fine else {}),
+        **({"recipe": str(room.recipe(setting, out, round(60 * minutes)))} if fine else {}),
     }
     for path, question in found.wrong:
         typer.echo(show.one_line(f"wrong: {path} {question.family}.{question.kind}: {question.question}"), err=True)

@@ -21,7 +21,9 @@ MaxFailed = Annotated[
 NoPlots = Annotated[bool, typer.Option("--no-plots", help="Only report.md, no pictures.")]
 ProofOut = Annotated[Path, typer.Option("--out", help="Folder of the videos and of what is built from them.")]
 Count = Annotated[int, typer.Option(min=1, help="Videos that are rendered.")]
-Minutes = Annotated[float, typer.Option(min=0.5, help="That they last, on average: from a third of it to five thirds.")]
+Minutes = Annotated[
+    float, typer.Option(min=0.5, max=15, help="That they last, on average: from a third of it to five thirds.")
+]
 Haystacks = Annotated[
     list[str] | None, typer.Option(help="A video to draw over, for every second one; may be repeated.")
 ]

@@ -24,7 +24,8 @@ LEAST = 0.995  # share of template answers that must be right
 FILMS, PLAIN = "films", "plain"  # folders: of rendered videos, and of those that show nothing
 LENGTHS = (2, 4, 6, 8, 10)  # of videos, in sixths of the average: short ones are told of whole, long ones are long
 CARDS = ("needle", "hops")  # families of hidden cards
-FRAMES = 64  # of a video that are seen in the fine-tuning
+FRAMES = 256, 512  # of a video that are seen in the fine-tuning: one a second of any that lasts no longer than that
+ROWS = 32  # of the decoder for each of them, half of which is room for what is asked
 TURNS = 8  # questions of a conversation: a video is seen once for all of them
 RECIPE = "finetune.toml"
 OTHERWISE = "choose another folder"
@@ -155,8 +156,20 @@ def _check(proof: Proof, film: Film, truth: Sequence[Shown]) -> None:
             proof.wrong.append((film.video.path, question))
 
 
-def recipe(setting: Setting, out: Path) -> Path:
-    """A short fine-tuning of flash-tiny on the set, as a recipe of ``vcflash train``; returns the file."""
+def longest(seconds: int) -> int:
+    """Seconds of the longest video, where they last so many on average."""
+    return seconds * max(LENGTHS) // 6
+
+
+def recipe(setting: Setting, out: Path, seconds: int) -> Path:
+    """A short fine-tuning of flash-tiny on the set, as a recipe of ``vcflash train``; returns the file.
+
+    Args:
+        setting: of the build.
+        out: where the recipe goes, and what is trained.
+        seconds: that videos last, on average.
+    """
+    frames = FRAMES[longest(seconds) > FRAMES[0]]
     data = (Path(setting.out) / FOLDER / "train.jsonl").resolve()
     plan = ",".join(f"{drop.layer}:{drop.ratio:g}" for drop in FLASH_TINY.keep)
     uniform = sum(drop.by == "uniform" for drop in FLASH_TINY.keep)
@@ -164,10 +177,10 @@ def recipe(setting: Setting, out: Path) -> Path:
     text = f"""# A short fine-tuning of flash-tiny on the questions of this folder; its tower stays as it is.
 out = {json.dumps(str((out / "run").resolve()))}
 start = "flash-tiny"
-steps = 600
+steps = 300
 batch = 4
-pack = 8192
-max_rows = 8192
+pack = {ROWS * frames}
+max_rows = {ROWS * frames}
 save_every = 50
 keep = 1
 workers = 1
@@ -180,8 +193,7 @@ connector = 1e-4
 decoder = 6e-4
 
 [video]
-min_frames = {FRAMES}
-max_frames = {FRAMES}
+max_frames = {frames}
 
 [[data]]
 annotation = {json.dumps(str(data))}
