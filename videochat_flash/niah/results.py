@@ -11,7 +11,7 @@ from ..journal import damaged, read_lines
 from .suite import Suite
 
 RESULTS = "results"
-LIMITS = (16, 8)  # new tokens at most, where words are asked for and where a letter is
+LIMITS = (64, 8)  # new tokens at most: of words, and the way that leads to them, and of a letter
 
 
 @dataclass(frozen=True)
