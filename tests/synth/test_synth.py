@@ -246,6 +246,14 @@ def test_answers_follow_from_the_scene(seed: int) -> None:
             assert one.answer == ("yes" if pair in by_name else "no")
             colour, shape = pair.split()
             assert any(colour == event.what.colour or shape == event.what.shape for event in scene.events)
+            [like] = one.way  # what is most like it; and by this alone the answer is known
+            assert (
+                like in by_name
+                and (like == pair) == (one.answer == "yes")
+                and one.thought == f"the {like}: {one.answer}"
+            )
+            assert like.split()[0] == colour or all(colour != event.what.colour for event in scene.events)
+            assert colour in like or shape in like
             if pair not in by_name:
                 assert one.seconds == (0.0, scene.duration)
                 continue

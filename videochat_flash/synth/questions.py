@@ -15,8 +15,8 @@ class Question:
     """A question, its one right answer, and from when to when the video has to be seen to know it.
 
     Questions of the same ``chain``, named by the card at which it starts, belong together: only who answers all of
-    them right has followed its pointers. ``hops`` is how many there are to follow, and ``way`` the cards to which they
-    lead: who says these first has one card to look up at a time.
+    them right has followed its pointers. ``hops`` is how many there are to follow. ``way`` are things that lead to the
+    answer, as the cards of a chain: who says these first has one of them to look up at a time.
     """
 
     question: str
@@ -191,14 +191,16 @@ def _presence(rng: Rng, scene: Scene) -> list[Question]:
     """As many yes as no. Each no shares its colour or its shape with something shown; half of them, where things shown
     can be recombined, both with two of them, so that seeing the colour and the shape is not enough.
 
-    What is pictured as a pointer is not called absent.
+    What is pictured as a pointer is not called absent. The way to each answer is the thing shown that is most like it.
     """
     shown = {(event.what.colour, event.what.shape) for event in scene.events} | pointed_at(scene)
     absent: set[tuple[str, str]] = set()
     questions: list[Question] = []
     for event in scene.events:
-        questions.append(Question(_say(rng, "presence", event), "yes", "presence", (event.start, event.end)))
         colour, shape = event.what.colour, event.what.shape
+        text = _say(rng, "presence", event)
+        way = (thing(colour, shape),)
+        questions.append(Question(text, "yes", "presence", (event.start, event.end), way=way))
         near = [(colour, one) for one in SHAPES] if rng.random() < 0.5 else [(one, shape) for one in COLOURS]
         mixed = [(one.what.colour, other.what.shape) for one in scene.events for other in scene.events]
         free = [pair for pair in near if pair not in shown | absent]
@@ -209,8 +211,16 @@ def _presence(rng: Rng, scene: Scene) -> list[Question]:
         pair = pick(rng, free)
         absent.add(pair)
         text = pick(rng, TEMPLATES["presence"]).format(a_thing=with_article(thing(*pair)))
-        questions.append(Question(text, "no", "presence", (0.0, scene.duration)))
+        way = (_like(scene, *pair),)
+        questions.append(Question(text, "no", "presence", (0.0, scene.duration), way=way))
     return questions
+
+
+def _like(scene: Scene, colour: str, shape: str) -> str:
+    """The first thing shown of that colour; where there is none, of that shape."""
+    whats = [event.what for event in scene.events]
+    near = [one for one in whats if one.colour == colour] + [one for one in whats if one.shape == shape]
+    return thing(near[0].colour, near[0].shape)
 
 
 def _order(rng: Rng, scene: Scene) -> list[Question]:
