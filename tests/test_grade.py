@@ -125,7 +125,7 @@ def test_what_is_thought_before_a_colon_leads_to_an_answer() -> None:
     assert grade.option("red: the green star", OPTIONS) is None
     assert grade.option("at 1:20", ("20", "1:20")) is None  # a time
     assert grade.right("the star: the square: 7", "7") and not grade.right("the star: 7", "the star")
-    assert not grade.right("the star:", "7") and not grade.right("", "7")
+    assert not grade.right("the star:", "7") and not grade.right("", "7") and not grade.right("Red", "red")
 
 
 def test_letters_in_an_options_own_words_are_no_second_answer() -> None:

@@ -43,7 +43,7 @@ def test_rows_count_exact_matches() -> None:
     records = [
         record("colour", "red", {"off": "red", "own": "blue"}, "red"),
         record("colour", "blue", {"off": "Blue", "own": "blue"}, "red"),
-        record("shape", "star", {"off": "star", "own": "star"}, "x"),
+        record("shape", "star", {"off": "star", "own": "the red star: star"}, "x"),
         *(record("presence", truth, {"off": "yes", "own": "no"}, "yes") for truth in ("yes", "yes", "no")),
     ]
     rows = {(row.kind, row.keep): row for row in rows_of(records)}

@@ -36,7 +36,7 @@ class Asked:
 
     @property
     def right(self) -> bool:
-        """Word for word, or what it comes to in the end."""
+        """Word for word, or what stands behind its last colon."""
         return grade.right(self.reply.text, self.question.answer)
 
 

@@ -101,8 +101,8 @@ def option(text: str, options: Sequence[str], lettered: bool = True) -> int | No
 
 
 def right(text: str, truth: str) -> bool:
-    """Whether an answer comes to the true one's own words."""
-    return option(text, [truth], lettered=False) == 0
+    """Whether an answer is the true one, word for word, by itself or behind its last colon."""
+    return truth in (text.strip(), text.strip().rpartition(": ")[2])
 
 
 def bare(text: str) -> str:

@@ -333,8 +333,8 @@ def test_too_large_a_file_is_told_in_a_sentence(page: Page, tmp_path: Path) -> N
 
 def test_a_question_can_be_cancelled_while_the_video_is_seen(browser: Browser, model: Path, tmp_path: Path) -> None:
     grey = np.full((48, 64, 3), 90, np.uint8)
-    film = make(tmp_path / "long.webm", itertools.repeat(grey, 4096), 4, codec="libvpx", gop=64)
-    with serving(model, tmp_path / "store", "--limit", "frames=512") as server:
+    film = make(tmp_path / "long.webm", itertools.repeat(grey, 4096), 1, codec="libvpx", gop=64)
+    with serving(model, tmp_path / "store", "--limit", "frames=4096") as server:
         page = browser.new_page()
         page.set_default_timeout(PATIENCE)
         page.goto(f"http://127.0.0.1:{server.port}/")
