@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,21 +14,29 @@ from .work import STAGES, TOKEN
 
 COLOURS = ("#5B8FF9", "#61C9A8", "#B8D8D8", "#F6BD16", "#E8684A", "#7262FD", "#9A9A9A")  # of the stages, in order
 DOTS = 120  # an inch
+TITLE = 120  # letters of it in a line
 THIN = 0.075  # share of the longest bar below which a number is not written into a piece
 
 
 def draw(bars: Sequence[tuple[int, Mapping[str, float]]], title: str, path: Path) -> None:
-    """Stacked bars as a PNG: seconds, and milliseconds a frame.
-
-    Args:
-        bars: frames, and seconds by stage; a generated token is no part of the way to the first one.
-        title: of the picture.
-        path: where to write.
+    """The ``picture`` as a PNG.
 
     Raises:
         OSError: it cannot be written there.
     """
-    figure = Figure(figsize=(11, 1.9 + 0.55 * len(bars)), layout="constrained")
+    with beside(path) as part:
+        picture(bars, title).savefig(part, format="png", dpi=DOTS)
+
+
+def picture(bars: Sequence[tuple[int, Mapping[str, float]]], title: str) -> Figure:
+    """Stacked bars: seconds, and milliseconds a frame.
+
+    Args:
+        bars: frames, and seconds by stage; a generated token is no part of the way to the first one.
+        title: of the picture.
+    """
+    lines = textwrap.wrap(title, TITLE)
+    figure = Figure(figsize=(11, 1.7 + 0.2 * len(lines) + 0.55 * len(bars)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     names = [name for name in STAGES if name != TOKEN and any(name in stages for _, stages in bars)]
     for axes, each, unit in ((left, False, "seconds to the first token"), (right, True, "milliseconds a frame")):
@@ -47,9 +56,8 @@ def draw(bars: Sequence[tuple[int, Mapping[str, float]]], title: str, path: Path
         axes.spines[["top", "right"]].set_visible(False)
     left.set_yticks(range(len(bars)), [f"{frames:,} frames" for frames, _ in bars])
     left.invert_yaxis()
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle("\n".join(lines), fontsize=10)
     figure.legend(
         *left.get_legend_handles_labels(), loc="outside lower center", ncols=len(names), frameon=False, fontsize=8
     )
-    with beside(path) as part:
-        figure.savefig(part, format="png", dpi=DOTS)
+    return figure
