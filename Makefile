@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 PIP := $(BIN)/pip --disable-pip-version-check --quiet --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install test long check demo eval-tiny eval-env test-eval report-tiny bench tiny ablations longvid-proof clean
+.PHONY: help install test long check demo eval-tiny eval-env test-eval report-tiny bench bench-gpu tiny ablations longvid-proof clean
 
 help:  ## print these lines
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -79,6 +79,17 @@ bench: install $(FILM)  ## measure this machine into docs/benchmarks.md; FILM= i
 	for plan in off 4:0.75,18:0.25; do \
 	  $(BENCH) --plan --device H200 --model VideoChat-Flash-Qwen2-7B_res224 --frames 2048,10000 --keep $$plan || exit; \
 	done
+
+GPU := $(BENCH) --random-weights --device cuda --no-whole
+DROPPED := --keep 4:0.75,18:0.25 --repeats 1
+PICTURES := --out docs/benchmarks/gpu
+
+bench-gpu: install  ## measure a GPU with the released models' sizes into docs/benchmarks.md; minutes, 34 GB of its memory
+	$(GPU) --model VideoChat-Flash-Qwen2-7B_res224 --size 224x224 --frames 2048 --keep off $(PICTURES)/7b-2048
+	$(GPU) --model VideoChat-Flash-Qwen2-7B_res224 --size 224x224 --frames 10000 --keep off --repeats 1 --max-new-tokens 32 $(PICTURES)/7b-10000
+	$(GPU) --model VideoChat-Flash-Qwen2-7B_res224 --size 224x224 --frames 10000 $(DROPPED) --max-new-tokens 32 $(PICTURES)/7b-10000-dropout
+	$(GPU) --model VideoChat-Flash-Qwen2-7B_res448 --size 448x448 --frames 10000 $(DROPPED) $(PICTURES)/7b-448-10000-dropout
+	$(GPU) --model VideoChat-Flash-Qwen2_5-2B_res448 --size 448x448 --frames 10000 $(DROPPED) $(PICTURES)/2b-448-10000-dropout
 
 runs/film.mp4: | install
 	mkdir -p runs
