@@ -16,7 +16,7 @@ from videochat_flash import chat, reader
 from videochat_flash.bench import stages
 from videochat_flash.bench.gauge import Gauge, Machine
 from videochat_flash.bench.report import rates
-from videochat_flash.bench.stages import Footage, Setting, run, see
+from videochat_flash.bench.stages import WHOLE, Footage, Setting, run, see
 from videochat_flash.bench.work import DECODE, FIRST, PREFILL, RESIZE, STAGES, TOKEN, TOWER
 from videochat_flash.chat import Stopwatch, VideoChatFlash
 from videochat_flash.generate import Decoding
@@ -55,6 +55,8 @@ def test_stage_by_stage_gives_the_tokens_of_the_pipeline(vc: VideoChatFlash, fil
 
 def test_every_stage_is_read_as_often_as_it_should_be(vc: VideoChatFlash, film: Path) -> None:
     made = run(vc, Setting(8, film, tokens=3, repeats=2, warmup=1), quiet)
+    assert set(made.cold) == {*made.stages, WHOLE} and min(made.cold.values()) > 0
+    assert not {made.cold[PREFILL]} & {*made.stages[PREFILL].seconds}  # the round before those that count
     assert list(made.stages) == [name for name in STAGES if name != RESIZE]  # which is a part of decoding
     assert made.stages[DECODE].work.bytes == 8 * 3 * (made_of(film) + SMALL.vision.image_size**2)
     for name, stage in made.stages.items():

@@ -12,7 +12,7 @@ from .gauge import Machine, Spread
 from .plan import RESERVED, Forecast
 from .smaller import Cost
 from .stages import WHOLE, Run, Stage
-from .work import DECODE, RESIZE, TOKEN, Work
+from .work import CONNECTOR, DECODE, PREFILL, RESIZE, TOKEN, TOWER, Work
 
 Facts = dict[str, object]
 Peaks = Mapping[torch.dtype, Machine]  # what the machine reaches in each type that is computed in, the tower's first
@@ -24,6 +24,7 @@ WRITTEN_OUT = (
     "Weights and rows that are held smaller are written out where they are used, on a GPU for every token: "
     "the seconds of a token do not have that in them."
 )
+COLD = (TOWER, CONNECTOR, PREFILL, WHOLE)  # stages that may pay for more when they run for the first time
 STAGED = ("stage", "median", "quartiles", "per second", "FLOP", "FLOP/s", "of peak", "bytes", "of copy")
 
 
@@ -125,6 +126,7 @@ def run_facts(run: Run, peaks: Peaks) -> Facts:
         "sum_of_stages": _sum(run),
         "to_first_token": None if run.whole is None else stage_facts(run.whole, peaks),
         "waited_for_frames": None if run.whole is None else asdict(Spread.of(run.waited)),
+        "first_round": dict(run.cold),
     }
 
 
@@ -146,6 +148,8 @@ def run_table(run: Run, peaks: Peaks) -> Table:
         )
     if DECODE in run.stages:
         note += " Looking into the file and resizing its frames are parts of decoding it: that is one stage."
+    began = ", ".join(f"{name} {seconds(run.cold[name])}" for name in COLD if name in run.cold)
+    note += f" In the first round: {began}."
     left = f"{run.visual[0]:,} visual in the first layer, {run.visual[-1]:,} in the last"
     title = f"{run.frames:,} frames, {run.rows:,} rows: {left}"
     return Table(title, (*STAGED, "host", *(["device"] if on_device else [])), tuple(rows), (note,))
