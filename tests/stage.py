@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
-from command import ENTRY, ROOT, small_model
+from command import ENTRY, ROOT, heeds_interrupts, small_model
 from PIL import Image
 
 from videochat_flash.mp4 import write
@@ -75,14 +75,26 @@ def trained(recipe: Recipe) -> list[tuple[int, float]]:
 
 
 def shared_run(path: Path, processes: int, *changes: str) -> None:
-    """The command under torchrun."""
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes), *ENTRY[1:]]
+    """The command under torchrun, to its end."""
+    process = shared_start(path, processes, *changes)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+
+
+def shared_start(path: Path, processes: int, *changes: str) -> subprocess.Popen[str]:
+    """The command under torchrun, in a group of processes of its own, as a terminal has it."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     sets = [word for change in changes for word in ("--set", change)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [*launch, "train", str(path), *sets, "-q"], env=environment, capture_output=True, text=True, timeout=300
+    return subprocess.Popen(
+        [*launch, *ENTRY[1:], "train", str(path), *sets, "-q"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        process_group=0,
+        preexec_fn=heeds_interrupts,
     )
-    assert done.returncode == 0, done.stderr
 
 
 def recipe(path: Path, *changes: str) -> Recipe:

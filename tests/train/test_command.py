@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -87,15 +89,43 @@ def test_data_is_checked_before_the_stage_before_has_run(
 
 
 @pytest.mark.slow
-def test_a_run_that_is_stopped_says_where_it_goes_on(path: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "readers"), [(signal.SIGINT, 0), (signal.SIGTERM, 2)])
+def test_a_run_that_is_stopped_loses_no_step_and_says_where_it_goes_on(
+    path: Path, tmp_path: Path, number: signal.Signals, readers: int
+) -> None:
     out = tmp_path / "run"
-    sets = ("--set", f"out={out}", "--set", "steps=400", "--set", "save_every=3")
+    sets = ("--set", f"out={out}", "--set", "steps=400", "--set", "save_every=1000", "--set", f"workers={readers}")
     process = start("train", path, *sets)
+    behind(process, out, 4)
+    process.send_signal(number)
+    done = finished(process)
+    last = steps_told(out)
+    assert done.code == 130 and len(done.lines) == 1 and 4 <= last < 400
+    assert f"stopped behind step {last}" in done.err and f"goes on from step {last}" in done.err
+    assert (out / "checkpoints" / f"step-{last:08d}").is_dir()
+
+
+@pytest.mark.slow
+def test_many_processes_that_a_terminal_stops_lose_no_step(path: Path, tmp_path: Path) -> None:
+    """Ctrl-C goes to torchrun, which passes it on."""
+    out = tmp_path / "run"
+    process = stage.shared_start(path, 2, f"out={out}", "steps=400", "save_every=1000", "batch=96")
+    behind(process, out, 2)
+    os.killpg(process.pid, signal.SIGINT)
+    process.communicate(timeout=120)
+    last = steps_told(out)
+    assert 2 <= last < 400 and (out / "checkpoints" / f"step-{last:08d}").is_dir()
+
+
+def behind(process: subprocess.Popen[str], out: Path, count: int) -> None:
+    """Wait until a run has told of so many steps."""
     deadline = time.monotonic() + 120
-    while not (out / METRICS).is_file() or len((out / METRICS).read_text().splitlines()) < 4:
+    while steps_told(out) < count:
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    done = finished(process)
-    assert done.code == 130 and len(done.lines) == 1
-    assert "stopped behind step" in done.err and "goes on from step" in done.err
+
+
+def steps_told(out: Path) -> int:
+    """How many steps a run has told of."""
+    told = out / METRICS
+    return len(told.read_text().splitlines()) if told.is_file() else 0

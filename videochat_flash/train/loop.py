@@ -8,9 +8,12 @@ from __future__ import annotations
 import json
 import math
 import re
+import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +40,7 @@ from .samples import Bad, Sample
 from .teach import shares
 
 METRICS = "metrics.jsonl"
+STOPS = (signal.SIGINT, signal.SIGTERM)
 READ = "read"  # among counts of reasons
 JUDGED = 1000  # ours: the share of bad records is one of so many at least, or of all of a shorter run
 
@@ -195,6 +199,7 @@ class Trainer:
         """Train from the newest checkpoint, or from the beginning, to the end; the number of steps.
 
         Raises:
+            KeyboardInterrupt: a process was told to stop; everything up to the step that was under way is kept.
             ValueError: a loss that is no number, too many bad records, or too little memory.
             OSError: a checkpoint that cannot be written.
         """
@@ -206,18 +211,22 @@ class Trainer:
             forget(self.keeper.folder.parent / METRICS, first)
         order = Order(self.schedule, self.place, range(first, steps))
         stream = _loader(data, order, recipe.workers)
-        for number in range(first, steps):
-            began = time.monotonic()
-            samples = self._good([next(stream) for _ in self.schedule.share(number, self.place)])
-            for group in self.groups:
-                group["lr"] = group["peak"] * factor(number, steps, own.warmup, own.fall)
-            step = self._step(number, samples, began)
-            if self.place.first:
-                _append(self.keeper.folder.parent / METRICS, step)
-                self.told(step)
-            if (number + 1) % recipe.save_every == 0 or number + 1 == steps:
-                records = self.place.all(self.tally.counts)
-                self.keeper.save(self.net, self.optimizers, number + 1, self.place, records)
+        with _stoppable() as asked:
+            for number in range(first, steps):
+                began = time.monotonic()
+                samples = self._good([next(stream) for _ in self.schedule.share(number, self.place)])
+                for group in self.groups:
+                    group["lr"] = group["peak"] * factor(number, steps, own.warmup, own.fall)
+                step = self._step(number, samples, began)
+                if self.place.first:
+                    _append(self.keeper.folder.parent / METRICS, step)
+                    self.told(step)
+                stop = bool(self.place.most(int(asked())))
+                if stop or (number + 1) % recipe.save_every == 0 or number + 1 == steps:
+                    records = self.place.all(self.tally.counts)
+                    self.keeper.save(self.net, self.optimizers, number + 1, self.place, records)
+                if stop and number + 1 < steps:
+                    raise KeyboardInterrupt
         return steps
 
     def _good(self, read: Sequence[Sample | Bad]) -> list[Sample]:
@@ -332,8 +341,35 @@ def _loader(data: Dataset[Sample | Bad], order: Sampler[int], workers: int) -> I
         num_workers=workers,
         prefetch_factor=4 if workers else None,
         generator=torch.Generator(),  # or it would draw from the random state that a checkpoint restored
+        worker_init_fn=_read_on if workers else None,
     )
     return iter(loader)
+
+
+def _read_on(_: int) -> None:
+    """Ctrl-C comes to all processes of a terminal, and is the learner's to heed: a reader that died of it would be an
+    error there."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextmanager
+def _stoppable() -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C or SIGTERM came: heeded behind the step that is under way; a second Ctrl-C ends it at once."""
+    came = False
+
+    def heed(number: int, _: object) -> None:
+        nonlocal came
+        if came and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        came = True
+
+    ours = threading.current_thread() is threading.main_thread()  # no other may
+    before = {number: signal.signal(number, heed) for number in STOPS} if ours else {}
+    try:
+        yield lambda: came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _append(path: Path, step: Step) -> None:
