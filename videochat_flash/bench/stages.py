@@ -198,11 +198,9 @@ def run(vc: VideoChatFlash, setting: Setting, told: Told, info: VideoInfo | None
             watch = Stopwatch()
             after.append(_whole(vc, footage, keep, watch))
             waited.append(watch.seconds["decode"])
-        read = [*gauge.readings.items(), *after]
-        if number == 0:  # of many tokens the first one is meant
-            cold = {name: reading.seconds for name, reading in reversed(read)}
-        if number >= setting.warmup:
-            for name, reading in read:
+        for name, reading in [*gauge.readings.items(), *after]:
+            cold.setdefault(name, reading.seconds)
+            if number >= setting.warmup:
                 found[name].append(reading)
     told(rounds, rounds)
     sample = sample_of(config, setting.frames, text)

@@ -341,7 +341,7 @@ def _loader(data: Dataset[Sample | Bad], order: Sampler[int], workers: int) -> I
         num_workers=workers,
         prefetch_factor=4 if workers else None,
         generator=torch.Generator(),  # or it would draw from the random state that a checkpoint restored
-        worker_init_fn=_read_on if workers else None,
+        worker_init_fn=_read_on,
     )
     return iter(loader)
 
