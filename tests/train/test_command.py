@@ -106,12 +106,16 @@ def test_a_run_that_is_stopped_loses_no_step_and_says_where_it_goes_on(
 
 
 @pytest.mark.slow
-def test_many_processes_that_a_terminal_stops_lose_no_step(path: Path, tmp_path: Path) -> None:
-    """Ctrl-C goes to torchrun, which passes it on."""
+@pytest.mark.parametrize(("number", "readers"), [(signal.SIGINT, 0), (signal.SIGTERM, 1)])
+def test_many_processes_that_are_stopped_lose_no_step(
+    path: Path, tmp_path: Path, number: signal.Signals, readers: int
+) -> None:
+    """Ctrl-C of a terminal, or a cluster's end, go to torchrun, which passes them on: to readers as well."""
     out = tmp_path / "run"
-    process = stage.shared_start(path, 2, f"out={out}", "steps=400", "save_every=1000", "batch=96")
+    sets = (f"out={out}", "steps=400", "save_every=1000", "batch=96", f"workers={readers}")
+    process = stage.shared_start(path, 2, *sets)
     behind(process, out, 2)
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, number)
     process.communicate(timeout=120)
     last = steps_told(out)
     assert 2 <= last < 400 and (out / "checkpoints" / f"step-{last:08d}").is_dir()

@@ -347,9 +347,10 @@ def _loader(data: Dataset[Sample | Bad], order: Sampler[int], workers: int) -> I
 
 
 def _read_on(_: int) -> None:
-    """Ctrl-C comes to all processes of a terminal, and is the learner's to heed: a reader that died of it would be an
-    error there."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """What stops a run comes to all of its processes, and is the learner's to heed: a reader that died of it would be
+    an error there."""
+    for number in STOPS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager
