@@ -37,11 +37,12 @@ def test_products_equal_the_fused_kernel(seed: int, heads: tuple[int, int], rows
     assert_fused(got, mine, theirs, causal, seed)
 
 
-@given(st.integers(0, 2**20), st.sampled_from([(1, 1), (4, 2)]), st.integers(5, 40))
-def test_some_rows_at_a_time_learn_as_all_at_once(seed: int, heads: tuple[int, int], rows: int) -> None:
+@given(st.integers(0, 2**20), st.sampled_from([(1, 1), (4, 2)]), st.integers(5, 40), st.booleans())
+def test_some_rows_at_a_time_learn_as_all_at_once(seed: int, heads: tuple[int, int], rows: int, kept: bool) -> None:
     mine, theirs = drawn(seed, *heads, rows), drawn(seed, *heads, rows)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(attention, "BLOCK", 4)
+        patch.setattr(attention, "KEPT", 2 * heads[0] * rows**2 if kept else 0)
         got = attend(*mine, causal=True)
     assert_fused(got, mine, theirs, True, seed)
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 MASKED = 512  # rows of a mask: as bytes and as scores it takes their number times that of all rows held
 SHORT = 400  # rows up to which plain products learn faster on a CPU than the fused kernel (docs/decisions.md)
-BLOCK, MOST = 128, 2048  # causal rows at a time, and in all, up to which that is faster; their scores are all kept
+BLOCK = 256  # causal rows at a time, by which that is faster whatever their number
+KEPT = 2**28  # heads times rows times rows, beyond which their scores are not kept but made anew for the backward pass
 
 
 def attend(
@@ -33,9 +36,11 @@ def attend(
         if half or q.device.type == "cpu":
             return attend_after(q, k, v)
         return attend_masked(q, k, v)
-    if causal and q.requires_grad and q.device.type == "cpu" and BLOCK < rows <= MOST:
+    if causal and q.requires_grad and q.device.type == "cpu" and rows > BLOCK:
+        few = q.shape[0] * q.shape[1] * rows**2 <= KEPT
+        done = attend_short if few else partial(checkpoint, attend_short, use_reentrant=False)
         ends = range(BLOCK, rows + BLOCK, BLOCK)
-        return torch.cat([attend_short(q[:, :, e - BLOCK : e], k[:, :, :e], v[:, :, :e], True) for e in ends], 2)
+        return torch.cat([done(q[:, :, e - BLOCK : e], k[:, :, :e], v[:, :, :e], True) for e in ends], 2)
     if q.requires_grad and q.device.type == "cpu" and rows <= SHORT:
         return attend_short(q, k, v, causal)
     return F.scaled_dot_product_attention(q, k, v, is_causal=causal and rows > 1, enable_gqa=grouped)

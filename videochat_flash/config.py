@@ -158,9 +158,7 @@ def parse_plan(text: str, kind: str = "attention") -> Plan:
     try:
         pairs = [(int(a), float(b)) for a, b in (item.split(":") for item in text.split(","))]
     except ValueError:
-        raise ValueError(
-            f"dropout plan {text!r} is not layer:ratio pairs such as '4:0.75,18:0.25' (or 'off')"
-        ) from None
+        raise ValueError(f"dropout plan {text!r} is not layer:ratio pairs such as '4:0.75,18:0.25' or off") from None
     return drop_plan(kind, tuple(a for a, _ in pairs), tuple(b for _, b in pairs))
 
 

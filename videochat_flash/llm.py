@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from .attention import attend
+from .attention import SHORT, attend
 from .config import LLMConfig, Plan
 from .dropout import Segment, choose
 
@@ -162,7 +162,7 @@ class Attention(nn.Module):
         k = rotate_(self._split(self.k_proj(x)), tables)
         v = self._split(self.v_proj(x))
         alike = len(lengths) > 1 and len(lengths) * max(lengths) < PADDED * x.shape[0]
-        if caches is None and alike and (x.is_cuda or x.requires_grad):
+        if caches is None and alike and (x.is_cuda or (x.requires_grad and max(lengths) <= SHORT)):
             return self.o_proj(attend_padded(q, k, v, lengths).transpose(0, 1).flatten(1))
         parts = zip(*(t.split(list(lengths), 1) for t in (q, k, v)), strict=True)
         if caches is None:

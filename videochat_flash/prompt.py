@@ -53,9 +53,8 @@ def time_sentence(sight: Sight) -> str:
     """What the model is told of a video's length; nothing for an image."""
     if sight.is_image:
         return ""
-    return (
-        f"The video lasts for {sight.duration:.2f} seconds, and {sight.frames} frames are uniformly sampled from it. "
-    )
+    length, count = f"{sight.duration:.2f} seconds", sight.frames
+    return f"The video lasts for {length}, and {count} frames are uniformly sampled from it. "
 
 
 def render(tokenizer: Tokenizer, turns: Sequence[Turn], sights: Sequence[Sight] = ()) -> Prompt:

@@ -169,9 +169,8 @@ class Umt(nn.Module):
         for block in self.blocks:
             x = block(x)
         norm = self.vision_layernorm  # its epsilon of 1e-12 is lost in half precision, so it runs in float32
-        return F.layer_norm(x.float(), norm.normalized_shape, norm.weight.float(), norm.bias.float(), norm.eps).to(
-            x.dtype
-        )
+        wide = F.layer_norm(x.float(), norm.normalized_shape, norm.weight.float(), norm.bias.float(), norm.eps)
+        return wide.to(x.dtype)
 
 
 class RMSNorm(nn.Module):
@@ -239,10 +238,8 @@ class InternVideo2(nn.Module):
         super().__init__()
         self.patch_embed = PatchEmbed(config)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.width))
-        self.pos_embed = nn.Parameter(
-            internvideo2_positions(config.clip_frames, config.grid, config.width).unsqueeze(0)
-        )
-        self.img_pos_embed = nn.Parameter(internvideo2_positions(1, config.grid, config.width).unsqueeze(0))
+        self.pos_embed = nn.Parameter(internvideo2_positions(config.clip_frames, config.grid, config.width)[None])
+        self.img_pos_embed = nn.Parameter(internvideo2_positions(1, config.grid, config.width)[None])
         self.blocks = nn.ModuleList(InternVideo2Block(config) for _ in range(config.depth))
 
     def forward(self, clips: Float[Tensor, "C F 3 h w"]) -> Float[Tensor, "C p D"]:
