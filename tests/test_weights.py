@@ -173,6 +173,11 @@ def test_training_stage_aliases_are_read(architecture: str) -> None:
     assert config_from_json(values) == Config()
 
 
+def test_yarn_stretches_from_the_config_s_own_positions_where_it_names_none() -> None:
+    scaled = {"max_position_embeddings": 4096, "rope_scaling": {"type": "yarn", "factor": 4.0}}
+    assert config_from_json(config_to_json(Config()) | scaled).llm.yarn == Yarn(4.0, 4096)
+
+
 def test_yarn_log_scaling_and_dropout_round_trip() -> None:
     config = Config(keep=drop_plan("uniform0_attention", (4, 18), (0.75, 0.25)))
     config = replace(config, llm=replace(config.llm, yarn=Yarn(4.0, 32768), log_scaled_from=640))

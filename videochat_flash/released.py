@@ -92,7 +92,7 @@ def config_from_json(values: Mapping[str, Any]) -> Config:
     sizes["log_scaled_from"] = values.get("log_scaled_from", 0)
     return Config(
         vision=vision,
-        llm=LLMConfig(**sizes, yarn=_yarn(values.get("rope_scaling"))),
+        llm=LLMConfig(**sizes, yarn=_yarn(values.get("rope_scaling"), sizes["max_positions"])),
         tokens_per_frame=_tokens_per_frame(values["mm_projector_type"]),
         image_tokens=values.get("mm_image_tokens", 64),
         newline=newline,
@@ -192,7 +192,7 @@ def _tower(values: Mapping[str, Any]) -> VisionConfig:
     return VisionConfig(**values)
 
 
-def _yarn(values: Mapping[str, Any] | None) -> Yarn | None:
+def _yarn(values: Mapping[str, Any] | None, positions: int) -> Yarn | None:
     if values is None:
         return None
     known = {"rope_type", "type", *_YARN}
@@ -200,7 +200,7 @@ def _yarn(values: Mapping[str, Any] | None) -> Yarn | None:
     sound = values.get("rope_type", values.get("type")) == "yarn" and known >= values.keys() and "factor" in given
     if not sound or not all(type(one) in (int, float) and one > 0 for one in given.values()):
         raise ValueError(f"rope_scaling {dict(values)} is not supported: only yarn, by {', '.join(sorted(known))}")
-    return Yarn(**{"original_max_positions": 32768, **given})
+    return Yarn(**{"original_max_positions": positions, **given})
 
 
 def _keep(values: Mapping[str, Any]) -> Plan:
