@@ -67,7 +67,7 @@ def option(text: str, options: Sequence[str], lettered: bool = True) -> int | No
     """Which option an answer names, and nothing that has to be guessed.
 
     Read are, in this order: a lone letter, a letter before a delimiter, an answer that "is" a letter (the last such
-    words count), and an option's own words, by themselves or behind the last colon, before which many a model thinks.
+    words count), and an option's own words, by themselves or behind the last colon.
     Two different letters are no answer.
 
     Args:
@@ -93,7 +93,7 @@ def option(text: str, options: Sequence[str], lettered: bool = True) -> int | No
     if said:
         several = re.search(rf"\b[{letters}][)\]*\"']*\s(?:or|and)\s[\s*\"'(\[]*[{letters}](?!\w)", plain)
         return None if several else letters.index("".join(said[-1]))
-    for words in (plain, re.split(r":\s+", plain)[-1]):
+    for words in (plain, conclusion(plain)):
         own = [i for i, one in enumerate(options) if bare(one).casefold() == bare(words).casefold()]
         if own:
             return own[0] if len(own) == 1 else None
@@ -102,7 +102,12 @@ def option(text: str, options: Sequence[str], lettered: bool = True) -> int | No
 
 def right(text: str, truth: str) -> bool:
     """Whether an answer is the true one, word for word, by itself or behind its last colon."""
-    return truth in (text.strip(), text.strip().rpartition(": ")[2])
+    return truth in (text.strip(), conclusion(text.strip()))
+
+
+def conclusion(text: str) -> str:
+    """What stands behind a text's last colon, before which many a model thinks; the whole where there is none."""
+    return re.split(r":\s+", text)[-1]
 
 
 def bare(text: str) -> str:
