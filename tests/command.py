@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -66,12 +67,12 @@ def heeds_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def start(*arguments: object, **how: object) -> subprocess.Popen[str]:
+def start(*arguments: object, entry: Sequence[str] = ENTRY, **how: object) -> subprocess.Popen[str]:
     """A command in its own process."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "COLUMNS": "100"}
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     pipes |= {"preexec_fn": heeds_interrupts, **how}
-    return subprocess.Popen([*ENTRY, *map(str, arguments)], env=environment, text=True, **pipes)  # type: ignore[call-overload]
+    return subprocess.Popen([*entry, *map(str, arguments)], env=environment, text=True, **pipes)  # type: ignore[call-overload]
 
 
 def finished(process: subprocess.Popen[str]) -> Done:

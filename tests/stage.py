@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
-from command import ENTRY, ROOT, heeds_interrupts, small_model
+from command import ENTRY, small_model, start
 from PIL import Image
 
 from videochat_flash.mp4 import write
@@ -85,16 +84,7 @@ def shared_start(path: Path, processes: int, *changes: str) -> subprocess.Popen[
     """The command under torchrun, in a group of processes of its own, as a terminal has it."""
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     sets = [word for change in changes for word in ("--set", change)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(
-        [*launch, *ENTRY[1:], "train", str(path), *sets, "-q"],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        process_group=0,
-        preexec_fn=heeds_interrupts,
-    )
+    return start("train", path, *sets, "-q", entry=[*launch, *ENTRY[1:]], process_group=0)
 
 
 def recipe(path: Path, *changes: str) -> Recipe:
