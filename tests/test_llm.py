@@ -18,7 +18,7 @@ from torch import Tensor
 
 from videochat_flash import llm
 from videochat_flash.config import Drop, LLMConfig, Plan, Yarn, drop_plan
-from videochat_flash.dropout import Run, Segment
+from videochat_flash.dropout import Run, Segment, choose
 from videochat_flash.llm import (
     Decoder,
     Hidden,
@@ -328,7 +328,16 @@ def test_decoding_behind_160_000_rows_attends_at_their_true_positions() -> None:
 def test_no_table_is_stored_that_a_cast_could_spoil() -> None:
     net = decoder().bfloat16()
     assert not list(net.buffers())
-    assert net._tables([(159_999, 2)], torch.device("cpu"))[0].dtype == torch.float32
+    assert net._tables([159_999], [Segment(2)], torch.device("cpu"))[0].dtype == torch.float32
+
+
+def test_places_of_rows_that_are_left_out_stay_free_and_fewer_of_them_behind_a_drop() -> None:
+    net, device = decoder(), torch.device("cpu")
+    before = Segment(11, (Run(2, 4, 4), Run(6, 4, 4, skipped=90)))
+    _, (behind,) = choose([before], Drop(1, 0.5, "uniform"), [None])
+    for one, places in ((before, [*range(6), *range(96, 101)]), (behind, [*range(4), *range(49, 52)])):
+        expected = rotary_tables(LLM, torch.tensor(places))
+        assert all(map(torch.equal, net._tables([0], [one], device), expected))
 
 
 def test_more_than_2048_frames_pass_and_keep_their_ends() -> None:

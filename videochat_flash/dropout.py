@@ -7,7 +7,7 @@ and ratios always refer to the rows that a run had before any drop.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -23,6 +23,7 @@ class Run:
     start: int  # first row, counted from the conversation's first
     length: int  # rows now
     seen: int  # rows before any drop
+    skipped: int = 0  # rows before any drop that were left out in front: as many positions as stay of them are free
 
 
 @dataclass(frozen=True)
@@ -66,11 +67,8 @@ def choose(
     """
     kept, after, offset = [], [], 0
     for segment, score in zip(segments, scores, strict=True):
-        places, shrunk = (
-            _choose_rows(segment, drop, score)
-            if segment.runs and (drop.by == "uniform" or score is not None)
-            else (torch.arange(segment.length), segment)
-        )
+        drops = segment.runs and (drop.by == "uniform" or score is not None)
+        places, shrunk = _choose_rows(segment, drop, score) if drops else (torch.arange(segment.length), segment)
         kept.append(places + offset)
         after.append(shrunk)
         offset += segment.length
@@ -91,7 +89,7 @@ def _choose_rows(segment: Segment, drop: Drop, score: Float[Tensor, " n"] | None
             assert score is not None, "ranking needs scores"
             chosen = keep_highest(score[run.start : run.start + run.length], keep)
         pieces += [torch.arange(at, run.start, device=device), chosen + run.start]
-        runs.append(Run(run.start - gone, keep, run.seen))
+        runs.append(replace(run, start=run.start - gone, length=keep))
         at, gone = run.start + run.length, gone + run.length - keep
         shifts.append((at, gone))
     pieces.append(torch.arange(at, segment.length, device=device))

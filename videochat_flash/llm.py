@@ -292,19 +292,23 @@ class Decoder(nn.Module):
             held = [len(cache) for cache in caches[index]] if caches is not None else [0] * len(segments)
             if index in drops and any(s.runs for s in segments):
                 drop = drops[index]
-                tables = self._tables([(0, s.length) for s in segments], rows.device)
+                tables = self._tables([0] * len(segments), segments, rows.device)
                 ranked = block.rank(rows, segments, tables) if drop.by == "attention" else [None] * len(segments)
                 keep, segments = choose(segments, drop, ranked)
                 keep = keep.to(rows.device)
                 rows, kept = rows[keep], kept[keep]
             if spans != (spans := [(n, s.length) for n, s in zip(held, segments, strict=True)]):
-                tables = self._tables(spans, rows.device)
+                tables = self._tables(held, segments, rows.device)
             visual.append(sum(run.length for s in segments for run in s.runs))
             rows = block(rows, [s.length for s in segments], tables, caches[index] if caches else None)
             if on_layer is not None:
                 on_layer(index + 1)
         return Hidden(self.norm(rows) if layers.stop == len(self.layers) else rows, segments, kept, tuple(visual))
 
-    def _tables(self, spans: Sequence[tuple[int, int]], device: torch.device) -> Tables:
+    def _tables(self, held: Sequence[int], segments: Sequence[Segment], device: torch.device) -> Tables:
         """Rotary tables for rows that follow ``held`` earlier ones in each conversation."""
-        return rotary_tables(self.config, torch.cat([torch.arange(n, n + m, device=device) for n, m in spans]))
+        places = [torch.arange(n, n + s.length, device=device) for n, s in zip(held, segments, strict=True)]
+        for place, segment in zip(places, segments, strict=True):
+            for run in segment.runs:
+                place[run.start :] += run.skipped * run.length // max(run.seen, 1)
+        return rotary_tables(self.config, torch.cat(places))

@@ -309,8 +309,7 @@ def _write_weights(folder: Path, model: VideoChatFlashModel, shard_bytes: int) -
 
 
 def _decoding_to_json(decoding: Decoding) -> dict[str, Any]:
-    named = ["max_new_tokens", "repetition_penalty"]
-    named += ["temperature", "top_p", "top_k"] if decoding.temperature > 0 else []
+    named = ["max_new_tokens", "repetition_penalty"] + ["temperature", "top_p", "top_k"] * (decoding.temperature > 0)
     values = {name: getattr(decoding, name) for name in named}
     return {"do_sample": decoding.temperature > 0, "eos_token_id": list(decoding.eos), **values}
 

@@ -17,13 +17,13 @@ from safetensors.torch import load_file, save_file
 from videochat_flash.config import PIXEL_MEAN, PIXEL_STD, Config, LLMConfig, VisionConfig
 from videochat_flash.merge import merge_tokens
 from videochat_flash.synth import COLOURS, SHAPES, Card, Mover, Scene, card_clip, scene_frames
-from videochat_flash.synth.questions import chains
+from videochat_flash.synth.questions import ask, chains
 from videochat_flash.train.learner import Learner
 from videochat_flash.train.loop import METRICS
 from videochat_flash.train.parallel import join
 from videochat_flash.train.recipe import Recipe, Source, load_recipe
 from videochat_flash.train.samples import Samples
-from videochat_flash.train.splice import TRIES, Bank, compressed, fill, fits, small_scene
+from videochat_flash.train.splice import TRIES, Bank, compressed, fill, fits, random_cuts, small_scene, stretched
 from videochat_flash.train.stage import fill_banks, losses, read_data, train
 from videochat_flash.train.teach import SIZES, TERMS, Teacher, shares, sizes, taught
 from videochat_flash.train.worlds import HELD, Drawn, World, draw_pixels, drawing, questions, shown
@@ -249,11 +249,49 @@ def test_half_of_the_pointers_are_asked_about(bank: Bank) -> None:
     """By what is asked about the others, who takes any that was not named yet is often right about the last."""
     world = replace(VIDEOS, clips=(10, 10), hops=(2, 2), kinds=("pointer",))
     for index in range(12):
-        tokens, asked = bank.draw(Drawn("a", "b", world, 3, index))
+        ((skipped, tokens),), asked = bank.draw(Drawn("a", "b", world, 3, index))
         _, scene = bank.video((one := Drawn("a", "b", world, 3, index).rng), world, world.length(one))
-        assert len(tokens) == 10
+        assert len(tokens) == 10 and skipped == 0
         pointing = sum(isinstance(what, Card) and what.points is not None for what in (e.what for e in scene.events))
         assert {one.kind for one in asked} == {"pointer"} and len(asked) == (pointing + 1) // 2
+
+
+def test_clips_may_be_left_out_where_nothing_is_shown_and_their_time_passes(bank: Bank) -> None:
+    world = replace(VIDEOS, skipped=(5, 200), kinds=("grounding",))
+    for index in range(20):
+        one = Drawn("a", "b", world, 3, index)
+        parts, asked = bank.draw(one)
+        tokens, scene = bank.video((rng := one.rng), world, world.length(rng))
+        long = stretched(scene, random_cuts(rng, world.skipped, scene))
+        assert torch.equal(torch.cat([part for _, part in parts]), tokens)
+        places: list[int] = []
+        for skipped, part in parts:
+            first = skipped + (places[-1] + 1 if places else 0)
+            places += range(first, first + len(part))
+        left_out = sum(skipped for skipped, _ in parts)
+        assert 5 <= left_out <= 200 and long.duration == 4 * (8 + left_out)
+        for event, moved in zip(scene.events, long.events, strict=True):
+            first, last = int(event.start // 4), int((event.end - 1e-3) // 4)
+            assert moved.start == pytest.approx(event.start + 4 * (places[first] - first))
+            assert places[last] - places[first] == last - first and moved.length == event.length
+        assert {question.answer for question in asked} <= {q.answer for q in ask(rng, long, ["grounding"], 99)}
+
+
+def test_a_video_of_several_parts_is_one_video(bank: Bank) -> None:
+    tokenizer, recipe = read_tokenizer(find("flash-tiny")), Recipe("run", model="flash-tiny")
+    one = Drawn("a", "b", replace(VIDEOS, skipped=(7, 99)), 3, 1)
+    sample = Samples(recipe, CONFIG, tokenizer, [one], {"b": bank})[0]
+    count = 8 + sum(sample.skipped)
+    assert f"{4 * count} frames" in tokenizer.decode(sample.prompt.ids) and len(sample.clips) > 1
+    assert sample.rows == len(sample.prompt.ids) + 8 * 64
+    together = replace(sample, prompt=replace(sample.prompt, slots=sample.prompt.slots[:1]), skipped=())
+    together = replace(together, clips=(torch.cat(sample.clips),), grids=(None,))
+    net = Learner(tiny.model(CONFIG))
+    near, apart, whole = (
+        net([some])[0] for some in (replace(sample, skipped=(0,) * len(sample.clips)), sample, together)
+    )
+    torch.testing.assert_close(near, whole)
+    assert not torch.allclose(apart, whole)
 
 
 def test_what_could_be_taken_for_another_does_not_fit(bank: Bank) -> None:

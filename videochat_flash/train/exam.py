@@ -91,21 +91,15 @@ def _marks(net: Learner, samples: Sequence[Sample], plan: Plan) -> Iterator[tupl
     videos, *_ = net.see(samples)
     prompts = [one.prompt for one in samples]
     spans = [span for prompt in prompts for span in answers(prompt)]
-    right = _right(net.model, prompts, videos, plan, spans)
-    blind = _right(net.model, [Prompt(one.ids, one.labels, ()) for one in prompts], [[] for _ in prompts], (), spans)
-    results = iter(zip(right, blind, strict=True))
+    right = learned(net.model, prompts, videos, plan, [one.skipped for one in samples])
+    blind = learned(net.model, [Prompt(one.ids, one.labels, ()) for one in prompts], [[] for _ in prompts])
+    results = iter(zip(_right(right, spans), _right(blind, spans), strict=True))
     for one in samples:
         yield one, [Mark(one.source, kind, *next(results)) for kind in one.kinds]
 
 
-def _right(
-    model: VideoChatFlashModel,
-    prompts: Sequence[Prompt],
-    videos: Sequence[Sequence[Tensor]],
-    plan: Plan,
-    spans: Sequence[int],
-) -> list[bool]:
-    scores, labels = learned(model, prompts, videos, plan)
+def _right(found: tuple[Tensor, Tensor], spans: Sequence[int]) -> list[bool]:
+    scores, labels = found
     return [bool(part.all()) for part in (scores.argmax(-1) == labels).split(list(spans))]
 
 

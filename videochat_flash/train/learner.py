@@ -53,14 +53,15 @@ class Learner(nn.Module):
             shared: ``teach.shares`` of the lessons that these samples are among; None: of these alone.
         """
         videos, zero, blanks = self.see(samples, shared)
-        spoken = [(one.prompt, seen) for one, seen in zip(samples, videos, strict=True) if one.prompt.ids]
-        blank = self.idle and not any(seen for _, seen in spoken)
+        spoken = [(one.prompt, seen, one.skipped) for one, seen in zip(samples, videos, strict=True) if one.prompt.ids]
+        blank = self.idle and not any(seen for _, seen, _ in spoken)
         if blank:  # or no layer would rank rows, and a frozen one pass no gradient on
-            spoken.append((BLANK, blanks[:1]))
-        counts = [sum(label != IGNORE for label in prompt.labels) for prompt, _ in spoken]
+            spoken.append((BLANK, blanks[:1], ()))
+        counts = [sum(label != IGNORE for label in prompt.labels) for prompt, *_ in spoken]
         sums = []
         if spoken:
-            losses = loss(self.model, [prompt for prompt, _ in spoken], [seen for _, seen in spoken], plan)
+            prompts, shown, skipped = zip(*spoken, strict=True)
+            losses = loss(self.model, prompts, shown, plan, skipped)
             sums = [part.sum() for part in losses.split(counts)]
         if blank:
             zero = zero + sums.pop() * 0

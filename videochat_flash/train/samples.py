@@ -41,6 +41,7 @@ class Sample:
         kinds: of drawn conversations, those of the questions.
         grids: of each slot, rows and columns of an image's tiles; None where there are none.
         rows: text and visual rows in the decoder.
+        skipped: of each slot of a drawn video, clips that are left out before it.
     """
 
     id: str
@@ -51,6 +52,7 @@ class Sample:
     rows: int
     lessons: tuple[Taught, ...] = ()
     kinds: tuple[str, ...] = ()
+    skipped: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -113,17 +115,20 @@ class Samples(Dataset[Sample | Bad]):
         """Never bad: it is made here. Its prompt is that of answering, byte for byte."""
         lessons: tuple[Taught, ...] = ()
         if one.world.kind == "videos":
-            clips, asked = self.banks[one.source].draw(one)
+            parts, asked = self.banks[one.source].draw(one)
             frames = CLIP
         else:
             clips, lessons, asked = draw_pixels(one, self.size)
-            frames = clips.shape[1]
-        duration = 0.0 if frames == 1 else float(frames * len(clips))
-        seen = Sight(torch.empty(len(clips), 0, 0), torch.empty(len(clips), 2), duration, frames, "", "")
+            parts, frames = [(0, clips)], clips.shape[1]
+        skipped, shown = zip(*parts, strict=True)
+        count = sum(skipped) + sum(map(len, shown))
+        duration = 0.0 if frames == 1 else float(frames * count)
+        seen = Sight(torch.empty(count, 0, 0), torch.empty(count, 2), duration, frames, "", "")
         prompt = render(self.tokenizer, turns_of(asked), [seen]) if asked else SILENT
-        rows = len(prompt.ids) + self._visual_rows(clips) if asked else 0
+        prompt = replace(prompt, slots=prompt.slots * len(parts))  # one video, whose parts stand in one place
+        rows = len(prompt.ids) + sum(map(self._visual_rows, shown)) if asked else 0
         kinds = tuple(question.kind for question in asked)
-        return Sample(one.id, one.source, prompt, (clips,), (None,), rows, lessons, kinds)
+        return Sample(one.id, one.source, prompt, shown, (None,) * len(parts), rows, lessons, kinds, skipped)
 
     def _visual_rows(self, clips: Tensor) -> int:
         """Of pixels that are still to be seen, or of tokens that are kept."""

@@ -30,6 +30,8 @@ from .worlds import Drawn, World, questions
 
 CLIP_SECONDS = 4.0  # at one frame a second
 SHARE = {"empty": 0.15, "card": 0.45, "pair": 0.2, "mover": 0.2}  # of the pieces
+CUTS = 4  # places at most, at which clips are left out
+Part = tuple[int, Float[Tensor, "C M D"]]  # clips that are left out in front, and those that follow
 TRIES = 20  # for one more thing that nothing shown already can be taken for
 PART = 1000  # pieces that are written together: as many are lost at most when a run is stopped
 
@@ -253,16 +255,41 @@ class Bank:
             events += [replace(event, start=round(event.start + at, 3)) for event in piece.events]
         return self.tokens[rows], Scene(len(rows) * CLIP_SECONDS, 1.0, tuple(events))
 
-    def draw(self, one: Drawn) -> tuple[Float[Tensor, "C M D"], list[Question]]:
-        """The merged tokens of a video and questions about it."""
+    def draw(self, one: Drawn) -> tuple[list[Part], list[Question]]:
+        """The merged tokens of a video, in one part unless clips are left out, and questions about it."""
         rng, world = one.rng, one.world
         clips = world.length(rng)
         for _ in range(TRIES):  # until there is something of what is to be asked
             tokens, scene = self.video(rng, world, clips)
-            asked = questions(rng, scene, world.kinds)
+            cuts = random_cuts(rng, world.skipped, scene) if world.skipped[1] else {}
+            asked = questions(rng, stretched(scene, cuts), world.kinds)
             if not world.kinds or any(question.kind in world.kinds for question in asked):
                 break
-        return tokens, asked
+        places = [0, *sorted(cuts.keys() - {0})]
+        parts = tokens.tensor_split(places[1:])
+        return [(cuts.get(at, 0), part) for at, part in zip(places, parts, strict=True)], asked
+
+
+def random_cuts(rng: np.random.Generator, skipped: tuple[int, int], scene: Scene) -> dict[int, int]:
+    """Before which clips how many more are left out: often few, now and then many, and never within what is shown."""
+    fewest, most = max(1, skipped[0]), skipped[1]
+    count = min(most, int(fewest * ((most + 1) / fewest) ** rng.random()))
+    clips = range(round(scene.duration / CLIP_SECONDS))
+    free = [at for at in clips if not any(one.start < at * CLIP_SECONDS < one.end for one in scene.events)]
+    places = rng.choice(free, min(len(free), int(rng.integers(1, CUTS + 1))), replace=False)
+    shares = rng.multinomial(count, rng.dirichlet(np.ones(len(places))))
+    return dict(zip(places.tolist(), shares.tolist(), strict=True))
+
+
+def stretched(scene: Scene, cuts: Mapping[int, int]) -> Scene:
+    """The scene as it would be with the clips that are left out."""
+
+    def moved(event: Event) -> Event:
+        before = sum(count for at, count in cuts.items() if at * CLIP_SECONDS <= event.start)
+        return replace(event, start=round(event.start + before * CLIP_SECONDS, 3))
+
+    duration = scene.duration + sum(cuts.values()) * CLIP_SECONDS
+    return replace(scene, duration=duration, events=tuple(moved(event) for event in scene.events))
 
 
 def _wanted(what: Card | Mover, world: World) -> bool:

@@ -56,6 +56,7 @@ class World:
     looks: int = 1  # at each picture or clip, soon behind each other: to draw one costs more than to look at it
     patches: int = 0  # that are looked at of one without, those that show something first; 0: all
     clips: Span = (3, 6)  # of a video: fewest and most
+    skipped: Span = (0, 0)  # more of them that show nothing and are left out: their time passes, their places stay free
     cards: Span = (2, 4)
     moving: Span = (0, 1)  # moving shapes of a video
     hops: Span = (0, 0)  # indicator cards of each chain; 0 is no chain
