@@ -154,7 +154,7 @@ def test_the_largest_sample_is_a_video_or_an_image_in_tiles() -> None:
 def fused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Attention as on the GPUs that the estimate is for."""
     monkeypatch.setattr(attention, "SHORT", 0)
-    monkeypatch.setattr(attention, "MOST", 0)
+    monkeypatch.setattr(attention, "BLOCK", 2**30)
 
 
 @pytest.mark.usefixtures("fused")
