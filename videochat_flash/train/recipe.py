@@ -163,7 +163,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("data.world.count", "data.world.seed", "data.world.patches"), _NONE),
     **dict.fromkeys(("data.world.movers", "data.world.pointers", "data.world.talk"), _SHARE),
     "data.world.clips": (lambda span: _SPAN[0](span) and span[0] > 0, "fewest and most, at least 1, as [3, 6]"),
-    **{f"data.world.{name}": _SPAN for name in ("cards", "moving", "hops", "skipped")},
+    **dict.fromkeys(("data.world.cards", "data.world.moving", "data.world.hops", "data.world.skipped"), _SPAN),
     "data.world.characters": (
         lambda text: bool(text) and set(text) <= set(CHARACTERS),
         f"some of {''.join(CHARACTERS)}",

@@ -26,7 +26,7 @@ from ..model import VideoChatFlashModel
 from ..synth import Card, Event, Mover, Question, Scene, random_pointer, random_style, random_what, scene_frames
 from ..video import CLIP
 from ..vision import normalise
-from .worlds import Drawn, World, questions
+from .worlds import Drawn, World, often_few, questions
 
 CLIP_SECONDS = 4.0  # at one frame a second
 SHARE = {"empty": 0.15, "card": 0.45, "pair": 0.2, "mover": 0.2}  # of the pieces
@@ -272,8 +272,7 @@ class Bank:
 
 def random_cuts(rng: np.random.Generator, skipped: tuple[int, int], scene: Scene) -> dict[int, int]:
     """Before which clips how many more are left out: often few, now and then many, and never within what is shown."""
-    fewest, most = max(1, skipped[0]), skipped[1]
-    count = min(most, int(fewest * ((most + 1) / fewest) ** rng.random()))
+    count = often_few(rng, max(1, skipped[0]), skipped[1])
     clips = range(round(scene.duration / CLIP_SECONDS))
     free = [at for at in clips if not any(one.start < at * CLIP_SECONDS < one.end for one in scene.events)]
     places = rng.choice(free, min(len(free), int(rng.integers(1, CUTS + 1))), replace=False)

@@ -77,9 +77,8 @@ class World:
         return {"frames": (1, 1), "clips": (1, 4)}.get(self.kind, (self.clips[1], 4))
 
     def length(self, rng: np.random.Generator) -> int:
-        """Clips of a video, which its own chance says first: as often 3 to 6 as 12 to 24, if both may be."""
-        fewest, most = self.clips
-        return min(most, int(fewest * ((most + 1) / fewest) ** rng.random()))
+        """Clips of a video, which its own chance says first."""
+        return often_few(rng, *self.clips)
 
     @property
     def shown(self) -> tuple[object, ...]:
@@ -91,6 +90,11 @@ class World:
         """What worlds must have in common to be spliced from the same pieces."""
         how = f"{self.by}-{self.tokens}" + "-alone" * self.alone
         return f"{self.pieces}-{self.seed}-{self.pointers:g}-{how}"
+
+
+def often_few(rng: np.random.Generator, fewest: int, most: int) -> int:
+    """A number from ``fewest``, above 0, to ``most``: as often 3 to 6 as 12 to 24, if both may be."""
+    return min(most, int(fewest * ((most + 1) / fewest) ** rng.random()))
 
 
 @dataclass(frozen=True, slots=True)
