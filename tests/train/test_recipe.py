@@ -270,6 +270,7 @@ def test_every_field_can_be_told_apart() -> None:
         ('data=[{world={kind="clips"}}]', "count of conversations"),
         ('data=[{world={kind="clips", count=1, clips=[3, 2]}}]', "fewest and most"),
         ('data=[{world={kind="videos", count=1, clips=[0, 2]}}]', "fewest and most, at least 1"),
+        ('data=[{world={kind="videos", count=1, skipped=[60, 12]}}]', "fewest and most"),
         ('data=[{world={kind="videos", count=1, characters="1Z"}}]', "some of 0123456789"),
         ('data=[{world={kind="videos", count=1, kinds=["colors"]}}]', "a list of character, colour"),
         ('data=[{world={kind="clips", count=1, characters="17"}}]', "frames and clips show all"),
