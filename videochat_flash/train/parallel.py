@@ -146,15 +146,16 @@ def prepare(learner: Learner, place: Place, recipe: Recipe) -> Learner:
     """Move to the device; recompute blocks in the backward pass; shard over all processes (FSDP2).
 
     Weights stay float32; with ``bfloat16`` they are gathered as such, while gradients are summed in float32. Muon needs
-    whole matrices: with it every process has all weights, those of the first.
+    whole matrices: with it every process has all weights, those of the first. Sharding moves one block after the other,
+    so that no device ever holds more than one of them whole.
     """
-    learner = learner.to(place.device)
     if recipe.recompute:
         for held, i in blocks(learner):
             held[i] = checkpoint_wrapper(held[i], CheckpointImpl.NO_REENTRANT)
     if place.world == 1:
-        return learner
+        return learner.to(place.device)
     if recipe.optimizer.kind == "muon":
+        learner = learner.to(place.device)
         for held in learner.state_dict().values():
             dist.broadcast(held, 0)
         return learner
