@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from itertools import pairwise
 
@@ -262,6 +263,9 @@ def test_answers_follow_from_the_scene(seed: int) -> None:
             first, second = sorted((by_name[pair] for pair in pairs), key=lambda event: event.start)
             assert one.answer == f"the {first.what.colour} {first.what.shape}"
             assert one.seconds == (first.start, second.end)
+            assert one.way == tuple(
+                f"{pair} at {math.ceil(by_name[pair].start)}" for pair in pairs
+            )  # as they are named
             continue
         else:
             event = by_name[pairs[0]]

@@ -16,7 +16,7 @@ class Question:
 
     Questions of the same ``chain``, named by the card at which it starts, belong together: only who answers all of
     them right has followed its pointers. ``hops`` is how many there are to follow. ``way`` are things that lead to the
-    answer, as the cards of a chain: who says these first has one of them to look up at a time.
+    answer, as the cards of a chain or when each of two came: who says these first has one of them to look up at a time.
     """
 
     question: str
@@ -224,7 +224,7 @@ def _like(scene: Scene, colour: str, shape: str) -> str:
 
 
 def _order(rng: Rng, scene: Scene) -> list[Question]:
-    """One question about every two events; which of them is named first says nothing.
+    """One question about every two events; which of them is named first says nothing. The way is when each came.
 
     Of what is pictured as a pointer as well it is not asked: that could be called shown twice.
     """
@@ -235,7 +235,8 @@ def _order(rng: Rng, scene: Scene) -> list[Question]:
         for late in events[i + 1 :]:
             named = (early, late) if rng.random() < 0.5 else (late, early)
             answer = f"the {thing(early.what.colour, early.what.shape)}"
-            questions.append(Question(_say(rng, "order", *named), answer, "order", (early.start, late.end)))
+            way = tuple(f"{thing(one.what.colour, one.what.shape)} at {ceil(one.start)}" for one in named)
+            questions.append(Question(_say(rng, "order", *named), answer, "order", (early.start, late.end), way=way))
     return questions
 
 
