@@ -180,6 +180,18 @@ def test_spliced_videos_hold_chains_and_nothing_twice(bank: Bank) -> None:
     assert pairs_of[2] > 15 and pairs_of[2] + pairs_of[0] == 30, (pairs_of, TRIES)  # a chain alone is told unfollowed
 
 
+def test_cards_of_a_chain_share_a_clip_with_others_too(bank: Bank) -> None:
+    """As they do in rendered videos that are full."""
+    alone = replace(VIDEOS, clips=(12, 12), cards=(0, 0), moving=(0, 0), hops=(1, 1))
+    shared = 0
+    for seed in range(20):
+        scene = video_of(bank, np.random.default_rng(seed), alone)[1]
+        clips = [{int(event.start // 4), int(event.end // 4)} for event in scene.events]
+        linked = {i for chain in chains(scene) for i in chain}
+        shared += sum(bool(clips[i] & clips[j]) for i in linked for j in range(len(clips)) if i != j)
+    assert shared > 5, shared
+
+
 def test_where_two_long_chains_find_no_room_two_shorter_ones_do(bank: Bank) -> None:
     long = replace(VIDEOS, clips=(5, 5), cards=(0, 0), moving=(0, 0), hops=(3, 3))
     found = [chains(video_of(bank, np.random.default_rng(seed), long)[1]) for seed in range(30)]

@@ -170,7 +170,7 @@ class Bank:
         self.empty: list[Piece] = []
         self.cards: list[Piece] = []
         self.movers: list[Piece] = []
-        self.by_name: dict[tuple[str, str, bool], list[Piece]] = {}  # single cards: colour, shape, whether they point
+        self.by_name: dict[tuple[str, str, bool], list[Piece]] = {}  # of a card: colour, shape, whether it points
         first = 0
         for index in range(world.pieces):
             scene = small_scene(world.seed, index, world.pointers)
@@ -180,8 +180,9 @@ class Bank:
                 continue
             shelf = self.movers if scene.movers else self.cards if scene.cards else self.empty
             shelf.append(piece)
-            if len(piece.events) == 1 and isinstance(card := piece.events[0].what, Card):
-                self.by_name.setdefault((card.colour, card.shape, card.points is not None), []).append(piece)
+            for card in piece.whats:
+                if isinstance(card, Card):
+                    self.by_name.setdefault((card.colour, card.shape, card.points is not None), []).append(piece)
         wanted = (
             (self.empty, True), (self.cards, world.cards[1]), (self.movers, world.moving[1]),
             ([name for name in self.by_name if name[2]], world.hops[1]),
@@ -232,14 +233,14 @@ class Bank:
             chain: list[Piece] = []
             colour, shape, _ = names[int(rng.integers(len(names)))]
             for step in range(hops + 1):
+                left = room - sum(one.clips for one in chain)
                 shelf = self.by_name.get((colour, shape, step < hops), [])
-                if not shelf:
+                fitting = [piece for piece in shelf if fits(piece, [*chosen, *chain], left)]
+                if not fitting:
                     break
-                piece = shelf[int(rng.integers(len(shelf)))]
-                if not fits(piece, [*chosen, *chain], room - sum(one.clips for one in chain)):
-                    break
+                piece = fitting[int(rng.integers(len(fitting)))]
                 chain.append(piece)
-                card = piece.whats[0]
+                [card] = [one for one in piece.whats if (one.colour, one.shape) == (colour, shape)]
                 if isinstance(card, Card) and card.points is not None:
                     colour, shape = card.points.colour, card.points.shape
             if len(chain) == hops + 1:
