@@ -170,7 +170,7 @@ class Bank:
         self.empty: list[Piece] = []
         self.cards: list[Piece] = []
         self.movers: list[Piece] = []
-        self.by_name: dict[tuple[str, str, bool], list[Piece]] = {}  # of a card: colour, shape, whether it points
+        self.by_name: dict[tuple[str, str, bool], list[tuple[Piece, Card]]] = {}  # colour, shape, whether it points
         first = 0
         for index in range(world.pieces):
             scene = small_scene(world.seed, index, world.pointers)
@@ -182,7 +182,8 @@ class Bank:
             shelf.append(piece)
             for card in piece.whats:
                 if isinstance(card, Card):
-                    self.by_name.setdefault((card.colour, card.shape, card.points is not None), []).append(piece)
+                    name = card.colour, card.shape, card.points is not None
+                    self.by_name.setdefault(name, []).append((piece, card))
         wanted = (
             (self.empty, True), (self.cards, world.cards[1]), (self.movers, world.moving[1]),
             ([name for name in self.by_name if name[2]], world.hops[1]),
@@ -233,15 +234,14 @@ class Bank:
             chain: list[Piece] = []
             colour, shape, _ = names[int(rng.integers(len(names)))]
             for step in range(hops + 1):
-                left = room - sum(one.clips for one in chain)
+                there, left = [*chosen, *chain], room - sum(one.clips for one in chain)
                 shelf = self.by_name.get((colour, shape, step < hops), [])
-                fitting = [piece for piece in shelf if fits(piece, [*chosen, *chain], left)]
+                fitting = [one for one in shelf if fits(one[0], there, left)]
                 if not fitting:
                     break
-                piece = fitting[int(rng.integers(len(fitting)))]
+                piece, card = fitting[int(rng.integers(len(fitting)))]
                 chain.append(piece)
-                [card] = [one for one in piece.whats if (one.colour, one.shape) == (colour, shape)]
-                if isinstance(card, Card) and card.points is not None:
+                if card.points is not None:
                     colour, shape = card.points.colour, card.points.shape
             if len(chain) == hops + 1:
                 return chain
