@@ -104,7 +104,7 @@ GROUNDING_TEMPLATES = (
 POINTER_TEMPLATES = (
     "What does the {thing} point at?",
     "Which thing does the {thing} point to?",
-    "The {thing} has a pointer. What is it to?",
+    "Is the {thing} pointing at another thing, and at which?",
 )
 HOPS = tuple(HOP_TEMPLATES)
 EXTRA_KINDS = (*HOPS, "grounding", "pointer")
@@ -241,15 +241,18 @@ def _order(rng: Rng, scene: Scene) -> list[Question]:
 
 
 def _pointer(rng: Rng, scene: Scene) -> list[Question]:
-    """One question about every card that points, named as a thing or by its character, whether or not what it points at
-    is shown."""
+    """One question about every card, named as a thing or by its character: what it points at, shown or not, or nothing.
+
+    Cards without a pointer are asked about in the same words: following a chain means knowing where it ends.
+    """
     questions = []
-    for event in scene.events:
-        if isinstance(event.what, Card) and event.what.points is not None:
-            names = thing(event.what.colour, event.what.shape), f"card with the {event.what.character}"
-            text = pick(rng, POINTER_TEMPLATES).format(thing=pick(rng, names))
-            answer = f"the {thing(event.what.points.colour, event.what.points.shape)}"
-            questions.append(Question(text, answer, "pointer", (event.start, event.end)))
+    for event in scene.cards:
+        assert isinstance(event.what, Card)
+        points = event.what.points
+        names = thing(event.what.colour, event.what.shape), f"card with the {event.what.character}"
+        text = pick(rng, POINTER_TEMPLATES).format(thing=pick(rng, names))
+        answer = f"the {thing(points.colour, points.shape)}" if points else "nothing"
+        questions.append(Question(text, answer, "pointer", (event.start, event.end)))
     return questions
 
 
