@@ -279,8 +279,8 @@ def test_answers_about_chains_follow_from_the_pointers(seed: int) -> None:
         last = events[-1].what
         assert isinstance(last, Card) and last.points is None
         assert one.answer == getattr(last, one.kind.removeprefix("hop_"))
-        assert one.way == tuple(f"{event.what.colour} {event.what.shape}" for event in events[1:])
-        assert one.thought == ", ".join(f"the {name}" for name in one.way) + f": {one.answer}"
+        ahead = [f"the {event.what.colour} {event.what.shape}" for event in events[1:]]
+        assert one.way == (*ahead, "nothing") and one.thought == f"{', '.join(ahead)}, nothing: {one.answer}"
         assert right(one.thought, one.answer)
         assert one.seconds == (min(event.start for event in events), max(event.end for event in events))
 

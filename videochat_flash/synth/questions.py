@@ -15,8 +15,8 @@ class Question:
     """A question, its one right answer, and from when to when the video has to be seen to know it.
 
     Questions of the same ``chain``, named by the card at which it starts, belong together: only who answers all of
-    them right has followed its pointers. ``hops`` is how many there are to follow. ``way`` are things that lead to the
-    answer, as the cards of a chain or when each of two came: who says these first has one of them to look up at a time.
+    them right has followed its pointers. ``hops`` is how many there are to follow. ``way`` is what leads to the
+    answer, as the cards of a chain or when each of two came: who says it first has one thing to look up at a time.
     """
 
     question: str
@@ -29,8 +29,8 @@ class Question:
 
     @property
     def thought(self) -> str:
-        """The answer behind the way that leads to it: ``the green star, the blue square: 7``."""
-        return f"{', '.join(f'the {one}' for one in self.way)}: {self.answer}" if self.way else self.answer
+        """The answer behind the way that leads to it: ``the green star, the blue square, nothing: 7``."""
+        return f"{', '.join(self.way)}: {self.answer}" if self.way else self.answer
 
 
 TEMPLATES: dict[str, tuple[str, ...]] = {
@@ -199,7 +199,7 @@ def _presence(rng: Rng, scene: Scene) -> list[Question]:
     for event in scene.events:
         colour, shape = event.what.colour, event.what.shape
         text = _say(rng, "presence", event)
-        way = (thing(colour, shape),)
+        way = (f"the {thing(colour, shape)}",)
         questions.append(Question(text, "yes", "presence", (event.start, event.end), way=way))
         near = [(colour, one) for one in SHAPES] if rng.random() < 0.5 else [(one, shape) for one in COLOURS]
         mixed = [(one.what.colour, other.what.shape) for one in scene.events for other in scene.events]
@@ -220,7 +220,7 @@ def _like(scene: Scene, colour: str, shape: str) -> str:
     """The first thing shown of that colour; where there is none, of that shape."""
     whats = [event.what for event in scene.events]
     near = [one for one in whats if one.colour == colour] + [one for one in whats if one.shape == shape]
-    return thing(near[0].colour, near[0].shape)
+    return f"the {thing(near[0].colour, near[0].shape)}"
 
 
 def _order(rng: Rng, scene: Scene) -> list[Question]:
@@ -235,7 +235,7 @@ def _order(rng: Rng, scene: Scene) -> list[Question]:
         for late in events[i + 1 :]:
             named = (early, late) if rng.random() < 0.5 else (late, early)
             answer = f"the {thing(early.what.colour, early.what.shape)}"
-            way = tuple(f"{thing(one.what.colour, one.what.shape)} at {ceil(one.start)}" for one in named)
+            way = tuple(f"the {thing(one.what.colour, one.what.shape)} at {ceil(one.start)}" for one in named)
             questions.append(Question(_say(rng, "order", *named), answer, "order", (early.start, late.end), way=way))
     return questions
 
@@ -257,7 +257,10 @@ def _pointer(rng: Rng, scene: Scene) -> list[Question]:
 
 
 def _hops(kind: str, answer: Callable[[Card], str]) -> Callable[[Rng, Scene], list[Question]]:
-    """A maker of one question about every chain, in the same words for all: none of them is marked as a decoy."""
+    """A maker of one question about every chain, in the same words for all: none of them is marked as a decoy.
+
+    The way is what each card points at, the last one at nothing.
+    """
 
     def make(rng: Rng, scene: Scene) -> list[Question]:
         words = f"{pick(rng, LEADS)} {pick(rng, HOP_TEMPLATES[kind])}"
@@ -267,8 +270,9 @@ def _hops(kind: str, answer: Callable[[Card], str]) -> Callable[[Rng, Scene], li
             assert isinstance(last, Card)
             seen = [scene.events[i] for i in members]
             span = min(event.start for event in seen), max(event.end for event in seen)
-            name, *way = (thing(event.what.colour, event.what.shape) for event in seen)
-            questions.append(Question(words.format(thing=name), answer(last), kind, span, name, len(way), tuple(way)))
+            name, *ahead = (thing(event.what.colour, event.what.shape) for event in seen)
+            way = (*(f"the {one}" for one in ahead), "nothing")
+            questions.append(Question(words.format(thing=name), answer(last), kind, span, name, len(ahead), way))
         return questions
 
     return make
