@@ -274,6 +274,20 @@ def test_dropout_holds_in_as_many_steps_as_wanted(path: Path, tmp_path: Path, mo
     assert plans == [recipe.plan if step % 2 == 0 else () for step in range(recipe.steps)] and recipe.plan
 
 
+def test_the_dropout_that_a_model_learned_with_is_what_it_answers_with(path: Path, tmp_path: Path) -> None:
+    plain, dropped = (
+        stage.recipe(
+            path, f"out={tmp_path / (plan or 'off')}", f"train_with_dropout={plan}", "dropout_by=uniform", "steps=1"
+        )
+        for plan in ("", "1:0.5")
+    )
+    begun = VideoChatFlash.from_pretrained(plain.start).model.config.keep
+    for recipe, keep in ((plain, begun), (dropped, dropped.plan)):
+        trained(recipe)
+        assert VideoChatFlash.from_pretrained(Path(recipe.out) / "model").model.config.keep == keep
+    assert begun != dropped.plan
+
+
 def worlds(talk: float) -> str:
     kinds = [f'{{world = {{kind = "{kind}", count = 20, talk = {talk}}}}}' for kind in ("frames", "clips")]
     return f"data=[{', '.join(kinds)}]"

@@ -203,7 +203,10 @@ def claim(out: Path, recipe: Recipe) -> None:
 
 
 def finish(net: Learner, recipe: Recipe, place: Place, tokenizer: Tokenizer, folder: Path) -> Path:
-    """Put the trained model together, adapters merged, and write it in the released layout; beside it what taught."""
+    """Put the trained model together, adapters merged, and write it in the released layout; beside it what taught.
+
+    A plan of dropout that it learned with becomes its own: by another one it may answer far worse.
+    """
     state = get_model_state_dict(
         net, options=StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=False)
     )
@@ -211,8 +214,9 @@ def finish(net: Learner, recipe: Recipe, place: Place, tokenizer: Tokenizer, fol
         if net.teacher is not None:
             with beside(folder.with_name(HEADS)) as part:
                 save_file({name: cast("Tensor", state[f"teacher.{name}"]) for name in net.teacher.state_dict()}, part)
+        config = net.model.config
         with torch.device("meta"):
-            model = choose_parts(VideoChatFlashModel(net.model.config), recipe)
+            model = choose_parts(VideoChatFlashModel(replace(config, keep=recipe.plan or config.keep)), recipe)
         own = {key.removeprefix("model."): value for key, value in state.items() if key.startswith("model.")}
         model.load_state_dict(own, assign=True)
         merged = merge_adapters(model) if recipe.lora.parts else model
