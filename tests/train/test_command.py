@@ -32,7 +32,7 @@ def test_every_stage_tells_what_it_would_take(
     monkeypatch.chdir(tmp_path)  # where no data is
     done = run(capsys, "train", recipe, "--dry-run", "--json", "--gpu", "A100-80", "--gpus", 32)
     told = json.loads(done.out)
-    assert done.code == 0 and "80 GB" in told["memory_per_gpu"] and told["trained_parameters"]["connector"] > 0
+    assert done.code == 0 and "80 GB" in told["memory_per_gpu"] and any(told["trained_parameters"].values())
     assert isinstance(told["steps"], int) or told["steps"] == "unknown: the data was not read"
 
 
