@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from videochat_flash.synth.scene import Event, Scene
-from videochat_flash.synth.world import COLOURS, DIGITS, SHAPES, Card, Item, Mover, Rng, pick
+from videochat_flash.synth.world import COLOURS, DIGITS, SHAPES, Card, Item, Mover, Pointer, Rng, pick
 
 
 @dataclass(frozen=True)
@@ -128,6 +128,11 @@ def thing(colour: str, shape: str) -> str:
     return f"{colour} {shape}"
 
 
+def _the(what: Card | Mover | Pointer) -> str:
+    """What an answer calls a card or mover, or what is pointed at: ``the orange star``."""
+    return f"the {thing(what.colour, what.shape)}"
+
+
 def with_article(words: str) -> str:
     """``an orange star``, ``a 7``, ``an 8``, ``an F``: the article as the words are spoken."""
     spoken = words[0] in "8AEFHLM" if len(words) == 1 else words[0] in "aeiou"
@@ -199,7 +204,7 @@ def _presence(rng: Rng, scene: Scene) -> list[Question]:
     for event in scene.events:
         colour, shape = event.what.colour, event.what.shape
         text = _say(rng, "presence", event)
-        way = (f"the {thing(colour, shape)}",)
+        way = (_the(event.what),)
         questions.append(Question(text, "yes", "presence", (event.start, event.end), way=way))
         near = [(colour, one) for one in SHAPES] if rng.random() < 0.5 else [(one, shape) for one in COLOURS]
         mixed = [(one.what.colour, other.what.shape) for one in scene.events for other in scene.events]
@@ -220,7 +225,7 @@ def _like(scene: Scene, colour: str, shape: str) -> str:
     """The first thing shown of that colour; where there is none, of that shape."""
     whats = [event.what for event in scene.events]
     near = [one for one in whats if one.colour == colour] + [one for one in whats if one.shape == shape]
-    return f"the {thing(near[0].colour, near[0].shape)}"
+    return _the(near[0])
 
 
 def _order(rng: Rng, scene: Scene) -> list[Question]:
@@ -234,9 +239,9 @@ def _order(rng: Rng, scene: Scene) -> list[Question]:
     for i, early in enumerate(events):
         for late in events[i + 1 :]:
             named = (early, late) if rng.random() < 0.5 else (late, early)
-            answer = f"the {thing(early.what.colour, early.what.shape)}"
-            way = tuple(f"the {thing(one.what.colour, one.what.shape)} at {ceil(one.start)}" for one in named)
-            questions.append(Question(_say(rng, "order", *named), answer, "order", (early.start, late.end), way=way))
+            way = tuple(f"{_the(one.what)} at {ceil(one.start)}" for one in named)
+            text, span = _say(rng, "order", *named), (early.start, late.end)
+            questions.append(Question(text, _the(early.what), "order", span, way=way))
     return questions
 
 
@@ -248,10 +253,9 @@ def _pointer(rng: Rng, scene: Scene) -> list[Question]:
     questions = []
     for event in scene.cards:
         assert isinstance(event.what, Card)
-        points = event.what.points
         names = thing(event.what.colour, event.what.shape), f"card with the {event.what.character}"
         text = pick(rng, POINTER_TEMPLATES).format(thing=pick(rng, names))
-        answer = f"the {thing(points.colour, points.shape)}" if points else "nothing"
+        answer = _the(event.what.points) if event.what.points else "nothing"
         questions.append(Question(text, answer, "pointer", (event.start, event.end)))
     return questions
 
@@ -270,8 +274,8 @@ def _hops(kind: str, answer: Callable[[Card], str]) -> Callable[[Rng, Scene], li
             assert isinstance(last, Card)
             seen = [scene.events[i] for i in members]
             span = min(event.start for event in seen), max(event.end for event in seen)
-            name, *ahead = (thing(event.what.colour, event.what.shape) for event in seen)
-            way = (*(f"the {one}" for one in ahead), "nothing")
+            first, *ahead = (event.what for event in seen)
+            name, way = thing(first.colour, first.shape), (*map(_the, ahead), "nothing")
             questions.append(Question(words.format(thing=name), answer(last), kind, span, name, len(ahead), way))
         return questions
 

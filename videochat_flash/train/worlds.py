@@ -179,7 +179,8 @@ def _what(codes: Sequence[int]) -> Card | Mover:
 
 def questions(rng: np.random.Generator, scene: Scene, kinds: Sequence[str] = ()) -> list[Question]:
     """Of the kinds named, about as many of each as there are events; where none is named, the usual mix. One question
-    about every second chain and pointer: what they end at tells where the last ones do. Some question in any case."""
+    about every second chain, and what every second card points at: what they end at tells where the last ones do. Some
+    question in any case."""
     asked = ask(rng, scene, kinds, len(kinds) * len(scene.events)) if kinds else _mixed(rng, scene)
     pointers = [one for one in asked if one.kind == "pointer"]
     asked = [one for one in asked if one not in pointers[: len(pointers) // 2]]
