@@ -291,7 +291,7 @@ def test_of_every_card_it_is_asked_what_it_points_at_by_whichever_name() -> None
         scene = make_chains(rng(seed), 60, hops=2, cards=1)
         cards = [one.what for one in scene.cards if isinstance(one.what, Card)]
         asked = ask(rng(seed), scene, ["pointer"], 99)
-        answers = Counter[str]()
+        answers, questions = Counter[str](), Counter[str]()
         for card in cards:
             names = f" {card.colour} {card.shape} ", f" card with the {card.character} "
             [(one, name)] = [(one, name) for one in asked for name in names if name in one.question]
@@ -299,7 +299,9 @@ def test_of_every_card_it_is_asked_what_it_points_at_by_whichever_name() -> None
             assert one.answer == (f"the {ahead.colour} {ahead.shape}" if ahead else "nothing")
             ways["sign" if "card with" in name else "thing"] += 1
             answers[one.answer] += 1
-        assert len(asked) == len(cards) == 7 and len(answers) == 5 and answers["nothing"] == 3
+            questions[one.question] += 1
+        assert len(asked) == len(cards) == len(questions) == 7
+        assert len(answers) == 5 and answers["nothing"] == 3
     assert min(ways.values()) > 25
 
 

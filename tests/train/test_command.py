@@ -16,6 +16,7 @@ from command import ROOT, finished, run, start
 
 from videochat_flash.train.command import said
 from videochat_flash.train.loop import METRICS, Step
+from videochat_flash.train.recipe import load_recipe
 
 RECIPES = sorted(path for path in (ROOT / "recipes").glob("*/stage*.toml"))
 
@@ -32,7 +33,10 @@ def test_every_stage_tells_what_it_would_take(
     monkeypatch.chdir(tmp_path)  # where no data is
     done = run(capsys, "train", recipe, "--dry-run", "--json", "--gpu", "A100-80", "--gpus", 32)
     told = json.loads(done.out)
-    assert done.code == 0 and "80 GB" in told["memory_per_gpu"] and any(told["trained_parameters"].values())
+    assert done.code == 0 and "80 GB" in told["memory_per_gpu"]
+    trained, rates = told["trained_parameters"], vars(load_recipe(recipe).rates)
+    assert any(trained.values())
+    assert {part: count > 0 for part, count in trained.items()} == {part: rate > 0 for part, rate in rates.items()}
     assert isinstance(told["steps"], int) or told["steps"] == "unknown: the data was not read"
 
 
