@@ -106,7 +106,6 @@ ALSO = {
     "train/report.py": {
         *("chat", "grade", "times", "stats", "needle", "prefix", "show", "errors", "journal", "session"),
     },
-    "train/tiny.py": {"errors"},
     "train/command.py": {"show"},
     "train/ablate.py": {"show", "errors"},
     "niah/ask.py": {"session"},
@@ -303,10 +302,10 @@ def tree_in(text: str) -> set[str]:
 
 
 def test_the_tree_of_the_readme_is_read_however_it_is_drawn() -> None:
-    drawn = "├── cli.py   the command line\n├── train/   a room\n│   └── see.py  x.py\n└── llm.py\n"
-    listed = "  cli.py\n  train/see.py   first lesson\n  llm.py  decoder\n"
+    drawn = "├── cli.py   the command line\n├── train/   a room\n│   └── loop.py  x.py\n└── llm.py\n"
+    listed = "  cli.py\n  train/loop.py   steps\n  llm.py  decoder\n"
     drawn, listed = (f"words\n```text\nvideochat_flash/\n{lines}```\nmore.py\n" for lines in (drawn, listed))
-    assert tree_in(drawn) == tree_in(listed) == {"cli.py", "train/see.py", "llm.py"}
+    assert tree_in(drawn) == tree_in(listed) == {"cli.py", "train/loop.py", "llm.py"}
 
 
 def test_the_readme_shows_the_files_that_there_are() -> None:

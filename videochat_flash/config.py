@@ -206,7 +206,7 @@ RELEASES: dict[str, Config] = {
 }
 RELEASE_OWNER = "OpenGVLab"
 
-# The embedded model: the same classes in small. Trained by ``videochat_flash.train.tiny``.
+# The embedded model: the same classes in small. Trained by ``recipes/tiny``.
 FLASH_TINY = Config(
     vision=VisionConfig(width=192, depth=6, heads=3, mlp_width=768),
     llm=LLMConfig(vocab=512, width=256, layers=6, heads=4, kv_heads=2, ffn=768, max_positions=262_144, tied=True),
