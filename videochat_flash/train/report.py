@@ -38,7 +38,7 @@ from ..times import interval
 from ..video import Sampling
 
 OWN = "default"  # names the model's own dropout plan
-KEEPS = (OWN, "off", "2:0.5")
+KEEPS = (OWN, "off")
 POOLED = "attribute"  # character, colour and shape together
 # Answers that a question leaves open. Of yes and no, the more frequent one is what a guesser would say.
 OPTIONS = {
@@ -333,7 +333,7 @@ def report(
     grounding: Annotated[int, typer.Option(min=0, help="About when something is shown.")] = 0,
     named: Annotated[bool, typer.Option("--named", help="Count also what descriptions name.")] = False,
     frames: Annotated[str, typer.Option(help="Lengths of the videos.")] = "64,256",
-    keep: Annotated[list[str] | None, typer.Option(help=f"Dropout: {OWN}, off, 2:0.5; may be repeated.")] = None,
+    keep: Annotated[list[str] | None, typer.Option(help=f"Dropout: {OWN}, off, or a plan as 2:0.5; may be repeated.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, mps.")] = "cpu",
     out: Annotated[Path, typer.Option(help="Everything, as JSON.")] = Path("report-tiny.json"),
 ) -> None:
