@@ -64,7 +64,7 @@ test-eval: eval-env  ## the tests of our model and tasks in lmms-eval itself, mi
 	HF_HUB_OFFLINE=1 $(EVAL)/bin/pytest -rs tests/eval/lmms
 
 report-tiny: install  ## measure the embedded model; SEED= and HAYSTACK= change the videos
-	$(BIN)/python -m videochat_flash.train.report $(if $(SEED),--seed $(SEED)) $(if $(HAYSTACK),--haystack '$(HAYSTACK)')
+	$(BIN)/python -m videochat_flash.train.report --frames 64,256,1024 --hops 60 --grounding 60 --named $(if $(SEED),--seed $(SEED)) $(if $(HAYSTACK),--haystack '$(HAYSTACK)')
 
 BENCH := $(BIN)/vcflash bench --write docs/benchmarks.md
 EIGHTH := --model umt-qwen-eighth --random-weights --dtype bfloat16

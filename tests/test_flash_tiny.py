@@ -9,10 +9,11 @@ import pytest
 from command import finished, start
 
 from videochat_flash import VideoChatFlash
+from videochat_flash.config import FLASH_TINY
 from videochat_flash.needle import PROCEDURAL, Made, make_needle
 from videochat_flash.prompt import Turn
 from videochat_flash.synth import ATTRIBUTES
-from videochat_flash.weights import ASSETS, EMBEDDED
+from videochat_flash.weights import ASSETS, EMBEDDED, read_config
 
 pytestmark = [
     pytest.mark.skipif(not (ASSETS / EMBEDDED).is_dir(), reason="flash-tiny was not trained yet"),
@@ -65,6 +66,10 @@ def test_vcflash_ask_from_end_to_end(made: list[Made]) -> None:
     assert told["answer"] == question.answer
     assert (told["frames"], told["visual_tokens"]) == (64, 1024)
     assert told["seconds_sampled"] == [float(i) for i in range(64)] and told["peak_memory_mb"] < 1000
+
+
+def test_its_sizes_are_those_that_are_trained() -> None:
+    assert read_config(ASSETS / EMBEDDED) == FLASH_TINY
 
 
 def test_it_is_small(vc: VideoChatFlash) -> None:
