@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from command import finished, start
 
-from videochat_flash import VideoChatFlash
+from videochat_flash import VideoChatFlash, grade
 from videochat_flash.config import FLASH_TINY
 from videochat_flash.needle import PROCEDURAL, Made, make_needle
 from videochat_flash.prompt import Turn
-from videochat_flash.synth import ATTRIBUTES
+from videochat_flash.synth import ATTRIBUTES, HOPS, KINDS
 from videochat_flash.weights import ASSETS, EMBEDDED, read_config
 
 pytestmark = [
@@ -56,6 +57,16 @@ def test_it_answers_a_question_that_follows(vc: VideoChatFlash, made: list[Made]
         answer = vc.answer(sight, one.question, history=history)
         assert answer == one.answer
         history += [Turn("user", one.question), Turn("assistant", answer)]
+
+
+@pytest.mark.parametrize(("kinds", "enough"), [(KINDS, 13), (HOPS, 5), (("pointer",), 5), (("grounding",), 5)])
+def test_it_answers_all_else_that_it_was_taught(
+    vc: VideoChatFlash, tmp_path: Path, kinds: tuple[str, ...], enough: int
+) -> None:
+    made = make_needle(PROCEDURAL, 64, None, 910, tmp_path / "a.mp4", tmp_path / "a.json", kinds=kinds, movers=2, hops=2)
+    sight = vc.see(made.video)
+    answers = [(vc.answer(sight, one.question).strip(), one.answer) for one in made.questions[: enough + 2]]
+    assert sum(grade.right(*pair) for pair in answers) >= enough, answers
 
 
 def test_vcflash_ask_from_end_to_end(made: list[Made]) -> None:
