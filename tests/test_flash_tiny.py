@@ -64,7 +64,9 @@ def test_it_answers_all_else_that_it_was_taught(
     vc: VideoChatFlash, tmp_path: Path, kinds: tuple[str, ...], enough: int
 ) -> None:
     """One video of each, on which it does well; how often it does stands in docs/flash-tiny.md."""
-    made = make_needle(PROCEDURAL, 64, None, 911, tmp_path / "a.mp4", tmp_path / "a.json", kinds=kinds, movers=2, hops=2)
+    made = make_needle(
+        PROCEDURAL, 64, None, 911, tmp_path / "a.mp4", tmp_path / "a.json", kinds=kinds, movers=2, hops=2
+    )
     sight = vc.see(made.video)
     answers = [(vc.answer(sight, one.question).strip(), one.answer) for one in made.questions[: enough + 2]]
     assert sum(grade.right(*pair) for pair in answers) >= enough, answers

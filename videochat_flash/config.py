@@ -206,9 +206,9 @@ RELEASES: dict[str, Config] = {
 }
 RELEASE_OWNER = "OpenGVLab"
 
-# The embedded model: the same classes in small. Trained by ``recipes/tiny``.
-FLASH_TINY = Config(
+FLASH_TINY = Config(  # the embedded model: the same classes in small, trained by recipes/tiny
     vision=VisionConfig(width=192, depth=6, heads=3, mlp_width=768),
-    llm=LLMConfig(vocab=512, width=256, layers=6, heads=4, kv_heads=2, ffn=768, max_positions=262_144, tied=True, log_scaled_from=640),
+    llm=LLMConfig(vocab=512, width=256, layers=6, heads=4, kv_heads=2, ffn=768, max_positions=262_144, tied=True,
+                  log_scaled_from=640),
     keep=parse_plan("1:0.5,4:0.25", "uniform0_attention"),
-)
+)  # fmt: skip

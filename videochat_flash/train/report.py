@@ -333,7 +333,7 @@ def report(
     grounding: Annotated[int, typer.Option(min=0, help="About when something is shown.")] = 0,
     named: Annotated[bool, typer.Option("--named", help="Count also what descriptions name.")] = False,
     frames: Annotated[str, typer.Option(help="Lengths of the videos.")] = "64,256",
-    keep: Annotated[list[str] | None, typer.Option(help=f"Dropout: {OWN}, off, or a plan as 2:0.5; may be repeated.")] = None,
+    keep: Annotated[list[str] | None, typer.Option(help=f"{OWN}, off, or a plan as 2:0.5; may be repeated.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, mps.")] = "cpu",
     out: Annotated[Path, typer.Option(help="Everything, as JSON.")] = Path("report-tiny.json"),
 ) -> None:
