@@ -42,6 +42,13 @@ def counting(vc: VideoChatFlash, monkeypatch: pytest.MonkeyPatch) -> Counter[str
     return seen
 
 
+def test_words_have_room_for_the_way_to_them(vc: VideoChatFlash) -> None:
+    """Without letters a choice is answered in words, as "the red star at 41, the blue star at 58: the red star"."""
+    room = {wording: Ours(vc, "small", How(wording=wording), {}).limits for wording in ("full", "question")}
+    assert room["question"] == {**NEW_TOKENS, "choice": NEW_TOKENS["reference"]} and room["full"] == NEW_TOKENS
+    assert set(Ours(vc, "small", How(wording="question", new_tokens=3), {}).limits.values()) == {3}
+
+
 @pytest.mark.parametrize("keep", [None, ()])
 def test_answers_are_those_of_asking_one_by_one(
     vc: VideoChatFlash, items: list[Item], keep: Any, monkeypatch: pytest.MonkeyPatch

@@ -82,21 +82,23 @@ class Ours:
     def __init__(self, vc: VideoChatFlash, name: str, how: How, facts: dict[str, object]) -> None:
         self.vc, self.how, self.facts = vc, how, facts
         self.plan: Plan = vc.model.config.keep if how.keep is None else how.keep
+        self.limits = {kind: how.new_tokens or limit for kind, limit in NEW_TOKENS.items()}
+        if how.wording == "question" and not how.new_tokens:
+            self.limits["choice"] = NEW_TOKENS["reference"]  # words, and the way that leads to them
         self.settings: dict[str, object] = {
             **settings_of(vc, name),
             "keep": plan_text(self.plan),
             "frames": {name: value for name, value in vars(how.sampling).items() if value is not None},
             "prompt": how.wording if how.wording != "paper" else f"paper ({how.benchmark})",
             "prompts": PROMPTS,
-            "new_tokens": how.new_tokens or NEW_TOKENS,
+            "new_tokens": how.new_tokens or self.limits,
         }
         self.last: tuple[object, Seen | Unanswered] | None = None
 
     def __call__(self, item: Item, blind: bool) -> Said:
         """Raises Unanswered for a video that cannot be seen, a prompt too long, and where memory does not suffice."""
         what = Seen((), None) if blind else self._seen(item)
-        tokens = self.how.new_tokens or NEW_TOKENS[item.kind]
-        decoding = replace(self.vc.decoding, max_new_tokens=tokens, temperature=0.0)
+        decoding = replace(self.vc.decoding, max_new_tokens=self.limits[item.kind], temperature=0.0)
         turns = [Turn("user", prompt(item, self.how.wording, self.how.benchmark))]
         try:
             (answer,) = finish(self.vc, [begin(self.vc, what, turns, self.plan, decoding)], decoding)
