@@ -17,6 +17,7 @@ from .prompts import Wording, prompt
 from .together import Seen, begin, finish, seen
 
 NEW_TOKENS = {"choice": 16, "reference": 64, "interval": 50, "judged": 1024}  # at most, of answers
+IN_WORDS = {**NEW_TOKENS, "choice": NEW_TOKENS["reference"]}  # without letters: words, and the way that leads to them
 PROMPTS = "eval 1"  # version of the wording
 
 
@@ -82,16 +83,15 @@ class Ours:
     def __init__(self, vc: VideoChatFlash, name: str, how: How, facts: dict[str, object]) -> None:
         self.vc, self.how, self.facts = vc, how, facts
         self.plan: Plan = vc.model.config.keep if how.keep is None else how.keep
-        self.limits = {kind: how.new_tokens or limit for kind, limit in NEW_TOKENS.items()}
-        if how.wording == "question" and not how.new_tokens:
-            self.limits["choice"] = NEW_TOKENS["reference"]  # words, and the way that leads to them
+        usual = IN_WORDS if how.wording == "question" else NEW_TOKENS
+        self.limits = dict.fromkeys(usual, how.new_tokens) if how.new_tokens else usual
         self.settings: dict[str, object] = {
             **settings_of(vc, name),
             "keep": plan_text(self.plan),
             "frames": {name: value for name, value in vars(how.sampling).items() if value is not None},
             "prompt": how.wording if how.wording != "paper" else f"paper ({how.benchmark})",
             "prompts": PROMPTS,
-            "new_tokens": how.new_tokens or self.limits,
+            "new_tokens": how.new_tokens or usual,
         }
         self.last: tuple[object, Seen | Unanswered] | None = None
 
