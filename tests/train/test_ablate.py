@@ -67,6 +67,8 @@ def test_what_is_done_is_not_done_again(folder: Path, tmp_path: Path, capsys: py
     assert (tmp_path / "ablation" / "arms.png").read_bytes().startswith(b"\x89PNG")
     exams = [(path, path.stat().st_mtime_ns) for path in tmp_path.rglob("exam.json")]
     assert len(exams) == 4
+    shared = {path.name for path in (tmp_path / "pieces").iterdir()}  # by every ablation
+    assert {"60-1-0-merge-16", "60-1-0-pool-4"} < shared and not list(tmp_path.rglob("ablation/**/pieces"))
     with tiny.seeded():
         ablate(folder, seeds=2, count=2, out=tmp_path, as_json=True)
     assert capsys.readouterr().out == first

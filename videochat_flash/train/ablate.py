@@ -92,7 +92,7 @@ def run_arm(
     begun: list[str] = []
     for stage in stages:
         own = out / stage.stem
-        recipe = load_recipe(stage, [*changes, *begun, f"seed={seed}", f"out={own}", f"pieces={out.parent / 'pieces'}"])
+        recipe = load_recipe(stage, [*changes, *begun, f"seed={seed}", f"out={own}"])
         claim(own, recipe)
         model = own / MODEL if path.is_file() else train(recipe, lambda step, steps: None, _warn)
         begun = behind(model)
@@ -197,6 +197,7 @@ def ablate(
 ) -> None:
     """Train and examine every arm of an ablation with every seed, and print and save what came of it."""
     found = arms(folder)
+    changes = [f"pieces={out / 'pieces'}", *(changes or ())]  # the same for every ablation, since the tower is
     out = out / folder.name
     runs: list[Run] = []
     with show.progress(folder.name, not (quiet or as_json)) as bar:
@@ -204,7 +205,7 @@ def ablate(
             for name, stages in found.items():
                 bar(len(runs), len(found) * seeds, f"{name}, seed {seed}")
                 place = out / f"{name}-{seed}"
-                runs.append(run_arm(name, stages, folder / "exam.toml", changes or (), seed, place, count))
+                runs.append(run_arm(name, stages, folder / "exam.toml", changes, seed, place, count))
     lines = summary(runs)
     with beside(out / "table.json") as part:
         part.write_text(json.dumps(lines, indent=1), encoding="utf-8")
