@@ -34,7 +34,7 @@ from videochat_flash.train.learner import Learner, objective, pack, weight
 from videochat_flash.train.loop import METRICS, Schedule, Step, Trainer, forget, operations, peak_of
 from videochat_flash.train.optimize import factor, listed, make_optimizers
 from videochat_flash.train.parallel import Place, prepare
-from videochat_flash.train.recipe import Recipe, load_recipe
+from videochat_flash.train.recipe import Lora, Recipe, load_recipe
 from videochat_flash.train.samples import Sample, Samples
 from videochat_flash.train.stage import _bound, claim, history, losses, read_data, train
 from videochat_flash.train.worlds import Drawn, World, draw_pixels
@@ -286,6 +286,23 @@ def test_the_dropout_that_a_model_learned_with_is_what_it_answers_with(path: Pat
         trained(recipe)
         assert VideoChatFlash.from_pretrained(Path(recipe.out) / "model").model.config.keep == keep
     assert begun != dropped.plan
+
+
+def test_what_comes_out_may_lie_between_what_was_begun_with_and_what_was_learned(path: Path, tmp_path: Path) -> None:
+    """A quarter of the way, with adapters or without."""
+    lora = ("lora.parts=['decoder']", "rates.tower=0", "rates.connector=0", "rates.decoder=1e-2", "lora.rank=2")
+    for number, more in enumerate(((), lora)):
+        whole, part = (
+            stage.recipe(path, f"out={tmp_path / f'{number} {blend}'}", f"blend={blend}", "rates.decoder=1e-2", *more)
+            for blend in (1.0, 0.25)
+        )
+        assert trained(whole) == trained(part)
+        begun = dict(begin(replace(whole, lora=Lora()))[0].named_parameters())
+        ends = (replace(one, start=f"{one.out}/model", lora=Lora()) for one in (whole, part))
+        far, near = (dict(begin(end)[0].named_parameters()) for end in ends)
+        for name, old in begun.items():
+            torch.testing.assert_close(near[name], old.lerp(far[name], 0.25), rtol=0.01, atol=1e-4)
+        assert any((near[name] - old).abs().max() > 1e-3 for name, old in begun.items())
 
 
 def worlds(talk: float) -> str:

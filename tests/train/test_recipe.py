@@ -318,6 +318,13 @@ def test_a_whole_model_and_parts_exclude_each_other(small: Path) -> None:
         load_recipe(small, ["start=a", "tower=b", "decoder=c"])
 
 
+def test_a_blend_is_of_what_was_begun_with(small: Path) -> None:
+    with pytest.raises(ValueError, match="blend mixes with a model that was begun with: name it as start"):
+        load_recipe(small, ["blend=0.5", "start="])
+    with pytest.raises(ValueError, match="blend must be a share above 0, up to 1"):
+        load_recipe(small, ["blend=0"])
+
+
 def test_dropout_needs_questions(small: Path) -> None:
     with pytest.raises(ValueError, match="template plain has none"):
         load_recipe(small, ["template=plain", "train_with_dropout=2:0.5"])

@@ -111,6 +111,7 @@ class Recipe:
     tiles: int = 1  # along a side of an image, at most; 1: one square
     train_with_dropout: str = ""  # a plan as 4:0.75,18:0.25
     dropout_every: int = 1  # step: 2 drops in every second one, so that both ways are learned
+    blend: float = 1.0  # how far what comes out lies from what was begun with: 1 is as trained, 0.5 halfway
     dropout_by: Literal["attention", "uniform", "uniform0_attention", "uniform1_attention"] = "attention"
     teach: float = 0.0  # weight of telling a tower what each patch of a drawn picture shows
     heads: str = ""  # of an earlier stage that taught, to go on with; "": new ones
@@ -152,6 +153,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("optimizer.eps", "optimizer.clip", "lora.alpha", "data.weight", "data.frame_fps"), _MORE),
     "log_scaled_from": (lambda n: n == 0 or n > 1, "0 or at least 2"),
     **dict.fromkeys(("max_bad_share", "optimizer.warmup", "optimizer.fall"), _SHARE),
+    "blend": (lambda n: 0 < n <= 1, "a share above 0, up to 1"),
     **dict.fromkeys(("optimizer.beta1", "optimizer.beta2", "lora.dropout"), _BELOW),
     **dict.fromkeys(("video.min_frames", "video.max_frames"), _CLIPS),
     "device": (lambda text: bool(DEVICE.fullmatch(text)), "auto, cpu, mps, cuda or cuda:1"),
@@ -287,6 +289,7 @@ def _check_together(recipe: Recipe, where: str) -> None:
         "train_with_dropout ranks by the last row of a question, and template plain has none": (
             recipe.template == "plain" and recipe.train_with_dropout.strip() not in ("", "off")
         ),
+        "blend mixes with a model that was begun with: name it as start": recipe.blend < 1 and not recipe.start,
         "nothing would train: set a rate in [rates] above 0": not (any(rates.values()) or still),
         f"lora.parts names {' and '.join(still)}: adapters learn at their part's rate in [rates], which is 0": still,
         "no data: add a [[data]] table or name a mixture": not (recipe.data or recipe.mixture),

@@ -29,7 +29,7 @@ from .loop import METRICS, Schedule, Step, Trainer
 from .memory import FEWER, enough_memory
 from .optimize import Group, listed, make_optimizers
 from .parallel import Place, join, leave, prepare
-from .recipe import Recipe, Source, load_recipe
+from .recipe import Lora, Recipe, Source, load_recipe
 from .records import Record, epoch_order, read_mixture, read_source
 from .samples import Samples, estimated_rows
 from .splice import Bank, fill
@@ -205,7 +205,8 @@ def claim(out: Path, recipe: Recipe) -> None:
 def finish(net: Learner, recipe: Recipe, place: Place, tokenizer: Tokenizer, folder: Path) -> Path:
     """Put the trained model together, adapters merged, and write it in the released layout; beside it what taught.
 
-    A plan of dropout that it learned with becomes its own: by another one it may answer far worse.
+    A plan of dropout that it learned with becomes its own: by another one it may answer far worse. With ``blend``
+    below 1 every weight lies that far on the way from what was begun with (WiSE-FT, arXiv 2109.01903).
     """
     state = get_model_state_dict(
         net, options=StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=False)
@@ -220,6 +221,10 @@ def finish(net: Learner, recipe: Recipe, place: Place, tokenizer: Tokenizer, fol
         own = {key.removeprefix("model."): value for key, value in state.items() if key.startswith("model.")}
         model.load_state_dict(own, assign=True)
         merged = merge_adapters(model) if recipe.lora.parts else model
+        if recipe.blend < 1:
+            before = dict(begin(replace(recipe, lora=Lora()))[0].named_parameters())
+            for name, weight in merged.named_parameters():
+                weight.data = before[name].data.lerp(weight.data, recipe.blend)
         save_model(folder, merged.bfloat16(), tokenizer, decoding_of(tokenizer))
     place.wait()
     return folder
