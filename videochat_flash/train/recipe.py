@@ -111,8 +111,8 @@ class Recipe:
     tiles: int = 1  # along a side of an image, at most; 1: one square
     train_with_dropout: str = ""  # a plan as 4:0.75,18:0.25
     dropout_every: int = 1  # step: 2 drops in every second one, so that both ways are learned
-    blend: float = 1.0  # how far what comes out lies from what was begun with: 1 is as trained, 0.5 halfway
     dropout_by: Literal["attention", "uniform", "uniform0_attention", "uniform1_attention"] = "attention"
+    blend: float = 1.0  # how far what comes out lies from what was begun with: 1 is as trained, 0.5 halfway
     teach: float = 0.0  # weight of telling a tower what each patch of a drawn picture shows
     heads: str = ""  # of an earlier stage that taught, to go on with; "": new ones
     max_bad_share: float = 0.01  # of the records; beyond it the run stops
